@@ -1,0 +1,188 @@
+// Speed of the micro-kernels of every ISA this machine has: GFLOP/s and the fraction `of_peak` of the arithmetic limit,
+// itself measured right before and after with a loop that touches registers only: clocks and neighbours on the core
+// change. Names: isa/type/kind/addressing/b/rows x cols; a_steps: rows far apart, consecutive reduction steps adjacent;
+// a_rows: the reverse; l1, l2: the cache that b stays in; streaming: each call reads a part of b that is in no cache.
+//
+//   micro_kernel_bench --benchmark_filter=avx512/f32 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "dispatch.h"
+
+namespace triconv {
+namespace {
+
+// ---- the arithmetic limit -------------------------------------------------------------------------------------------
+
+constexpr int chains = 12;  // more than units x latency; they start unequal, else the compiler merges them
+constexpr int peak_rounds = 200000;
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"), noinline)) float multiply_add_avx512(float factor) {
+    __m512 sums[chains], x = _mm512_set1_ps(factor);
+    for (int k = 0; k < chains; ++k) sums[k] = _mm512_set1_ps(factor + static_cast<float>(k));
+    for (int round = 0; round < peak_rounds; ++round) {
+#pragma GCC unroll 12
+        for (int k = 0; k < chains; ++k) sums[k] = _mm512_fmadd_ps(sums[k], x, x);
+    }
+    for (int k = 1; k < chains; ++k) sums[0] = _mm512_add_ps(sums[0], sums[k]);
+    return _mm512_cvtss_f32(sums[0]);
+}
+__attribute__((target("avx2,fma"), noinline)) float multiply_add_avx2(float factor) {
+    __m256 sums[chains], x = _mm256_set1_ps(factor);
+    for (int k = 0; k < chains; ++k) sums[k] = _mm256_set1_ps(factor + static_cast<float>(k));
+    for (int round = 0; round < peak_rounds; ++round) {
+#pragma GCC unroll 12
+        for (int k = 0; k < chains; ++k) sums[k] = _mm256_fmadd_ps(sums[k], x, x);
+    }
+    for (int k = 1; k < chains; ++k) sums[0] = _mm256_add_ps(sums[0], sums[k]);
+    return _mm256_cvtss_f32(sums[0]);
+}
+#endif
+__attribute__((noinline)) float multiply_add_baseline(float factor) {
+    typedef float Vector __attribute__((vector_size(16)));
+    Vector sums[chains], x = factor - Vector{};
+    for (int k = 0; k < chains; ++k) sums[k] = x + static_cast<float>(k);
+    for (int round = 0; round < peak_rounds; ++round) {
+#pragma GCC unroll 12
+        for (int k = 0; k < chains; ++k) sums[k] = sums[k] * x + x;
+    }
+    for (int k = 1; k < chains; ++k) sums[0] += sums[k];
+    return sums[0][0];
+}
+
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+// Operations per second of one thread, with vectors of `lanes` elements.
+double measure_peak(const std::string& isa, int lanes) {
+    float (*loop)(float) = multiply_add_baseline;
+#if defined(__x86_64__)
+    if (isa == "avx512") loop = multiply_add_avx512;
+    if (isa == "avx2") loop = multiply_add_avx2;
+#endif
+    constexpr int attempts = 5;
+    const double start = cpu_seconds();
+    for (int attempt = 0; attempt < attempts; ++attempt) benchmark::DoNotOptimize(loop(0.5f));
+    return 2.0 * lanes * chains * peak_rounds * attempts / (cpu_seconds() - start);
+}
+
+// ---- the kernels ----------------------------------------------------------------------------------------------------
+
+struct Setting {
+    std::string isa;
+    ProductKind kind;
+    bool a_rows_adjacent;
+    int reduction;
+    bool streaming;
+    int rows, cols;
+};
+
+struct FreeDeleter {
+    void operator()(void* p) const { std::free(p); }
+};
+template <class E>
+std::unique_ptr<E[], FreeDeleter> lane_buffer(std::ptrdiff_t count) {
+    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(E) + 63) / 64 * 64;
+    std::unique_ptr<E[], FreeDeleter> buffer(static_cast<E*>(std::aligned_alloc(64, bytes)));
+    std::fill_n(buffer.get(), count, E(0.001));
+    return buffer;
+}
+
+template <class E>
+void run_product(benchmark::State& state, const Setting& setting) {
+    const KernelTable<E>& table = table_of<E>(kernels(setting.isa));
+    const int lanes = table.lanes, parts = setting.kind == ProductKind::real ? 1 : 2;
+    const int reduction = setting.reduction, blocks = setting.a_rows_adjacent ? 1 : reduction / lanes;
+    const int length = reduction / blocks;
+    const std::ptrdiff_t panel = std::ptrdiff_t{reduction} * setting.cols * lanes * parts;
+    const std::ptrdiff_t stream = (std::ptrdiff_t{128} << 20) / std::ptrdiff_t{sizeof(E)};
+    const std::ptrdiff_t panels = setting.streaming ? stream / panel : 1;
+    const std::ptrdiff_t row_block = std::ptrdiff_t{setting.rows} * lanes;
+    auto a = lane_buffer<E>(2 * std::ptrdiff_t{reduction} * std::max(lanes, setting.rows));
+    auto b = lane_buffer<E>(panels * panel);
+    auto c = lane_buffer<E>(2 * setting.rows * setting.cols * lanes);
+    std::vector<std::ptrdiff_t> a_offset, b_offset;
+    for (int block = 0; block < blocks; ++block) {
+        a_offset.push_back(block * row_block);
+        b_offset.push_back(std::ptrdiff_t{block} * length * setting.cols * lanes * parts);
+    }
+    ProductArgs<E> args{};
+    args.a = a.get();
+    args.c = c.get();
+    args.a_im = std::ptrdiff_t{reduction} * std::max(lanes, setting.rows);
+    args.b_im = lanes * setting.cols;
+    args.c_im = setting.rows * setting.cols * lanes;
+    args.a_offset = a_offset.data();
+    args.b_offset = b_offset.data();
+    args.blocks = args.full_blocks = blocks;
+    args.length = length;
+    args.a_row = setting.a_rows_adjacent ? 1 : lanes;
+    args.a_step = setting.a_rows_adjacent ? lanes : 1;
+    args.b_step = parts * setting.cols * lanes;
+    args.b_col = args.c_col = lanes;
+    args.c_row = setting.cols * lanes;
+    args.rows = setting.rows;
+    args.cols = setting.cols;
+    const auto run = table.product[static_cast<int>(setting.kind)].run;
+    std::ptrdiff_t next = 0;
+    double peak = measure_peak(setting.isa, lanes);
+    const double start = cpu_seconds();
+    for (auto _ : state) {
+        args.b = b.get() + next * panel;
+        if (++next == panels) next = 0;
+        run(args);
+        benchmark::ClobberMemory();
+    }
+    const double seconds = cpu_seconds() - start;
+    peak = (peak + measure_peak(setting.isa, lanes)) / 2;
+    const double operations = 2.0 * (parts == 2 ? 4 : 1) * reduction * setting.rows * setting.cols * lanes;
+    const double speed = operations * static_cast<double>(state.iterations()) / seconds;
+    state.counters["GFLOPS"] = speed / 1e9;
+    state.counters["of_peak"] = speed / peak;
+}
+
+template <class E>
+void register_type(const std::string& isa, const std::string& type) {
+    for (ProductKind kind : {ProductKind::real, ProductKind::complex}) {
+        const MicroKernel<E>& kernel = table_of<E>(kernels(isa)).product[static_cast<int>(kind)];
+        for (bool a_rows_adjacent : {false, true}) {
+            for (const auto& [place, reduction] : {std::pair{"/l1/", 64}, {"/l2/", 256}, {"/streaming/", 256}}) {
+                const bool streaming = std::string(place) == "/streaming/";
+                for (int rows : {1, (kernel.mr + 1) / 2, kernel.mr}) {
+                    for (int cols : {1, kernel.nr}) {
+                        const std::string name = isa + "/" + type + (kind == ProductKind::real ? "/real" : "/complex") +
+                                                 (a_rows_adjacent ? "/a_rows" : "/a_steps") +
+                                                 place + std::to_string(rows) + "x" +
+                                                 std::to_string(cols);
+                        const Setting setting{isa, kind, a_rows_adjacent, reduction, streaming, rows, cols};
+                        benchmark::RegisterBenchmark(
+                            name.c_str(), [setting](benchmark::State& state) { run_product<E>(state, setting); });
+                        if (kernel.nr == 1) break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+const bool registered = [] {
+    for (const std::string& isa : supported_isas()) {
+        register_type<float>(isa, "f32");
+        register_type<double>(isa, "f64");
+    }
+    return true;
+}();
+
+}  // namespace
+}  // namespace triconv

@@ -1,0 +1,162 @@
+// triconv: the three passes of a convolution layer on the CPU, by tiled FFT, Winograd or direct summation.
+//
+// The layer functions are cross-correlations, as in every deep-learning framework:
+//
+//   forward      y [n][k][o] = bias[k] + sum over c, r of  x[n][c][o * stride + r * dilation - pad_lo] * w[k][c][r]
+//   input_grad   dx = the transpose of forward applied to dy, w fixed
+//   weight_grad  dw = the transpose of forward applied to dy, x fixed
+//
+// Errors are exceptions: std::invalid_argument for a problem, option or view that cannot be computed (raised before
+// any work), std::bad_alloc when memory runs out. Plans are immutable; any number of threads may run one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace triconv {
+
+enum class DType : std::uint8_t { f32, f64 };
+enum class Pass : std::uint8_t { forward, input_grad, weight_grad };
+inline constexpr int pass_count = 3;
+inline constexpr int max_rank = 3;
+
+// One convolution layer. Axes run from the outermost to the innermost: (depth,) (height,) width; the first `rank`
+// entries of each array count. Padding may differ at the two ends of an axis and must not be negative.
+struct Problem {
+    int rank = 2;
+    std::int64_t batch = 1;
+    std::int64_t in_channels = 1;
+    std::int64_t out_channels = 1;
+    std::int64_t groups = 1;
+    std::int64_t input[max_rank] = {1, 1, 1};
+    std::int64_t kernel[max_rank] = {1, 1, 1};
+    std::int64_t stride[max_rank] = {1, 1, 1};
+    std::int64_t dilation[max_rank] = {1, 1, 1};
+    std::int64_t pad_lo[max_rank] = {0, 0, 0};
+    std::int64_t pad_hi[max_rank] = {0, 0, 0};
+    DType dtype = DType::f32;
+
+    // Extent of the output along `axis`: floor((input + pads - dilation * (kernel - 1) - 1) / stride) + 1.
+    std::int64_t output(int axis) const;
+};
+
+// Throws std::invalid_argument with a message that names the argument, its value and what was expected.
+void validate(const Problem& problem);
+
+// The one text form of a problem, e.g. "n8c64k64 i56x56 r7x7 p3 f32 fwd"; stride "s2", dilation "d2", groups "g4",
+// asymmetric padding "p1:2" (low:high), per axis "p1x0:2". Written without the parts that have their default value.
+std::string to_string(const Problem& problem);
+std::string to_string(const Problem& problem, Pass pass);
+const char* to_string(Pass pass);
+struct ProblemAndPass {
+    Problem problem;
+    Pass pass = Pass::forward;
+};
+ProblemAndPass parse_problem(const std::string& text);
+
+// A strided array: element strides for batch (or output channel), channel (or input channel), then each spatial axis.
+// Strides may be zero or negative for inputs; the elements of an output must not overlap.
+struct ConstView {
+    const void* data = nullptr;
+    std::ptrdiff_t strides[2 + max_rank] = {};
+};
+struct View {
+    void* data = nullptr;
+    std::ptrdiff_t strides[2 + max_rank] = {};
+    operator ConstView() const;
+};
+
+// What a caller may ask of a plan.
+struct Options {
+    // "auto", "direct", "fft" or "winograd". A tile may be fixed: "fft:16" or "fft:16x32" gives the transform length
+    // of each axis, "winograd:4" or "winograd:4x2" the outputs per tile.
+    std::string algorithm = "auto";
+    // Largest accepted error bound, relative to the largest sum of |input * weight|; 0 accepts every algorithm.
+    double tolerance = 0;
+    // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit.
+    std::int64_t max_workspace = -1;
+};
+
+// One row of Plan::candidates: what an algorithm would cost for a pass, or why it cannot be used.
+struct Candidate {
+    std::string algorithm;        // "direct", "fft:16x16", "winograd:4x4"
+    bool possible = false;
+    bool chosen = false;
+    std::string reason;           // why it was not possible or not chosen
+    double multiplications = 0;   // real multiplications in the products
+    double transform_flops = 0;
+    double bytes = 0;             // memory traffic beyond the caches, estimated
+    double predicted_seconds = 0; // on one core
+    double error_bound = 0;
+    std::int64_t workspace_bytes = 0;
+};
+
+// Counts of what a run did, for tests and the curious.
+struct RunInfo {
+    std::string algorithm;
+    std::string isa;
+    std::int64_t tiles = 0;             // transform tiles computed (0 for direct)
+    std::int64_t recomputed_tiles = 0;  // tiles with a non-finite value, computed again by definition
+};
+
+class PlanImpl;
+class StepImpl;
+
+class Plan {
+public:
+    explicit Plan(const Problem& problem, const Options& options = {});
+
+    // y must not overlap x, w or bias; bias may be null, else it holds out_channels elements `bias_stride` apart.
+    RunInfo forward(const ConstView& x, const ConstView& w, const void* bias, std::ptrdiff_t bias_stride,
+                    const View& y) const;
+    RunInfo input_grad(const ConstView& w, const ConstView& dy, const View& dx) const;
+    RunInfo weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const;
+
+    const Problem& problem() const;
+    std::string algorithm(Pass pass) const;           // "direct", "fft:16x16", "winograd:4x4"
+    std::int64_t workspace_bytes(Pass pass) const;    // with the present number of threads
+    double flops(Pass pass) const;                    // floating-point operations of the chosen algorithm
+    std::vector<Candidate> candidates(Pass pass) const;
+
+private:
+    friend class Step;
+    std::shared_ptr<const PlanImpl> impl_;
+};
+
+// A training step that transforms x and dy once: forward keeps the spectra of x, which weight_grad reads again, and
+// both gradients read one set of spectra of dy. Where reuse is not possible the step runs the plan's separate passes.
+// x and w must stay unchanged until backward returns. Not to be shared between threads.
+class Step {
+public:
+    Step(const Plan& plan, const ConstView& x, const ConstView& w);
+    ~Step();
+    Step(const Step&) = delete;
+    Step& operator=(const Step&) = delete;
+
+    RunInfo forward(const void* bias, std::ptrdiff_t bias_stride, const View& y);
+    // Call after forward. Either output may have null data to be left out.
+    RunInfo backward(const ConstView& dy, const View& dx, const View& dw);
+    bool reuses_transforms() const;
+
+private:
+    std::unique_ptr<StepImpl> impl_;
+};
+
+// Threads used by the calling process; at least 1. The first value comes from TRICONV_NUM_THREADS, else from the
+// number of cores this process may use. Results do not depend on it.
+void set_num_threads(int count);
+int num_threads();
+
+struct BuildInfo {
+    std::string version;
+    std::string compiler;
+    std::string flags;
+    std::vector<std::string> isas;  // compiled in, least to most capable
+    std::string isa;                // in use; TRICONV_MAX_ISA lowers it
+};
+BuildInfo build_info();  // std::invalid_argument if TRICONV_MAX_ISA is unknown or not supported here
+
+}  // namespace triconv

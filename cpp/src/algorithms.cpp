@@ -1,0 +1,368 @@
+#include "algorithms.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "cpu.h"
+#include "direct_pass.h"
+#include "winograd_bounds.h"
+
+namespace triconv {
+
+namespace {
+
+// ---- what a shape amounts to ----------------------------------------------------------------------------------------
+
+// Lane vectors and rows of a pass's operands: a (tiles read), b (kernels, or x in weight_grad), c (the result).
+struct Work {
+    std::int64_t read_blocks = 0, write_blocks = 0;  // lane blocks of the tiles read and written
+    std::int64_t kernel_vectors = 0;                 // lane vectors of weights: one for each reduced row and target block
+    std::int64_t products = 0;                       // lane-vector products for one row (tile or output) and bin or tap
+    bool lanewise = false;
+};
+
+Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
+    Work work;
+    work.lanewise = use_lanewise(layer, lanes);
+    const LaneBlocks xs = input_blocks(layer, lanes, work.lanewise, phases);
+    const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
+    const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
+    const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
+    const auto x_count = static_cast<std::int64_t>(xs.blocks.size()), y_count = static_cast<std::int64_t>(ys.blocks.size());
+    work.read_blocks = pass == Pass::weight_grad ? x_count + y_count : static_cast<std::int64_t>(sources.blocks.size());
+    work.write_blocks = pass == Pass::weight_grad ? 0 : static_cast<std::int64_t>(targets.blocks.size());
+    // In weight_grad the channels of y are rows of the product and those of x are lanes.
+    const LaneBlocks& rows = pass == Pass::weight_grad ? ys : sources;
+    const LaneBlocks& columns = pass == Pass::weight_grad ? xs : targets;
+    const std::int64_t row_count = work.lanewise ? rows.per_group : rows.rows_per_group(lanes);
+    work.products = row_count * static_cast<std::int64_t>(columns.blocks.size());
+    work.kernel_vectors = work.products;
+    return work;
+}
+
+double element_bytes(const Layer& layer) { return layer.dtype == DType::f32 ? 4 : 8; }
+double epsilon(const Layer& layer) {
+    return layer.dtype == DType::f32 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
+}
+
+double array_bytes(const Layer& layer) {  // x and y once each
+    return element_bytes(layer) * static_cast<double>(layer.batch) *
+           (static_cast<double>(layer.in_channels * layer.inputs()) +
+            static_cast<double>(layer.out_channels * layer.outputs()));
+}
+
+// ---- the cost model -------------------------------------------------------------------------------------------------
+//
+// Nanoseconds on one core of a 2.5-4 GHz machine with two vector FMAs a cycle. Only ratios matter; the constants are
+// medians over layers of measured stage times.
+constexpr double fma_ns = 0.22;             // one lane-vector multiply-add within a micro-kernel
+constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
+constexpr double direct_efficiency = 0.8;
+constexpr double array_byte_ns = 0.12;      // reading or writing the user's arrays, transposition included
+constexpr double tap_gather_ns = 0.8;       // one weight, read with a stride
+constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.03, memory_byte_ns = 0.09;
+
+double stream_ns(double bytes) {
+    const CacheSizes& cache = cache_sizes();
+    return bytes <= static_cast<double>(cache.l2) ? l2_byte_ns
+           : bytes <= static_cast<double>(cache.l3) * 0.5 ? l3_byte_ns
+                                                          : memory_byte_ns;
+}
+
+// Cost of one line transform per value along an axis.
+template <class E>
+double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) {
+    const int t = shape.transform[axis];
+    if (t == 1) return 0;
+    if (!shape.fft) return 0.08 * t;
+    const double codelet = 0.3 * std::log2(t) * (t >= 24 ? 1.4 : 1.0);
+    return kernels.has_fft_codelet(t) ? codelet : 1.0 + 1.1 * std::log2(t);
+}
+
+struct Bins {
+    double real = 1, complex = 0;
+    double multiplications() const { return real + 4 * complex; }
+};
+Bins bins_of(const TileShape& shape) {
+    double planes = 1, real = 1;
+    for (int t : shape.transform) {
+        planes *= t;
+        if (t > 1) real *= shape.fft ? (t % 2 == 0 ? 2 : 1) : t;
+    }
+    return {real, (planes - real) / 2};
+}
+
+template <class E>
+Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
+                     const Work& work) {
+    const Bins bins = bins_of(shape);
+    const double vector_bytes = kernels.lanes * static_cast<double>(sizeof(E));
+    const double planes = bins.real + 2 * bins.complex;
+    const double tile_bytes = planes * static_cast<double>(work.read_blocks + work.write_blocks) * vector_bytes;
+    const double kernel_bytes = planes * static_cast<double>(work.kernel_vectors) * vector_bytes;
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
+    const double l2 = static_cast<double>(cache_sizes().l2);
+    constexpr double staged_bytes = 48 << 20;  // enough rows to pay for streaming the kernels
+    constexpr double row_step = 12;            // a multiple of the micro-kernels' rows
+    if (pass == Pass::weight_grad) {
+        const double rows = std::clamp(2 * l2 / tile_bytes, 24.0, static_cast<double>(max_reduction));
+        return {static_cast<std::int64_t>(std::max(rows, kernel_bytes > 8e6 ? 128.0 : 24.0)), false};
+    }
+    const double fitting = std::floor(1.25 * l2 / tile_bytes / row_step) * row_step;
+    const bool fused = fitting >= row_step && kernel_bytes < 8e6 && tiles > row_step;
+    if (fused) return {static_cast<std::int64_t>(std::min(fitting, 48.0)), true};
+    return {static_cast<std::int64_t>(std::max(2 * row_step, staged_bytes / tile_bytes)), false};
+}
+
+template <class E>
+Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape) {
+    const Work work = work_of(layer, pass, kernels.lanes, true);
+    Costed result;
+    result.shape = shape;
+    result.blocking = blocking_of(kernels, layer, pass, shape, work);
+    const Bins bins = bins_of(shape);
+    const double planes = bins.real + 2 * bins.complex, lanes = kernels.lanes;
+    const double vector_bytes = lanes * static_cast<double>(sizeof(E));
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
+    double plane_ns = 0;
+    for (int a = 0; a < axes; ++a) plane_ns += line_ns(kernels, shape, a);
+    const double read = static_cast<double>(work.read_blocks), write = static_cast<double>(work.write_blocks);
+    const double kernel_vectors = static_cast<double>(work.kernel_vectors);
+    const double transforms = tiles * (read + write) + kernel_vectors;
+    const double products = tiles * static_cast<double>(work.products);
+    const double kernel_bytes = planes * kernel_vectors * vector_bytes;
+    const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.tiles));
+    const double spectra_bytes = tiles * planes * (read + write) * vector_bytes;
+    const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
+    const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
+    const double ns = transforms * planes * (plane_ns + 0.3) +
+                      (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
+                      kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
+                      array_bytes(layer) * array_byte_ns + streamed * stream_ns(kernel_bytes) +
+                      staged * stream_ns(spectra_bytes / std::max(1.0, blocks));
+    Candidate& c = result.candidate;
+    c.algorithm = shape.name(layer.rank);
+    c.possible = true;
+    c.multiplications = products * bins.multiplications() * lanes;
+    c.transform_flops = transforms * planes * lanes * plane_ns / fma_ns;
+    c.bytes = streamed + staged + array_bytes(layer);
+    c.predicted_seconds = ns * 1e-9;
+    if (shape.fft) {
+        c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
+    } else {
+        c.error_bound = epsilon(layer);
+        for (int a = 0; a < axes; ++a)
+            if (shape.taps[a] > 1) c.error_bound *= winograd_amplification(shape.outputs[a], shape.taps[a]);
+    }
+    return result;
+}
+
+template <class E>
+Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
+    const Work work = work_of(layer, pass, kernels.lanes, false);
+    const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
+    const double products = outputs * taps * static_cast<double>(work.products);
+    Costed result;
+    result.direct = true;
+    Candidate& c = result.candidate;
+    c.algorithm = "direct";
+    c.possible = true;
+    c.multiplications = products * kernels.lanes;
+    c.bytes = array_bytes(layer);
+    c.predicted_seconds = 1e-9 * (products * fma_ns / direct_efficiency + 2 * array_bytes(layer) * array_byte_ns +
+                                  static_cast<double>(work.kernel_vectors) * taps * kernels.lanes * tap_gather_ns);
+    // Blocks of max_reduction terms, summed one after the other, then the blocks: a statistical bound, as errors of
+    // both signs cancel; the largest seen in tests is below a quarter of it.
+    c.error_bound = epsilon(layer) * 16;
+    return result;
+}
+
+// ---- tiles worth looking at -----------------------------------------------------------------------------------------
+
+bool is_smooth(int n) {
+    for (int f : {2, 3, 5})
+        while (n % f == 0) n /= f;
+    return n == 1;
+}
+
+std::int64_t samples_along(const Layer& layer, Pass pass, int axis) {
+    const Axis& a = layer.axis[axis];
+    const Range support = input_support(a);
+    return pass == Pass::input_grad ? support.end - support.begin : ceil_div(a.out, a.out_step);
+}
+
+// FFT lengths for one axis: the few with the least work per output of that axis.
+template <class E>
+std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) {
+    const int taps = static_cast<int>(layer.axis[axis].taps);
+    const std::int64_t samples = samples_along(layer, pass, axis);
+    if (taps == 1) return {1};
+    std::vector<std::pair<double, int>> ranked;
+    for (int t = taps; ; ++t) {
+        if (!is_smooth(t)) continue;
+        const int outputs = t - taps + 1;
+        TileShape shape;
+        shape.fft = true;
+        shape.transform[axis] = t;
+        const double tiles = static_cast<double>(ceil_div(samples, outputs));
+        ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
+        if (outputs >= samples || t >= taps + (1 << 20)) break;
+    }
+    constexpr std::size_t kept = 8;
+    std::sort(ranked.begin(), ranked.end());
+    if (ranked.size() > kept) ranked.resize(kept);
+    std::vector<int> lengths;
+    for (const auto& [work, t] : ranked) lengths.push_back(t);
+    return lengths;
+}
+
+template <class E>
+bool has_winograd(const KernelTable<E>& kernels, int m, int r) {
+    return kernels.winograd_line(LineKind::winograd_data, m, r).run != nullptr;
+}
+
+template <class E>
+std::vector<int> winograd_outputs(const KernelTable<E>& kernels, const Layer& layer, Pass, int axis) {
+    const std::int64_t taps = layer.axis[axis].taps;
+    if (taps == 1) return {1};
+    std::vector<int> outputs;
+    for (int m = 1; m <= 8 && taps <= 16; ++m)
+        if (has_winograd(kernels, m, static_cast<int>(taps))) outputs.push_back(m);
+    return outputs;
+}
+
+TileShape tile_shape(const Layer& layer, bool fft, const std::array<int, axes>& sizes) {
+    TileShape shape;
+    shape.fft = fft;
+    for (int a = 0; a < axes; ++a) {
+        shape.taps[a] = static_cast<int>(layer.axis[a].taps);
+        shape.transform[a] = fft ? sizes[a] : sizes[a] + shape.taps[a] - 1;
+        shape.outputs[a] = shape.transform[a] - shape.taps[a] + 1;
+    }
+    return shape;
+}
+
+// ---- the table ------------------------------------------------------------------------------------------------------
+
+struct Algorithm {
+    const char* name;
+    bool fft;
+    // Sizes of the tile to look at along one axis (T or M); none: the algorithm cannot do this axis.
+    template <class E>
+    std::vector<int> sizes(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) const {
+        return fft ? fft_lengths(kernels, layer, pass, axis) : winograd_outputs(kernels, layer, pass, axis);
+    }
+};
+constexpr Algorithm transforms[] = {{"winograd", false}, {"fft", true}};
+
+std::string impossible_reason(const Layer& layer, int axis) {
+    static const char* const names[] = {"depth", "height", "width"};
+    const Axis& a = layer.axis[axis];
+    std::string reason = "winograd has no transform for " + std::to_string(a.taps) + " taps along the " + names[axis];
+    if (a.taps != a.kernel)
+        reason += " (kernel " + std::to_string(a.kernel) + " in " + std::to_string(a.tap_step) + " phases)";
+    return reason + ", expected 1 to 7";
+}
+
+// The sizes a caller fixed, checked; taps of 1 have nothing to fix.
+template <class E>
+std::vector<int> fixed_size(const KernelTable<E>& kernels, const Layer& layer, const Algorithm& algorithm,
+                            const AlgorithmRequest& request, int axis) {
+    const int size = request.tile[static_cast<std::size_t>(axis - (axes - layer.rank))];
+    const int taps = static_cast<int>(layer.axis[axis].taps);
+    if (taps == 1) return {algorithm.fft ? 1 : 1};
+    if (algorithm.fft && size < taps)
+        throw std::invalid_argument("algorithm has an FFT tile of " + std::to_string(size) + ", expected at least " +
+                                    std::to_string(taps) + ", the taps of the kernel");
+    if (!algorithm.fft && !has_winograd(kernels, size, taps))
+        throw std::invalid_argument("algorithm has a Winograd tile of " + std::to_string(size) + " outputs, which for " +
+                                    std::to_string(taps) + " taps there is no transform for");
+    return {size};
+}
+
+template <class E>
+std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Algorithm& algorithm,
+                               const AlgorithmRequest& request) {
+    std::array<std::vector<int>, axes> sizes;
+    for (int a = 0; a < axes; ++a) {
+        const bool fixed = !request.tile.empty() && a >= axes - layer.rank;
+        sizes[a] = a < axes - layer.rank ? std::vector<int>{1}
+                   : fixed               ? fixed_size(kernels, layer, algorithm, request, a)
+                                         : algorithm.sizes(kernels, layer, pass, a);
+        if (!sizes[a].empty()) continue;
+        Costed impossible;
+        impossible.candidate.algorithm = algorithm.name;
+        impossible.candidate.reason = impossible_reason(layer, a);
+        return {impossible};
+    }
+    std::vector<Costed> all;
+    for (int z : sizes[0])
+        for (int y : sizes[1])
+            for (int x : sizes[2])
+                all.push_back(cost_transform(kernels, layer, pass, tile_shape(layer, algorithm.fft, {z, y, x})));
+    std::sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
+        return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
+    });
+    return all;
+}
+
+}  // namespace
+
+AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
+    const auto bad = [&]() -> std::invalid_argument {
+        return std::invalid_argument("algorithm is '" + text +
+                                     "', expected 'auto', 'direct', 'fft' or 'winograd', or one with a tile: "
+                                     "'fft:16' or 'fft:16x32' (transform lengths), 'winograd:4' or 'winograd:4x2' (outputs)");
+    };
+    AlgorithmRequest request;
+    const std::size_t colon = text.find(':');
+    request.name = text.substr(0, colon);
+    const bool tiled = request.name == "fft" || request.name == "winograd";
+    if (request.name != "auto" && request.name != "direct" && !tiled) throw bad();
+    if (colon == std::string::npos) return request;
+    int size = 0, digits = 0;
+    for (std::size_t i = colon + 1; i <= text.size(); ++i) {
+        if (i < text.size() && text[i] >= '0' && text[i] <= '9' && ++digits <= 7) {
+            size = size * 10 + (text[i] - '0');
+            continue;
+        }
+        if (digits == 0 || digits > 7 || size == 0 || (i < text.size() && text[i] != 'x')) throw bad();
+        request.tile.push_back(size);
+        size = digits = 0;
+    }
+    if (request.tile.size() == 1) request.tile.resize(static_cast<std::size_t>(rank), request.tile[0]);
+    if (!tiled || request.tile.size() != static_cast<std::size_t>(rank)) throw bad();
+    return request;
+}
+
+template <class E>
+std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
+                                    const AlgorithmRequest& request) {
+    const bool any = request.name == "auto";
+    std::vector<Costed> result;
+    if (any || request.name == "direct") result.push_back(cost_direct(kernels, layer, pass));
+    for (const Algorithm& algorithm : transforms)
+        if (any || request.name == algorithm.name) {
+            const std::vector<Costed> tiles = cost_tiles(kernels, layer, pass, algorithm, request);
+            result.insert(result.end(), tiles.begin(), tiles.end());
+        }
+    return result;
+}
+
+template <class E>
+std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
+                                            const Costed& costed) {
+    if (!costed.direct) return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.blocking);
+    if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer);
+    return std::make_unique<DirectPass<E>>(kernels, layer, pass);
+}
+
+#define TRICONV_INSTANTIATE(E)                                                                                     \
+    template std::vector<Costed> cost_candidates(const KernelTable<E>&, const Layer&, Pass, const AlgorithmRequest&); \
+    template std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>&, const Layer&, Pass, const Costed&);
+TRICONV_INSTANTIATE(float)
+TRICONV_INSTANTIATE(double)
+
+}  // namespace triconv

@@ -1,0 +1,476 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "pass.h"
+
+namespace triconv {
+
+namespace {
+
+constexpr std::int64_t strip_bytes = 256 << 10;  // a strip buffer should leave room in L2
+
+}  // namespace
+
+template <class E>
+SpectraShape SpectraShape::make(int planes, std::size_t blocks, std::int64_t rows, int lanes) {
+    SpectraShape shape;
+    shape.block_stride = odd_lines<E>(rows * lanes);
+    shape.plane_stride = odd_lines<E>(static_cast<std::ptrdiff_t>(blocks) * shape.block_stride);
+    shape.size = static_cast<std::size_t>(planes) * static_cast<std::size_t>(shape.plane_stride);
+    return shape;
+}
+template SpectraShape SpectraShape::make<float>(int, std::size_t, std::int64_t, int);
+template SpectraShape SpectraShape::make<double>(int, std::size_t, std::int64_t, int);
+
+std::vector<Strip> strips_of(const TileGrid& grid, std::int64_t first, std::int64_t last, int longest) {
+    std::vector<Strip> strips;
+    for (std::int64_t t = first; t < last;) {
+        const Index tile = unravel(t % grid.per_image(), grid.tiles);
+        const std::int64_t count = std::min({grid.tiles[2] - tile[2], last - t, static_cast<std::int64_t>(longest)});
+        strips.push_back({t / grid.per_image(), tile, static_cast<int>(count), t - first});
+        t += count;
+    }
+    return strips;
+}
+
+template <class E>
+Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape)
+    : kernels_(kernels), layer_(layer), lanewise_(use_lanewise(layer, kernels.lanes)),
+      x_blocks_(input_blocks(layer, kernels.lanes, lanewise_, true)), y_blocks_(output_blocks(layer, kernels.lanes, lanewise_)),
+      transform_(kernels, shape) {
+    std::int64_t rows = 1, tile = 1;  // of the largest box any role reads or writes
+    for (int a = 0; a < axes; ++a) {
+        const std::int64_t extent = shape.transform[a];
+        tile *= extent;
+        if (a < axes - 1) rows *= extent;
+    }
+    const std::int64_t pixel = kernels.lanes * static_cast<std::int64_t>(sizeof(E));
+    const std::int64_t room = strip_bytes / (rows * pixel);  // pixels along the innermost axis
+    longest_strip_ = static_cast<int>(std::max<std::int64_t>(1, room / shape.transform[axes - 1]));
+    strip_size_ = static_cast<std::size_t>(tile * kernels.lanes * longest_strip_);
+    scratch_size_ = strip_size_ + transform_.scratch_size();
+}
+
+// The image index of a TileGrid holds the batch index and the output phase of each axis.
+template <class E>
+std::array<SubGrid, axes> Engine<E>::grids(bool on_input, std::int64_t image, const LaneBlock& block) const {
+    const Index rho = unravel(image % layer_.output_phases(),
+                              {layer_.axis[0].output_phases, layer_.axis[1].output_phases, layer_.axis[2].output_phases});
+    std::array<SubGrid, axes> result;
+    for (int a = 0; a < axes; ++a)
+        result[a] = on_input ? input_grid(layer_.axis[a], rho[a], block.phase[a]) : output_grid(layer_.axis[a], rho[a]);
+    return result;
+}
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// A line of pixels of one lane block: where it starts in the tensor and the strides of RowArgs.
+template <class E>
+E* row_start(const Tensor<E>& tensor, std::int64_t n, const LaneBlock& block, const std::array<SubGrid, axes>& grid,
+             std::int64_t z, std::int64_t y, std::int64_t x) {
+    return tensor.data + n * tensor.outer + block.channel * tensor.inner + grid[0].index(z) * tensor.along[0] +
+           grid[1].index(y) * tensor.along[1] + grid[2].index(x) * tensor.along[2];
+}
+
+}  // namespace
+
+template <class E>
+void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Strip& strip, int block_index,
+                           const Spectra<E>& spectra, E* scratch) const {
+    const LaneBlock& block = map.blocks->blocks[block_index];
+    const auto grid = grids(map.on_input, strip.image, block);
+    const std::int64_t n = strip.image / layer_.output_phases();
+    const TileShape& shape = transform_.shape();
+    const int lanes = kernels_.lanes, rows_z = transform_.count(role, 0), rows_y = transform_.count(role, 1);
+    // Tiles of x overlap in the buffer and are read once; tiles of dy stand apart, each with its own zeros behind it.
+    const bool overlap = role == TileRole::read_tile;
+    const std::int64_t count = transform_.count(role, 2), extent = transform_.extent(role, 2);
+    const std::int64_t pitch = overlap ? shape.outputs[2] : extent;
+    const std::int64_t width = (strip.count - 1) * pitch + extent;
+    Index start;
+    for (int a = 0; a < axes; ++a) start[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
+
+    RowArgs<E> row{};
+    row.lane_stride = map.tensor.inner * block.channel_step;
+    row.pixel_stride = map.tensor.along[2] * grid[2].step;
+    row.lane_count = block.lanes;
+    // [first, last) of the source goes to the buffer's position `at`.
+    auto read_piece = [&](E* line, std::int64_t z, std::int64_t y, std::int64_t at, std::int64_t begin,
+                          std::int64_t end) {
+        std::int64_t first, last;
+        grid[2].clip(begin, end, first, last);
+        if (first >= last) return void(std::fill_n(line + at * lanes, (end - begin) * lanes, E(0)));
+        std::fill_n(line + at * lanes, (first - begin) * lanes, E(0));
+        row.lanes = line + (at + first - begin) * lanes;
+        row.source = row_start(map.tensor, n, block, grid, z, y, first);
+        row.count = last - first;
+        kernels_.read_row(row);
+        std::fill_n(line + (at + last - begin) * lanes, (end - last) * lanes, E(0));
+    };
+    for (int z = 0; z < rows_z; ++z)
+        for (int y = 0; y < rows_y; ++y) {
+            E* line = scratch + (z * rows_y + y) * width * lanes;
+            if (!grid[0].contains(start[0] + z) || !grid[1].contains(start[1] + y)) {
+                std::fill_n(line, width * lanes, E(0));
+            } else if (overlap) {
+                read_piece(line, start[0] + z, start[1] + y, 0, start[2], start[2] + width);
+            } else {
+                for (int i = 0; i < strip.count; ++i) {
+                    read_piece(line, start[0] + z, start[1] + y, i * pitch, start[2] + i * count,
+                               start[2] + (i + 1) * count);
+                    std::fill_n(line + (i * pitch + count) * lanes, (extent - count) * lanes, E(0));
+                }
+            }
+        }
+    const std::array<std::ptrdiff_t, axes> strides{rows_y * width * lanes, width * lanes, lanes};
+    for (int i = 0; i < strip.count; ++i)
+        transform_.forward(role, scratch + i * pitch * lanes, strides,
+                           spectra.at(0, block_index) + (strip.row + i) * lanes, spectra.shape.plane_stride,
+                           scratch + strip_size_);
+}
+
+namespace {
+
+// Whether any of `count` pixels from `first` is non-finite in a lane in use, in rows `row_stride` apart.
+template <class E>
+bool any_non_finite(const E* first, int rows, std::ptrdiff_t row_stride, std::int64_t count, int lanes,
+                    int lanes_used) {
+    for (int r = 0; r < rows; ++r)
+        for (std::int64_t i = 0; i < count; ++i)
+            for (int l = 0; l < lanes_used; ++l)
+                if (!std::isfinite(first[r * row_stride + i * lanes + l])) return true;
+    return false;
+}
+
+}  // namespace
+
+template <class E>
+void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block_index, const Spectra<E>& spectra,
+                            const E* bias, E* scratch, std::vector<DamagedBox>& damaged) const {
+    const LaneBlock& block = map.blocks->blocks[block_index];
+    const auto grid = grids(map.on_input, strip.image, block);
+    const std::int64_t n = strip.image / layer_.output_phases();
+    const TileShape& shape = transform_.shape();
+    const int lanes = kernels_.lanes;
+    const std::int64_t pitch = shape.outputs[2];
+    const std::int64_t width = (strip.count - 1) * pitch + transform_.extent(TileRole::write_tile, 2);
+    const std::array<std::ptrdiff_t, axes> strides{shape.outputs[1] * width * lanes, width * lanes, lanes};
+    for (int i = 0; i < strip.count; ++i)  // left to right: a codelet may write rubbish past its tile
+        transform_.inverse(TileRole::write_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
+                           spectra.shape.plane_stride, scratch + i * pitch * lanes, strides, scratch + strip_size_);
+
+    Index begin, end;
+    for (int a = 0; a < axes; ++a) {
+        begin[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
+        end[a] = std::min(begin[a] + (a == 2 ? strip.count : 1) * shape.outputs[a], map.end[a]);
+    }
+    std::int64_t first, last;
+    grid[2].clip(begin[2], end[2], first, last);
+    if (first >= last) return;
+    RowArgs<E> row{};
+    row.lane_stride = map.tensor.inner * block.channel_step;
+    row.pixel_stride = map.tensor.along[2] * grid[2].step;
+    row.lane_count = block.lanes;
+    row.count = last - first;
+    row.bias = bias;
+    bool finite = true;
+    for (std::int64_t z = begin[0]; z < end[0]; ++z)
+        for (std::int64_t y = begin[1]; y < end[1]; ++y) {
+            if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
+            row.lanes = scratch + ((z - begin[0]) * shape.outputs[1] + (y - begin[1])) * width * lanes +
+                        (first - begin[2]) * lanes;
+            row.destination = row_start(map.tensor, n, block, grid, z, y, first);
+            finite = !kernels_.write_row(row) && finite;
+        }
+    if (finite) return;
+    for (int i = 0; i < strip.count; ++i) {
+        // A sum of bias and a finite tile may overflow, too: then every tile of the strip is looked at again.
+        if (!bias && !any_non_finite(scratch + i * pitch * lanes, shape.outputs[0] * shape.outputs[1], width * lanes,
+                                     pitch, lanes, block.lanes))
+            continue;
+        DamagedBox tile{n, block, grid, begin, end};
+        tile.begin[2] = begin[2] + i * pitch;
+        tile.end[2] = std::min(tile.begin[2] + pitch, end[2]);
+        damaged.push_back(tile);
+    }
+}
+
+template <class E>
+void Engine<E>::add_tiles(const TileMap<E>& map, const Strip& strip, int block_index, const Spectra<E>& spectra,
+                          E* scratch, std::vector<DamagedBox>& damaged) const {
+    const LaneBlock& block = map.blocks->blocks[block_index];
+    const auto grid = grids(map.on_input, strip.image, block);
+    const std::int64_t n = strip.image / layer_.output_phases();
+    const TileShape& shape = transform_.shape();
+    const int lanes = kernels_.lanes;
+    const std::array<std::ptrdiff_t, axes> strides{shape.transform[1] * shape.transform[2] * lanes,
+                                                   shape.transform[2] * lanes, lanes};
+    RowArgs<E> row{};
+    row.lane_stride = map.tensor.inner * block.channel_step;
+    row.pixel_stride = map.tensor.along[2] * grid[2].step;
+    row.lane_count = block.lanes;
+    row.add = true;
+    for (int i = 0; i < strip.count; ++i) {
+        transform_.inverse(TileRole::add_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
+                           spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
+        DamagedBox tile{n, block, grid, {}, {}};
+        for (int a = 0; a < axes; ++a) {
+            tile.begin[a] = map.origin[a] + (strip.tile[a] + (a == 2 ? i : 0)) * shape.outputs[a];
+            tile.end[a] = std::min(tile.begin[a] + shape.transform[a], map.end[a]);
+        }
+        std::int64_t first, last;
+        grid[2].clip(tile.begin[2], tile.end[2], first, last);
+        if (first >= last) continue;
+        row.count = last - first;
+        bool finite = true;
+        for (std::int64_t z = tile.begin[0]; z < tile.end[0]; ++z)
+            for (std::int64_t y = tile.begin[1]; y < tile.end[1]; ++y) {
+                if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
+                row.lanes = scratch + (z - tile.begin[0]) * strides[0] + (y - tile.begin[1]) * strides[1] +
+                            (first - tile.begin[2]) * lanes;
+                row.destination = row_start(map.tensor, n, block, grid, z, y, first);
+                finite = !kernels_.write_row(row) && finite;
+            }
+        if (!finite) damaged.push_back(tile);
+    }
+}
+
+// ---- kernels --------------------------------------------------------------------------------------------------------
+
+// The taps of one kernel phase between an x block and a y block, as offsets into a weight tensor.
+template <class E>
+struct Engine<E>::KernelView {
+    std::ptrdiff_t start, lane_stride, row_stride;
+    std::array<std::ptrdiff_t, axes> tap_stride;
+    Index taps;
+    int lanes, rows;
+};
+
+template <class E>
+auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_on_input,
+                            const std::array<std::ptrdiff_t, axes>& along, std::ptrdiff_t outer,
+                            std::ptrdiff_t inner) const -> KernelView {
+    KernelView view{};
+    view.start = y.channel * outer + (layer_.in_channels ? x.channel % layer_.in_per_group() : 0) * inner;
+    for (int a = 0; a < axes; ++a) {
+        view.start += x.phase[a] * along[a];
+        view.tap_stride[a] = layer_.axis[a].tap_step * along[a];
+        view.taps[a] = layer_.axis[a].taps_of(x.phase[a]);
+    }
+    view.lanes = lanes_on_input ? x.lanes : y.lanes;
+    view.rows = lanewise_ ? 1 : lanes_on_input ? y.lanes : x.lanes;
+    view.lane_stride = lanewise_ || !lanes_on_input ? outer * y.channel_step : inner;
+    view.row_stride = lanes_on_input ? outer : inner;
+    return view;
+}
+
+template <class E>
+void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, bool flip,
+                             const Spectra<E>& spectra, E* scratch) const {
+    const LaneBlock& target_block = blocks(to_input).blocks[target];
+    const LaneBlock& source_block = blocks(!to_input).blocks[source];
+    const KernelView view = to_input ? kernel_view(target_block, source_block, true, w.along, w.outer, w.inner)
+                                     : kernel_view(source_block, target_block, false, w.along, w.outer, w.inner);
+    const int lanes = kernels_.lanes;
+    const LaneBlocks& sources = blocks(!to_input);
+    const int first_row = lanewise_ ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
+    const TileShape& shape = transform_.shape();
+    Index extent;
+    for (int a = 0; a < axes; ++a) extent[a] = transform_.extent(TileRole::read_kernel, a);
+    const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
+    const std::ptrdiff_t size = extent[0] * strides[0];
+    const E scale = static_cast<E>(transform_.scale());
+
+    for (int r = 0; r < view.rows; ++r) {
+        std::fill_n(scratch, size, E(0));
+        RowArgs<E> row{};
+        row.lane_stride = view.lane_stride;
+        row.lane_count = view.lanes;
+        row.count = view.taps[2];
+        for (std::int64_t z = 0; z < view.taps[0]; ++z)
+            for (std::int64_t y = 0; y < view.taps[1]; ++y) {
+                const E* taps = w.data + view.start + r * view.row_stride + z * view.tap_stride[0] + y * view.tap_stride[1];
+                Index at{z, y, 0};
+                row.source = taps;
+                row.pixel_stride = view.tap_stride[2];
+                if (flip) {
+                    at = {shape.taps[0] - 1 - z, shape.taps[1] - 1 - y, shape.taps[2] - view.taps[2]};
+                    row.source = taps + (view.taps[2] - 1) * view.tap_stride[2];
+                    row.pixel_stride = -view.tap_stride[2];
+                }
+                row.lanes = scratch + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
+                kernels_.read_row(row);
+            }
+        if (scale != E(1))
+            for (std::ptrdiff_t i = 0; i < size; ++i) scratch[i] *= scale;
+        transform_.forward(TileRole::read_kernel, scratch, strides,
+                           spectra.at(0, target) + (first_row + r) * lanes, spectra.shape.plane_stride,
+                           scratch + strip_size_);
+    }
+}
+
+template <class E>
+bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra,
+                              E* scratch) const {
+    const LaneBlock& x = x_blocks_.blocks[x_block];
+    const LaneBlock& y = y_blocks_.blocks[y_block];
+    const KernelView view = kernel_view(x, y, true, dw.along, dw.outer, dw.inner);
+    const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
+    const int first_row = lanewise_ ? y_in_group : y_blocks_.row_of(y_in_group, lanes);
+    Index extent;
+    for (int a = 0; a < axes; ++a) extent[a] = transform_.extent(TileRole::write_kernel, a);
+    const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
+    const E scale = static_cast<E>(transform_.scale());
+    bool non_finite = false;
+    for (int r = 0; r < view.rows; ++r) {
+        transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + r) * lanes,
+                           spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
+        RowArgs<E> row{};
+        row.lane_stride = view.lane_stride;
+        row.pixel_stride = view.tap_stride[2];
+        row.lane_count = view.lanes;
+        row.count = view.taps[2];
+        for (std::int64_t z = 0; z < view.taps[0]; ++z)
+            for (std::int64_t ty = 0; ty < view.taps[1]; ++ty) {
+                row.lanes = scratch + z * strides[0] + ty * strides[1];
+                for (std::int64_t i = 0; i < row.count * lanes; ++i) row.lanes[i] *= scale;
+                row.destination = dw.data + view.start + r * view.row_stride + z * view.tap_stride[0] + ty * view.tap_stride[1];
+                non_finite = kernels_.write_row(row) || non_finite;
+            }
+    }
+    return non_finite;
+}
+
+// ---- products -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// The part of `total` that comes after `done`, in equal parts of at most `most`.
+int balanced_part(int total, int done, int most) {
+    const int left = total - done;
+    const int parts = (left + most - 1) / most;
+    return (left + parts - 1) / parts;
+}
+
+}  // namespace
+
+template <class E>
+void multiply_blocks(const MicroKernel<E>& kernel, ProductArgs<E> args, int rows, int cols) {
+    const int blocks_per_part = std::max(1, max_reduction / std::max(1, args.length));
+    const ProductArgs<E> whole = args;
+    for (int block = 0; block < whole.blocks; block += blocks_per_part) {
+        args.blocks = std::min(blocks_per_part, whole.blocks - block);
+        args.full_blocks = std::clamp(whole.full_blocks - block, 0, args.blocks);
+        args.a_offset = whole.a_offset + block;
+        args.b_offset = whole.b_offset + block;
+        args.accumulate = whole.accumulate || block > 0;
+        for (int j = 0; j < cols; j += args.cols) {
+            args.cols = balanced_part(cols, j, kernel.nr);
+            for (int i = 0; i < rows; i += args.rows) {
+                args.rows = balanced_part(rows, i, kernel.mr);
+                args.a = whole.a + i * whole.a_row;
+                args.b = whole.b + j * whole.b_col;
+                args.c = whole.c + i * whole.c_row + j * whole.c_col;
+                kernel.run(args);
+            }
+        }
+    }
+}
+template void multiply_blocks(const MicroKernel<float>&, ProductArgs<float>, int, int);
+template void multiply_blocks(const MicroKernel<double>&, ProductArgs<double>, int, int);
+
+template <class E>
+void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Spectra<E>& a,
+                         const Spectra<E>& w, const Spectra<E>& c, int first, int last) const {
+    const ProductKind kind = bin.complex ? complex_kind : ProductKind::real;
+    const LaneBlocks& sources = blocks(!to_input);
+    const LaneBlocks& targets = blocks(to_input);
+    const int lanes = kernels_.lanes;
+    if (lanewise_) {
+        const auto run = kernels_.lanewise[static_cast<int>(kind)];
+        for (int group = 0; group < targets.groups; ++group)
+            for (int target = 0; target < targets.per_group; ++target)
+                for (int source = 0; source < sources.per_group; ++source) {
+                    const int target_block = group * targets.per_group + target;
+                    run({a.at(bin.plane, group * sources.per_group + source) + first * lanes,
+                         w.at(bin.plane, target_block) + source * lanes, c.at(bin.plane, target_block) + first * lanes,
+                         a.shape.plane_stride, w.shape.plane_stride, c.shape.plane_stride, lanes, 0, lanes,
+                         last - first, source > 0});
+                }
+        return;
+    }
+    std::vector<std::ptrdiff_t> offsets(2 * static_cast<std::size_t>(sources.per_group));
+    std::ptrdiff_t* const a_offset = offsets.data();
+    std::ptrdiff_t* const b_offset = a_offset + sources.per_group;
+    for (int i = 0; i < sources.per_group; ++i) {
+        a_offset[i] = i * a.shape.block_stride;
+        b_offset[i] = sources.row_of(i, lanes) * lanes;
+    }
+    ProductArgs<E> args{};
+    args.a_im = a.shape.plane_stride;
+    args.b_im = w.shape.plane_stride;
+    args.c_im = c.shape.plane_stride;
+    args.a_offset = a_offset;
+    args.b_offset = b_offset;
+    args.blocks = sources.per_group;
+    args.full_blocks = sources.full_per_group;
+    args.length = lanes;
+    args.tail_length = sources.tail_lanes;
+    args.a_row = lanes;
+    args.a_step = 1;
+    args.b_step = lanes;
+    args.b_col = w.shape.block_stride;
+    args.c_row = lanes;
+    args.c_col = c.shape.block_stride;
+    for (int group = 0; group < sources.groups; ++group) {
+        args.a = a.at(bin.plane, group * sources.per_group) + first * lanes;
+        args.b = w.at(bin.plane, group * targets.per_group);
+        args.c = c.at(bin.plane, group * targets.per_group) + first * lanes;
+        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, last - first, targets.per_group);
+    }
+}
+
+template <class E>
+void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const Spectra<E>& x, const Spectra<E>& dw,
+                                     int rows, int y_block, bool accumulate) const {
+    const ProductKind kind = bin.complex ? ProductKind::complex_conj_a : ProductKind::real;
+    const int lanes = kernels_.lanes, group = y_block / y_blocks_.per_group, in_group = y_block % y_blocks_.per_group;
+    if (lanewise_) {
+        for (int i = 0; i < x_blocks_.per_group; ++i) {
+            const int x_block = group * x_blocks_.per_group + i;
+            kernels_.lanewise[static_cast<int>(kind)](
+                {dy.at(bin.plane, y_block), x.at(bin.plane, x_block), dw.at(bin.plane, x_block) + in_group * lanes,
+                 dy.shape.plane_stride, x.shape.plane_stride, dw.shape.plane_stride, lanes, lanes, 0, rows, accumulate});
+        }
+        return;
+    }
+    const std::ptrdiff_t no_offset = 0;
+    ProductArgs<E> args{};
+    args.a = dy.at(bin.plane, y_block);
+    args.b = x.at(bin.plane, group * x_blocks_.per_group);
+    args.c = dw.at(bin.plane, group * x_blocks_.per_group) + y_blocks_.row_of(in_group, lanes) * lanes;
+    args.a_im = dy.shape.plane_stride;
+    args.b_im = x.shape.plane_stride;
+    args.c_im = dw.shape.plane_stride;
+    args.a_offset = args.b_offset = &no_offset;
+    args.blocks = args.full_blocks = 1;
+    args.length = rows;
+    args.a_row = 1;
+    args.a_step = lanes;
+    args.b_step = lanes;
+    args.b_col = x.shape.block_stride;
+    args.c_row = lanes;
+    args.c_col = dw.shape.block_stride;
+    args.accumulate = accumulate;
+    multiply_blocks(kernels_.product[static_cast<int>(kind)], args, y_blocks_.blocks[y_block].lanes,
+                    x_blocks_.per_group);
+}
+
+template class Engine<float>;
+template class Engine<double>;
+
+}  // namespace triconv

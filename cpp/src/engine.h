@@ -1,0 +1,129 @@
+// The stages of a tiled transform convolution. Every pass is: read tiles, multiply spectra, write tiles (see passes.h
+// for the loop). The stages know nothing of passes; what differs comes in through TileMap and the product's operands.
+//
+// Spectra layout, for both operands and the result (lanes: one lane vector):
+//
+//   plane 0:  block 0: [row 0][row 1] ... [row rows-1] pad | block 1: ... | ... pad
+//   plane 1:  ...
+//
+// Rows are tiles (x, y and their gradients) or reduced channels (weights); blocks are the lane blocks of the tensor.
+// Block and plane strides are odd multiples of a cache line, so that the planes of a tile fall into different sets.
+// One bin's product is then a matrix product whose a is read with a row stride of one lane vector, as a packed panel.
+#pragma once
+
+#include <vector>
+
+#include "recompute.h"
+#include "transform.h"
+
+namespace triconv {
+
+struct SpectraShape {
+    std::ptrdiff_t plane_stride = 0, block_stride = 0;  // elements
+    std::size_t size = 0;                               // elements of all planes
+
+    template <class E>
+    static SpectraShape make(int planes, std::size_t blocks, std::int64_t rows, int lanes);
+};
+
+template <class E>
+struct Spectra {
+    E* data;
+    SpectraShape shape;
+
+    E* at(int plane, std::ptrdiff_t block) const {
+        return data + plane * shape.plane_stride + block * shape.block_stride;
+    }
+};
+
+// The tiles of a pass: image = batch index and output phase; tile (z, y, x) of an image starts at origin + index * M.
+struct TileGrid {
+    std::int64_t images = 0;
+    Index tiles{1, 1, 1};
+
+    std::int64_t per_image() const { return tiles[0] * tiles[1] * tiles[2]; }
+    std::int64_t count() const { return images * per_image(); }
+};
+
+// Consecutive tiles along the innermost axis; `row` is the spectra row of the first.
+struct Strip {
+    std::int64_t image;
+    Index tile;
+    int count;
+    std::int64_t row;
+};
+std::vector<Strip> strips_of(const TileGrid& grid, std::int64_t first, std::int64_t last, int longest);
+
+// Where tiles come from or go to: a tensor on the input's sub-grids (x, dx) or on the output's (y, dy).
+template <class E>
+struct TileMap {
+    Tensor<E> tensor;
+    const LaneBlocks* blocks;
+    bool on_input;
+    Index origin{};                    // t of the first sample of tile 0
+    Index end{};                       // writing: t of samples not to be written any more
+};
+
+template <class E>
+class Engine {
+public:
+    Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape);
+
+    const KernelTable<E>& kernels() const { return kernels_; }
+    const Layer& layer() const { return layer_; }
+    const TileTransform<E>& transform() const { return transform_; }
+    const LaneBlocks& x_blocks() const { return x_blocks_; }
+    const LaneBlocks& y_blocks() const { return y_blocks_; }
+    bool lanewise() const { return lanewise_; }
+    int lanes() const { return kernels_.lanes; }
+    int longest_strip() const { return longest_strip_; }  // tiles; bounds the strip buffer
+    std::size_t scratch_size() const { return scratch_size_; }  // elements, of the four tile stages
+
+    // ---- tiles and kernels to spectra and back; scratch has scratch_size() elements
+    void read_tiles(TileRole role, const TileMap<const E>& map, const Strip& strip, int block,
+                    const Spectra<E>& spectra, E* scratch) const;
+    // Writes each output once. Tiles with non-finite values are appended to damaged.
+    void write_tiles(const TileMap<E>& map, const Strip& strip, int block, const Spectra<E>& spectra, const E* bias,
+                     E* scratch, std::vector<DamagedBox>& damaged) const;
+    // Adds overlapping tiles to the destination, in the order of the calls.
+    void add_tiles(const TileMap<E>& map, const Strip& strip, int block, const Spectra<E>& spectra, E* scratch,
+                   std::vector<DamagedBox>& damaged) const;
+    // Kernel spectra for a product from `source` blocks (rows) to `target` block (lanes). flip: reversed taps.
+    void read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, bool flip,
+                      const Spectra<E>& spectra, E* scratch) const;
+    // dw from spectra with x's blocks as lanes and output channels as rows; true if a value was not finite.
+    bool write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra, E* scratch) const;
+
+    // ---- products, one bin, rows [first, last)
+    // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution)
+    void multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Spectra<E>& a, const Spectra<E>& w,
+                  const Spectra<E>& c, int first, int last) const;
+    // dw += conj(dy) * x, summed over rows [0, rows)
+    void multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const Spectra<E>& x, const Spectra<E>& dw, int rows,
+                              int y_block, bool accumulate) const;
+
+    const LaneBlocks& blocks(bool of_input) const { return of_input ? x_blocks_ : y_blocks_; }
+    std::array<SubGrid, axes> grids(bool on_input, std::int64_t image, const LaneBlock& block) const;
+
+private:
+    struct KernelView;
+    KernelView kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_on_input,
+                           const std::array<std::ptrdiff_t, axes>& along, std::ptrdiff_t outer,
+                           std::ptrdiff_t inner) const;
+
+    const KernelTable<E>& kernels_;
+    Layer layer_;
+    bool lanewise_;
+    LaneBlocks x_blocks_, y_blocks_;
+    TileTransform<E> transform_;
+    int longest_strip_ = 1;
+    std::size_t scratch_size_ = 0, strip_size_ = 0;
+};
+
+// c (+)= a * b by micro-kernels: `args` describes the whole product (rows and cols of any size, all blocks); the
+// reduction is cut into parts of at most max_reduction steps, each summed apart, which bounds the rounding error.
+inline constexpr int max_reduction = 512;
+template <class E>
+void multiply_blocks(const MicroKernel<E>& kernel, ProductArgs<E> args, int rows, int cols);
+
+}  // namespace triconv

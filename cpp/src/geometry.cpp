@@ -1,0 +1,163 @@
+#include "geometry.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace triconv {
+
+namespace {
+
+Axis make_axis(const Problem& p, int i) {
+    Axis a;
+    a.in = p.input[i];
+    a.out = p.output(i);
+    a.kernel = p.kernel[i];
+    a.pad = p.pad_lo[i];
+    // With one output or one tap the stride or dilation multiplies only zero.
+    a.stride = a.out == 1 ? 1 : p.stride[i];
+    a.dilation = a.kernel == 1 ? 1 : p.dilation[i];
+    const std::int64_t g = std::gcd(a.stride, a.dilation);
+    a.out_step = a.dilation / g;
+    a.tap_step = a.stride / g;
+    a.step = a.out_step * a.stride;
+    a.output_phases = std::min(a.out_step, a.out);
+    a.kernel_phases = std::min(a.tap_step, a.kernel);
+    a.taps = ceil_div(a.kernel, a.tap_step);
+    return a;
+}
+
+std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+
+}  // namespace
+
+Layer::Layer(const Problem& p)
+    : dtype(p.dtype), rank(p.rank), batch(p.batch), in_channels(p.in_channels), out_channels(p.out_channels),
+      groups(p.groups) {
+    for (int i = 0; i < p.rank; ++i) axis[axes - p.rank + i] = make_axis(p, i);
+}
+
+std::int64_t Layer::output_phases() const {
+    return axis[0].output_phases * axis[1].output_phases * axis[2].output_phases;
+}
+std::int64_t Layer::kernel_phases() const {
+    return axis[0].kernel_phases * axis[1].kernel_phases * axis[2].kernel_phases;
+}
+std::int64_t Layer::outputs() const { return axis[0].out * axis[1].out * axis[2].out; }
+std::int64_t Layer::inputs() const { return axis[0].in * axis[1].in * axis[2].in; }
+std::int64_t Layer::taps() const { return axis[0].kernel * axis[1].kernel * axis[2].kernel; }
+
+void SubGrid::clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const {
+    first = std::max(begin, -floor_div(offset, step));                    // ceil(-offset / step)
+    last = std::max(first, std::min(end, floor_div(size - 1 - offset, step) + 1));
+}
+
+SubGrid input_grid(const Axis& a, std::int64_t rho, std::int64_t phi) {
+    return {rho * a.stride - a.pad + phi * a.dilation, a.step, a.in};
+}
+SubGrid output_grid(const Axis& a, std::int64_t rho) { return {rho, a.out_step, a.out}; }
+
+Range input_support(const Axis& a) {
+    const std::int64_t longest = ceil_div(a.out, a.out_step) + a.taps - 1;
+    Range support{longest, 0};
+    for (std::int64_t rho = 0; rho < a.output_phases; ++rho)
+        for (std::int64_t phi = 0; phi < a.kernel_phases; ++phi) {
+            const std::int64_t outputs = ceil_div(a.out - rho, a.out_step);
+            std::int64_t first, last;
+            input_grid(a, rho, phi).clip(0, outputs + a.taps_of(phi) - 1, first, last);
+            if (first >= last) continue;
+            support.begin = std::min(support.begin, first);
+            support.end = std::max(support.end, last);
+        }
+    if (support.begin >= support.end) support = {0, 0};
+    return support;
+}
+
+bool input_covered(const Axis& a) {
+    const Range support = input_support(a);
+    std::int64_t covered = 0;
+    for (std::int64_t rho = 0; rho < a.output_phases; ++rho)
+        for (std::int64_t phi = 0; phi < a.kernel_phases; ++phi) {
+            std::int64_t first, last;
+            input_grid(a, rho, phi).clip(support.begin, support.end, first, last);
+            covered += last - first;
+        }
+    return covered == a.in;
+}
+
+bool input_covered(const Layer& layer) {
+    return input_covered(layer.axis[0]) && input_covered(layer.axis[1]) && input_covered(layer.axis[2]);
+}
+
+Tensor<const char> as_tensor(const ConstView& view, int rank) {
+    Tensor<const char> t{nullptr, view.strides[0], view.strides[1], {}};
+    for (int i = 0; i < rank; ++i) t.along[axes - rank + i] = view.strides[2 + i];
+    return t;
+}
+
+// ---- lanes ----------------------------------------------------------------------------------------------------------
+
+int LaneBlocks::row_of(int block, int lanes) const {
+    return block < full_per_group ? block * lanes : full_per_group * lanes + (block - full_per_group) * tail_lanes;
+}
+int LaneBlocks::rows_per_group(int lanes) const { return row_of(per_group, lanes); }
+
+bool use_lanewise(const Layer& layer, int lanes) {
+    if (layer.groups == 1 || layer.in_per_group() != 1) return false;
+    const std::int64_t multiplier = layer.out_per_group();
+    return ceil_div(layer.groups, lanes) * multiplier <= layer.groups * ceil_div(multiplier, lanes);
+}
+
+namespace {
+
+using Phases = std::vector<Index>;
+
+Phases kernel_phases_of(const Layer& layer) {
+    Phases phases;
+    for (std::int64_t i = 0; i < layer.kernel_phases(); ++i)
+        phases.push_back(unravel(i, {layer.axis[0].kernel_phases, layer.axis[1].kernel_phases,
+                                     layer.axis[2].kernel_phases}));
+    return phases;
+}
+
+// Blocks of each layer group's channels, every chunk once per phase.
+LaneBlocks matrix_blocks(std::int64_t groups, std::int64_t channels, int lanes, const Phases& phases) {
+    LaneBlocks result;
+    result.groups = static_cast<int>(groups);
+    for (std::int64_t g = 0; g < groups; ++g)
+        for (std::int64_t c = 0; c < channels; c += lanes)
+            for (const auto& phase : phases)
+                result.blocks.push_back(
+                    {g * channels + c, 1, static_cast<int>(std::min<std::int64_t>(lanes, channels - c)), phase});
+    result.per_group = static_cast<int>(ceil_div(channels, lanes)) * static_cast<int>(phases.size());
+    result.full_per_group = static_cast<int>(channels / lanes) * static_cast<int>(phases.size());
+    result.tail_lanes = static_cast<int>(channels % lanes);
+    return result;
+}
+
+// Blocks of layer groups, each once per phase and per channel of the group.
+LaneBlocks lanewise_blocks(std::int64_t groups, std::int64_t channels, int lanes, const Phases& phases) {
+    LaneBlocks result;
+    result.groups = static_cast<int>(ceil_div(groups, lanes));
+    for (std::int64_t g = 0; g < groups; g += lanes)
+        for (std::int64_t j = 0; j < channels; ++j)
+            for (const auto& phase : phases)
+                result.blocks.push_back({g * channels + j, channels,
+                                         static_cast<int>(std::min<std::int64_t>(lanes, groups - g)), phase});
+    result.per_group = static_cast<int>(channels) * static_cast<int>(phases.size());
+    result.full_per_group = 0;
+    result.tail_lanes = 1;  // a lane-wise product reduces over blocks, not over lanes
+    return result;
+}
+
+}  // namespace
+
+LaneBlocks input_blocks(const Layer& layer, int lanes, bool lanewise, bool phases) {
+    return (lanewise ? lanewise_blocks : matrix_blocks)(layer.groups, layer.in_per_group(), lanes,
+                                                        phases ? kernel_phases_of(layer) : Phases{{}});
+}
+
+LaneBlocks output_blocks(const Layer& layer, int lanes, bool lanewise) {
+    return (lanewise ? lanewise_blocks : matrix_blocks)(layer.groups, layer.out_per_group(), lanes, {{}});
+}
+
+}  // namespace triconv

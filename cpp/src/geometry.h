@@ -1,0 +1,137 @@
+// The reduction of every layer to dense, stride-1 correlations, shared by all algorithms.
+//
+// Along one axis, forward reads x[o * stride + r * dilation - pad]. With g = gcd(stride, dilation), write
+//
+//   o = rho + j * out_step,   r = phi + q * tap_step,   out_step = dilation / g,  tap_step = stride / g
+//   o * stride + r * dilation - pad = (rho * stride + phi * dilation - pad) + (j + q) * lcm(stride, dilation)
+//
+// so for each *output phase* rho and *kernel phase* phi, the sub-grid of x with that offset and step is correlated
+// densely with the taps of phase phi. Output phases are independent (they act like images of the batch); kernel phases
+// are summed (they act like input channels). No two (rho, phi) meet the same sample of x, so the gradient with respect
+// to x decomposes the same way. Stride 1 and dilation 1 have one phase each.
+//
+// All layers are treated as 3-D; missing outer axes have extent 1.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "triconv/triconv.hpp"
+
+namespace triconv {
+
+inline constexpr int axes = max_rank;
+using Index = std::array<std::int64_t, axes>;
+
+struct Axis {
+    std::int64_t in = 1, out = 1, kernel = 1, stride = 1, dilation = 1, pad = 0;
+    std::int64_t step = 1, out_step = 1, tap_step = 1;
+    std::int64_t output_phases = 1, kernel_phases = 1;  // those with any output, with any tap
+    std::int64_t taps = 1;                              // of kernel phase 0, which has the most
+
+    std::int64_t taps_of(std::int64_t phi) const { return (kernel - phi + tap_step - 1) / tap_step; }
+};
+
+struct Layer {
+    explicit Layer(const Problem& problem);  // expects a validated problem
+
+    DType dtype;
+    int rank;
+    std::int64_t batch, in_channels, out_channels, groups;
+    std::array<Axis, axes> axis;
+
+    std::int64_t in_per_group() const { return in_channels / groups; }
+    std::int64_t out_per_group() const { return out_channels / groups; }
+    std::int64_t output_phases() const;
+    std::int64_t kernel_phases() const;
+    std::int64_t outputs() const;  // samples of one output channel of one image
+    std::int64_t inputs() const;
+    std::int64_t taps() const;  // kernel samples of one channel pair
+};
+
+// Samples offset, offset + step, ... of an axis with `size` samples; those outside [0, size) are zeros.
+struct SubGrid {
+    std::int64_t offset, step, size;
+
+    std::int64_t index(std::int64_t t) const { return offset + step * t; }
+    bool contains(std::int64_t t) const { return index(t) >= 0 && index(t) < size; }
+    // The t in [begin, end) whose sample exists are [first, last).
+    void clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const;
+};
+SubGrid input_grid(const Axis& axis, std::int64_t rho, std::int64_t phi);
+SubGrid output_grid(const Axis& axis, std::int64_t rho);
+
+// The part of an input sub-grid, in t, that some output reads: [begin, end), joined over all phases.
+struct Range {
+    std::int64_t begin, end;
+};
+Range input_support(const Axis& axis);
+// Whether every sample of x is read by some output: else input_grad must write zeros first.
+bool input_covered(const Axis& axis);
+bool input_covered(const Layer& layer);
+
+// ---- arrays ---------------------------------------------------------------------------------------------------------
+
+template <class E>
+struct Tensor {
+    E* data;
+    std::ptrdiff_t outer, inner;  // batch and channel; of weights: output and input channel
+    std::array<std::ptrdiff_t, axes> along;
+};
+Tensor<const char> as_tensor(const ConstView& view, int rank);
+template <class E>
+Tensor<const E> as_tensor(const ConstView& view, int rank) {
+    const Tensor<const char> t = as_tensor(view, rank);
+    return {static_cast<const E*>(view.data), t.outer, t.inner, t.along};
+}
+template <class E>
+Tensor<E> as_tensor(const View& view, int rank) {
+    const Tensor<const char> t = as_tensor(ConstView(view), rank);
+    return {static_cast<E*>(view.data), t.outer, t.inner, t.along};
+}
+
+// ---- lanes ----------------------------------------------------------------------------------------------------------
+
+// What the lanes of one lane vector hold: `lanes` channels, channel_step apart, of one kernel phase of x.
+struct LaneBlock {
+    std::int64_t channel, channel_step;
+    int lanes;
+    Index phase;
+};
+
+// The channels of a tensor cut into lane blocks. Blocks belong to groups that do not mix in the products: the layer's
+// groups; or, lane-wise (depthwise layers), blocks of `lanes` layer groups. Within a group the blocks with all lanes
+// in use come first, then those with tail_lanes.
+struct LaneBlocks {
+    std::vector<LaneBlock> blocks;
+    int groups = 0, per_group = 0, full_per_group = 0, tail_lanes = 0;
+
+    // Channels (times kernel phases) of one group up to a block: rows of the spectra that reduce over them.
+    int row_of(int block_in_group, int lanes) const;
+    int rows_per_group(int lanes) const;
+};
+
+// Lane-wise products put groups in lanes, matrix products put the channels of one group there; whichever needs fewer
+// lane vectors. Lane-wise needs one input channel per group.
+bool use_lanewise(const Layer& layer, int lanes);
+// With phases, every block of channels comes once per kernel phase.
+LaneBlocks input_blocks(const Layer& layer, int lanes, bool lanewise, bool phases);
+LaneBlocks output_blocks(const Layer& layer, int lanes, bool lanewise);
+
+// ---- counting -------------------------------------------------------------------------------------------------------
+
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Splits an index over extents, last one fastest.
+inline Index unravel(std::int64_t index, const Index& extent) {
+    Index result{};
+    for (int a = axes - 1; a >= 0; --a) {
+        result[a] = index % extent[a];
+        index /= extent[a];
+    }
+    return result;
+}
+
+}  // namespace triconv

@@ -1,0 +1,158 @@
+// What the engine asks of the kernels of one instruction set: plain structs of function pointers, one table per
+// element type and ISA. Everything under kernels/ is compiled once per ISA and reached only through these tables.
+//
+// A *lane vector* is `lanes` consecutive elements; which values the lanes hold (channels, usually) is the engine's
+// affair. Offsets and strides are in elements. Buffers of lane vectors are 64-byte aligned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace triconv {
+
+// ---- matrix products ------------------------------------------------------------------------------------------------
+//
+//   c[i][j] (+)= sum over reduction index t of a[i][t] * b[t][j]      i < rows, j < cols (lane vectors)
+//
+// Elements of a are broadcast, those of b and c are lane vectors. The reduction runs over blocks, each of `length`
+// steps (the blocks from `full_blocks` on have `tail_length`); a block starts at a_offset[block], b_offset[block].
+//
+//   a[i][block, t] at a + a_offset[block] + i * a_row + t * a_step
+//   b[block, t][j] at b + b_offset[block] + t * b_step + j * b_col
+//   c[i][j]        at c + i * c_row + j * c_col
+//
+// For complex products the imaginary part lies a_im, b_im, c_im behind the real one.
+template <class E>
+struct ProductArgs {
+    const E* a;
+    const E* b;
+    E* c;
+    std::ptrdiff_t a_im, b_im, c_im;
+    const std::ptrdiff_t* a_offset;
+    const std::ptrdiff_t* b_offset;
+    int blocks, full_blocks;
+    int length, tail_length;
+    std::ptrdiff_t a_row, a_step;
+    std::ptrdiff_t b_step, b_col;
+    std::ptrdiff_t c_row, c_col;
+    int rows, cols;   // rows <= mr, cols <= nr of the micro-kernel
+    bool accumulate;  // add to c instead of overwriting it; the sum of one call is formed apart first
+};
+
+template <class E>
+struct MicroKernel {
+    int mr, nr;  // largest rows and cols
+    void (*run)(const ProductArgs<E>&);
+};
+
+// Product of numbers a, b in a transform domain: real, complex, with one of the factors conjugated.
+enum class ProductKind : std::uint8_t { real, complex, complex_conj_a, complex_conj_b };
+inline constexpr int product_kind_count = 4;
+
+// Lane-wise product for depthwise layers, one bin, no reduction over channels:
+//   rows > 0:  c[i] (+)= a[i] * b        (b one lane vector)   forward and input_grad
+template <class E>
+struct LanewiseArgs {
+    const E* a;
+    const E* b;
+    E* c;
+    std::ptrdiff_t a_im, b_im, c_im;
+    std::ptrdiff_t a_row, b_row, c_row;  // forward, input_grad: b_row = 0; weight_grad: c_row = 0 (sum over rows)
+    int rows;
+    bool accumulate;
+};
+
+// ---- line transforms ------------------------------------------------------------------------------------------------
+//
+// A line transform maps `n_in` lane vectors to `n_out` lane vectors along one axis of a tile:
+//   in  element i at in  + i * in_stride   (complex: imaginary part at + in_im)
+//   out element i at out + i * out_stride  (complex: imaginary part at + out_im)
+// in and out must not overlap. Real spectra are packed, T values: r0 r1 i1 r2 i2 ... [r(T/2) if T is even].
+enum class LineKind : std::uint8_t {
+    fft_real,          // T reals (the last T - n_in zero)      -> packed half spectrum
+    fft_real_inverse,  // packed half spectrum                  -> the first n_out of T reals, unscaled
+    fft_complex,       // T complex (the last T - n_in zero)    -> T complex, exp(-2 pi i jk / T)
+    fft_complex_inverse,  // T complex -> the first n_out of T complex, exp(+2 pi i jk / T), unscaled
+    // Winograd F(m, r), T = m + r - 1, Cook-Toom matrices: y = A^T [(G w) * (B^T x)]
+    winograd_data,       // B^T: T -> T
+    winograd_kernel,     // G:   r -> T
+    winograd_output,     // A^T: T -> m
+    winograd_data_t,     // B:   T -> T   (the transposes serve the gradients)
+    winograd_kernel_t,   // G^T: T -> r
+    winograd_output_t,   // A:   m -> T
+};
+
+template <class E>
+struct LineArgs {
+    const E* in;
+    E* out;
+    std::ptrdiff_t in_stride, out_stride, in_im, out_im;
+};
+
+template <class E>
+struct LineTransform {
+    void (*run)(const void* context, const LineArgs<E>&) = nullptr;
+    const void* context = nullptr;  // lives as long as the process
+    int n_in = 0;                   // entries read: the caller provides this many, zeros at the end
+    int n_out = 0;                  // entries written: the caller provides room for this many
+};
+
+// ---- tile input and output ------------------------------------------------------------------------------------------
+//
+// The user's arrays are strided; tiles are made of lane vectors. One row of pixels crosses over here.
+template <class E>
+struct RowArgs {
+    E* lanes;                     // [count] lane vectors, contiguous
+    const E* source;              // read:  element (lane, i) at source + lane * lane_stride + i * pixel_stride
+    E* destination;               // write: the same addressing
+    std::ptrdiff_t lane_stride, pixel_stride;
+    int lane_count;               // lanes in use; read sets the others to zero
+    std::int64_t count;           // pixels
+    const E* bias;                // write: one lane vector added to each pixel, or null
+    bool add;                     // write: add to the destination
+};
+
+// ---- depthwise direct -----------------------------------------------------------------------------------------------
+//
+//   forward:      out[i] (+)= sum over taps of  in[tap_offset[tap] + i * in_step] * w[tap]      i < count
+//   weight_grad:  dw[tap] += sum over i of in[tap_offset[tap] + i * in_step] * dy[i]
+// All entries are lane vectors; tap_offset and in_step in elements.
+template <class E>
+struct DepthwiseArgs {
+    const E* in;
+    const E* w;      // forward
+    const E* dy;     // weight_grad
+    E* out;          // forward: out, weight_grad: dw
+    const std::ptrdiff_t* tap_offset;
+    int taps;
+    std::ptrdiff_t in_step;
+    std::int64_t count;
+    bool accumulate;  // forward
+};
+
+// ---- the table ------------------------------------------------------------------------------------------------------
+template <class E>
+struct KernelTable {
+    const char* isa;
+    int lanes;
+    MicroKernel<E> product[product_kind_count];
+    void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
+    void (*read_row)(const RowArgs<E>&);
+    bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
+    void (*depthwise_forward)(const DepthwiseArgs<E>&);
+    void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
+    // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated
+    // codelets where there are some, PocketFFT elsewhere. The result may read or write more entries than asked for,
+    // never more than T: see LineTransform::n_in and n_out. Throws std::bad_alloc.
+    LineTransform<E> (*fft_line)(LineKind kind, int length, int n_in, int n_out);
+    // Winograd F(m, r): run is null if there is no such codelet. F(m, 1) is the identity.
+    LineTransform<E> (*winograd_line)(LineKind kind, int m, int r);
+    bool (*has_fft_codelet)(int length);
+};
+
+struct IsaKernels {
+    KernelTable<float> f32;
+    KernelTable<double> f64;
+};
+
+}  // namespace triconv

@@ -1,0 +1,133 @@
+// FFT line transforms: generated codelets where there are some, else two codelets composed, else PocketFFT's plans run
+// on lane vectors: any length.
+//
+// PocketFFT's templates take any type with arithmetic, and keep their twiddle factors in the element type; a lane
+// vector is such a type. Its plans work in place on contiguous data, so lines are copied to a scratch buffer of the
+// thread and back; the copy also does the strides and the zeros behind the entries read.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "fft_codelets-inl.h"
+#include "fft_composed-inl.h"
+#include "line_support-inl.h"
+#include "lines.h"
+#include "triconv_pocketfft.h"
+#include "vec-inl.h"
+
+namespace triconv::TRICONV_ISA_NAMESPACE {
+
+namespace pocketfft_detail = pocketfft::detail;
+
+// ---- plans ----------------------------------------------------------------------------------------------------------
+
+template <class Plan>
+const Plan& pocketfft_plan(int length) {
+    static EternalList<std::unique_ptr<const Plan>> plans;
+    return *plans.find_or_add(
+        [&](const std::unique_ptr<const Plan>& plan) { return plan->length() == static_cast<std::size_t>(length); },
+        [&] { return std::make_unique<const Plan>(static_cast<std::size_t>(length)); });
+}
+
+// ---- PocketFFT on lane vectors --------------------------------------------------------------------------------------
+
+// Vec without its permission to alias, which template arguments lose anyhow (GCC warns of that). Only PocketFFT reads
+// and writes through it; the copies here go through Vec, which may alias it.
+template <class E>
+struct PlainVec;
+template <>
+struct PlainVec<float> {
+    typedef float type __attribute__((vector_size(TRICONV_VECTOR_BYTES)));
+};
+template <>
+struct PlainVec<double> {
+    typedef double type __attribute__((vector_size(TRICONV_VECTOR_BYTES)));
+};
+
+// Context of a line transform that runs one of PocketFFT's plans.
+template <class E>
+struct PocketfftLine {
+    LineKind kind;
+    int length, n_in, n_out;
+    const pocketfft_detail::pocketfft_r<E>* real_plan;     // set for the real kinds
+    const pocketfft_detail::pocketfft_c<E>* complex_plan;  // set for the complex kinds
+};
+
+template <class E>
+void run_real_line(const void* context, const LineArgs<E>& args) {
+    using T = typename PlainVec<E>::type;
+    const auto& line = *static_cast<const PocketfftLine<E>*>(context);
+    auto* const data = reinterpret_cast<E*>(line_scratch(line.length * sizeof(T)));
+    for (int i = 0; i < line.n_in; ++i) store<E>(data + i * lanes<E>, load(args.in + i * args.in_stride));
+    for (int i = line.n_in; i < line.length; ++i) store<E>(data + i * lanes<E>, Vec<E>{});
+    line.real_plan->exec(reinterpret_cast<T*>(data), E(1), !is_inverse(line.kind));
+    for (int i = 0; i < line.n_out; ++i) store<E>(args.out + i * args.out_stride, load(data + i * lanes<E>));
+}
+
+template <class E>
+void run_complex_line(const void* context, const LineArgs<E>& args) {
+    using Complex = pocketfft_detail::cmplx<typename PlainVec<E>::type>;
+    const auto& line = *static_cast<const PocketfftLine<E>*>(context);
+    auto* const data = reinterpret_cast<E*>(line_scratch(line.length * sizeof(Complex)));
+    const auto re = [&](int i) { return data + i * 2 * lanes<E>; };
+    const auto im = [&](int i) { return re(i) + lanes<E>; };
+    for (int i = 0; i < line.n_in; ++i) {
+        store<E>(re(i), load(args.in + i * args.in_stride));
+        store<E>(im(i), load(args.in + i * args.in_stride + args.in_im));
+    }
+    for (int i = line.n_in; i < line.length; ++i) {
+        store<E>(re(i), Vec<E>{});
+        store<E>(im(i), Vec<E>{});
+    }
+    line.complex_plan->exec(reinterpret_cast<Complex*>(data), E(1), !is_inverse(line.kind));
+    for (int i = 0; i < line.n_out; ++i) {
+        store<E>(args.out + i * args.out_stride, load(re(i)));
+        store<E>(args.out + i * args.out_stride + args.out_im, load(im(i)));
+    }
+}
+
+template <class E>
+LineTransform<E> pocketfft_line(LineKind kind, int length, int n_in, int n_out) {
+    static EternalList<PocketfftLine<E>> lines;
+    const auto matches = [&](const PocketfftLine<E>& line) {
+        return line.kind == kind && line.length == length && line.n_in == n_in && line.n_out == n_out;
+    };
+    const auto make = [&]() -> PocketfftLine<E> {
+        if (is_complex(kind)) {
+            const auto& plan = pocketfft_plan<pocketfft_detail::pocketfft_c<E>>(length);
+            return {kind, length, n_in, n_out, nullptr, &plan};
+        }
+        return {kind, length, n_in, n_out, &pocketfft_plan<pocketfft_detail::pocketfft_r<E>>(length), nullptr};
+    };
+    const auto run = is_complex(kind) ? run_complex_line<E> : run_real_line<E>;
+    return {run, &lines.find_or_add(matches, make), n_in, n_out};
+}
+
+// ---- the choice -----------------------------------------------------------------------------------------------------
+
+template <class E>
+void copy_entry(const void*, const LineArgs<E>& args) {
+    store<E>(args.out, load(args.in));
+}
+
+template <class E>
+void copy_complex_entry(const void*, const LineArgs<E>& args) {
+    store<E>(args.out, load(args.in));
+    store<E>(args.out + args.out_im, load(args.in + args.in_im));
+}
+
+template <class E>
+LineTransform<E> fft_line(LineKind kind, int length, int n_in, int n_out) {
+    if (length == 1) return {is_complex(kind) ? copy_complex_entry<E> : copy_entry<E>, nullptr, 1, 1};
+    const bool inverse = is_inverse(kind);
+    const int asked = inverse ? n_out : n_in;
+    const int count = asked < 1 ? 1 : asked > length ? length : asked;
+    if (const FftCodelet<E>* const codelet = find_codelet<E>(kind, length, count)) {
+        return {codelet->run, nullptr, inverse ? length : codelet->count, inverse ? codelet->count : length};
+    }
+    if (const LineTransform<E> composed = composed_line<E>(kind, length, count); composed.run) return composed;
+    return pocketfft_line<E>(kind, length, inverse ? length : count, inverse ? count : length);
+}
+
+}  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -1,0 +1,283 @@
+// One row of pixels between a user's strided array and lane vectors (contract: RowArgs).
+//
+// Three ways across: lanes contiguous in the user's array (channels last), pixels contiguous or every second one
+// (channels first: transposed in registers, `lanes` x `lanes` at a time), anything else element by element. The user's
+// array is aligned to its element only, and no byte of it outside the addressed elements is touched: rows end at the
+// end of the array, and elements between those written may belong to another thread.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "../kernel_table.h"
+#include "vec-inl.h"
+
+namespace triconv::TRICONV_ISA_NAMESPACE {
+
+// ---- transposition --------------------------------------------------------------------------------------------------
+
+// Elements of 128 bits: shuffles within them are single instructions in every instruction set.
+template <class E>
+inline constexpr int inner_lanes = 16 / static_cast<int>(sizeof(E));
+
+// Shuffle index for element j: in each group of `width` blocks the even blocks of a, then those of b (odd: the odd).
+constexpr int deinterleave_index(int vector_lanes, int block, int width, bool odd, int j) {
+    const int group = j / block / width, k = j / block % width, half = width / 2;
+    const int from = group * width + 2 * (k % half) + (odd ? 1 : 0);
+    return (k < half ? 0 : vector_lanes) + from * block + j % block;
+}
+
+template <class E, int block, int width, bool odd, int... j>
+TRICONV_INLINE Vec<E> deinterleave(Vec<E> a, Vec<E> b, std::integer_sequence<int, j...>) {
+    return __builtin_shufflevector(a, b, deinterleave_index(lanes<E>, block, width, odd, j)...);
+}
+template <class E, int block, int width>
+TRICONV_INLINE Vec<E> even_blocks(Vec<E> a, Vec<E> b) {
+    return deinterleave<E, block, width, false>(a, b, std::make_integer_sequence<int, lanes<E>>());
+}
+template <class E, int block, int width>
+TRICONV_INLINE Vec<E> odd_blocks(Vec<E> a, Vec<E> b) {
+    return deinterleave<E, block, width, true>(a, b, std::make_integer_sequence<int, lanes<E>>());
+}
+
+// Transposes the width x width matrices whose entries are blocks of elements and whose rows are rows[i * stride].
+template <class E, int block, int width>
+TRICONV_INLINE void transpose_blocks(Vec<E>* rows, int stride) {
+    static_assert(width == 1 || width == 2 || width == 4);
+    if constexpr (width == 2) {
+        const Vec<E> even = even_blocks<E, block, width>(rows[0], rows[stride]);
+        rows[stride] = odd_blocks<E, block, width>(rows[0], rows[stride]);
+        rows[0] = even;
+    } else if constexpr (width == 4) {
+        const Vec<E> even01 = even_blocks<E, block, width>(rows[0], rows[stride]);
+        const Vec<E> odd01 = odd_blocks<E, block, width>(rows[0], rows[stride]);
+        const Vec<E> even23 = even_blocks<E, block, width>(rows[2 * stride], rows[3 * stride]);
+        const Vec<E> odd23 = odd_blocks<E, block, width>(rows[2 * stride], rows[3 * stride]);
+        rows[0] = even_blocks<E, block, width>(even01, even23);
+        rows[stride] = even_blocks<E, block, width>(odd01, odd23);
+        rows[2 * stride] = odd_blocks<E, block, width>(even01, even23);
+        rows[3 * stride] = odd_blocks<E, block, width>(odd01, odd23);
+    }
+}
+
+template <class E>
+TRICONV_INLINE void transpose(Vec<E> (&rows)[lanes<E>]) {
+    constexpr int inner = inner_lanes<E>, outer = lanes<E> / inner;
+    TRICONV_UNROLL
+    for (int i = 0; i < outer; ++i) transpose_blocks<E, 1, inner>(rows + i * inner, 1);
+    TRICONV_UNROLL
+    for (int i = 0; i < inner; ++i) transpose_blocks<E, inner, outer>(rows + i, inner);
+}
+
+// ---- read -----------------------------------------------------------------------------------------------------------
+
+template <class E>
+void read_channels_last(const RowArgs<E>& args) {
+    if (args.lane_count == lanes<E>) {
+        for (std::int64_t i = 0; i < args.count; ++i) {
+            store(args.lanes + i * lanes<E>, load_unaligned(args.source + i * args.pixel_stride));
+        }
+    } else {
+        for (std::int64_t i = 0; i < args.count; ++i) {
+            store(args.lanes + i * lanes<E>, load_partial(args.source + i * args.pixel_stride, args.lane_count));
+        }
+    }
+}
+
+template <class E, int... j>
+TRICONV_INLINE Vec<E> every_second(Vec<E> front, Vec<E> back, std::integer_sequence<int, j...>) {
+    return __builtin_shufflevector(front, back, (2 * j < lanes<E> ? 2 * j : 2 * j + 1)...);
+}
+
+// `count` pixels of one channel, 0 <= count <= lanes, zeros behind them.
+template <class E, int pixel_stride>
+TRICONV_INLINE Vec<E> load_pixels(const E* p, int count) {
+    static_assert(pixel_stride == 1 || pixel_stride == 2);
+    if constexpr (pixel_stride == 1) {
+        return count == lanes<E> ? load_unaligned(p) : load_partial(p, count);
+    } else {
+        // Elements 0, 2 ... 2 count - 2. The second load starts at lanes - 1 so as to end with the last of them.
+        const int span = 2 * count - 1;
+        const Vec<E> front = span >= lanes<E> ? load_unaligned(p) : load_partial(p, std::max(span, 0));
+        Vec<E> back{};
+        if (span == 2 * lanes<E> - 1) {
+            back = load_unaligned(p + lanes<E> - 1);
+        } else if (span >= lanes<E>) {
+            back = load_partial(p + lanes<E> - 1, span - lanes<E> + 1);
+        }
+        return every_second<E>(front, back, std::make_integer_sequence<int, lanes<E>>());
+    }
+}
+
+// live_lanes: args.lane_count rounded up to inner_lanes, so that the shuffles of lanes never in use fall away.
+template <class E, int pixel_stride, int live_lanes>
+TRICONV_INLINE void read_pixels(const RowArgs<E>& args, std::int64_t first, int count) {
+    Vec<E> rows[lanes<E>] = {};
+    const E* source = args.source + first * pixel_stride;
+    TRICONV_UNROLL
+    for (int lane = 0; lane < live_lanes; ++lane) {
+        if (lane <= live_lanes - inner_lanes<E> || lane < args.lane_count) {
+            rows[lane] = load_pixels<E, pixel_stride>(source + lane * args.lane_stride, count);
+        }
+    }
+    transpose<E>(rows);
+    E* out = args.lanes + first * lanes<E>;
+    TRICONV_UNROLL
+    for (int i = 0; i < lanes<E>; ++i) {
+        if (i < count) store(out + i * lanes<E>, rows[i]);
+    }
+}
+
+template <class E, int pixel_stride, int live_lanes>
+void read_channels_first(const RowArgs<E>& args) {
+    std::int64_t i = 0;
+    for (; i + lanes<E> <= args.count; i += lanes<E>) read_pixels<E, pixel_stride, live_lanes>(args, i, lanes<E>);
+    if (i < args.count) read_pixels<E, pixel_stride, live_lanes>(args, i, static_cast<int>(args.count - i));
+}
+
+template <class E>
+void read_elements(const RowArgs<E>& args) {
+    for (std::int64_t i = 0; i < args.count; ++i) {
+        E* out = args.lanes + i * lanes<E>;
+        const E* source = args.source + i * args.pixel_stride;
+        store(out, Vec<E>{});
+        for (int lane = 0; lane < args.lane_count; ++lane) out[lane] = source[lane * args.lane_stride];
+    }
+}
+
+// ---- write ----------------------------------------------------------------------------------------------------------
+
+// Collects whether values are finite: x * 0 is zero for a finite x, else NaN, and NaN stays in a sum.
+template <class E>
+struct FiniteTest {
+    Vec<E> sum{};
+    TRICONV_INLINE void include(Vec<E> value) { sum += value * E(0); }
+    TRICONV_INLINE bool failed(int lane_count) const {
+        for (int lane = 0; lane < lane_count; ++lane) {
+            if (!(sum[lane] == E(0))) return true;
+        }
+        return false;
+    }
+};
+
+template <class E>
+TRICONV_INLINE Vec<E> bias_or_zero(const RowArgs<E>& args) {
+    return args.bias != nullptr ? load_partial(args.bias, args.lane_count) : Vec<E>{};
+}
+
+template <class E>
+bool write_channels_last(const RowArgs<E>& args) {
+    const Vec<E> bias = bias_or_zero(args);
+    FiniteTest<E> test;
+    const bool whole = args.lane_count == lanes<E>;
+    for (std::int64_t i = 0; i < args.count; ++i) {
+        E* destination = args.destination + i * args.pixel_stride;
+        Vec<E> value = load(args.lanes + i * lanes<E>) + bias;
+        if (whole) {
+            if (args.add) value += load_unaligned(destination);
+            store_unaligned(destination, value);
+        } else {
+            if (args.add) value += load_partial(destination, args.lane_count);
+            store_partial(destination, value, args.lane_count);
+        }
+        test.include(value);
+    }
+    return test.failed(args.lane_count);
+}
+
+template <class E, int live_lanes>
+TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest<E>& test, std::int64_t first,
+                                 int count) {
+    Vec<E> rows[lanes<E>] = {};
+    const E* in = args.lanes + first * lanes<E>;
+    TRICONV_UNROLL
+    for (int i = 0; i < lanes<E>; ++i) {
+        if (i < count) rows[i] = load(in + i * lanes<E>) + bias;
+    }
+    transpose<E>(rows);
+    E* destination = args.destination + first;
+    TRICONV_UNROLL
+    for (int lane = 0; lane < live_lanes; ++lane) {
+        if (lane <= live_lanes - inner_lanes<E> || lane < args.lane_count) {
+            E* out = destination + lane * args.lane_stride;
+            Vec<E> value = rows[lane];
+            if (count == lanes<E>) {
+                if (args.add) value += load_unaligned(out);
+                store_unaligned(out, value);
+            } else {
+                if (args.add) value += load_partial(out, count);
+                store_partial(out, value, count);
+            }
+            test.include(value);
+        }
+    }
+}
+
+template <class E, int live_lanes>
+bool write_channels_first(const RowArgs<E>& args) {
+    const Vec<E> bias = bias_or_zero(args);
+    FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
+    std::int64_t i = 0;
+    for (; i + lanes<E> <= args.count; i += lanes<E>) write_pixels<E, live_lanes>(args, bias, test, i, lanes<E>);
+    if (i < args.count) write_pixels<E, live_lanes>(args, bias, test, i, static_cast<int>(args.count - i));
+    return test.failed(lanes<E>);
+}
+
+template <class E>
+bool write_elements(const RowArgs<E>& args) {
+    E test = 0;
+    for (std::int64_t i = 0; i < args.count; ++i) {
+        const E* in = args.lanes + i * lanes<E>;
+        for (int lane = 0; lane < args.lane_count; ++lane) {
+            E* destination = args.destination + i * args.pixel_stride + lane * args.lane_stride;
+            E value = in[lane];
+            if (args.bias != nullptr) value += args.bias[lane];
+            if (args.add) value += *destination;
+            *destination = value;
+            test += value * E(0);
+        }
+    }
+    return !(test == E(0));
+}
+
+// ---- choice ---------------------------------------------------------------------------------------------------------
+
+// Calls action(live_lanes), a std::integral_constant, for the multiple of inner_lanes that holds lane_count.
+template <class E, int live_lanes = inner_lanes<E>, class Action>
+TRICONV_INLINE auto with_live_lanes(int lane_count, const Action& action) {
+    if constexpr (live_lanes < lanes<E>) {
+        if (lane_count > live_lanes) return with_live_lanes<E, live_lanes + inner_lanes<E>>(lane_count, action);
+    }
+    return action(std::integral_constant<int, live_lanes>());
+}
+
+template <class E>
+void read_row(const RowArgs<E>& args) {
+    if (args.lane_stride == 1 || args.lane_count <= 1) {
+        read_channels_last(args);
+    } else if (args.pixel_stride == 1) {
+        with_live_lanes<E>(args.lane_count,
+                           [&](auto live_lanes) { read_channels_first<E, 1, decltype(live_lanes)::value>(args); });
+    } else if (args.pixel_stride == 2) {
+        with_live_lanes<E>(args.lane_count,
+                           [&](auto live_lanes) { read_channels_first<E, 2, decltype(live_lanes)::value>(args); });
+    } else {
+        read_elements(args);
+    }
+}
+
+template <class E>
+bool write_row(const RowArgs<E>& args) {
+    if (args.lane_stride == 1 || args.lane_count <= 1) return write_channels_last(args);
+    if (args.pixel_stride == 1) {
+        return with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
+            return write_channels_first<E, decltype(live_lanes)::value>(args);
+        });
+    }
+    return write_elements(args);
+}
+
+}  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -1,0 +1,336 @@
+// The pool. One thread at a time owns it, for the length of one parallel_for; it publishes a job, takes part as slot 0
+// and waits for the workers (slots 1, 2, ...) to finish. Any other caller runs its work serially instead of waiting.
+//
+// Fork: only the forking thread exists in the child, and any mutex may be locked there for ever. So nothing but the
+// pool has mutexes, and the child abandons the pool with everything in it: its next parallel_for makes a new one.
+#include "parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace triconv {
+namespace {
+
+// ---- floating-point mode --------------------------------------------------------------------------------------------
+
+// Within the scope: round to nearest, no traps, denormals are zero. The whole mode is set, not only the denormal bits,
+// because workers inherit theirs from whichever thread started them, and results must not depend on that. The mode
+// before, exception flags included, comes back at the end.
+#if defined(__SSE2__)
+class TaskFloatMode {
+public:
+    TaskFloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(all_masked | flush_to_zero | denormals_are_zero); }
+    ~TaskFloatMode() { _mm_setcsr(saved_); }
+    TaskFloatMode(const TaskFloatMode&) = delete;
+    TaskFloatMode& operator=(const TaskFloatMode&) = delete;
+
+private:
+    static constexpr unsigned all_masked = 0x1f80, flush_to_zero = 0x8000, denormals_are_zero = 0x0040;
+    unsigned saved_;
+};
+#elif defined(__aarch64__)
+class TaskFloatMode {
+public:
+    TaskFloatMode() {
+        __asm__ volatile("mrs %0, fpcr" : "=r"(control_));
+        __asm__ volatile("mrs %0, fpsr" : "=r"(status_));
+        __asm__ volatile("msr fpcr, %0" : : "r"(flush_to_zero));
+    }
+    ~TaskFloatMode() {
+        __asm__ volatile("msr fpcr, %0" : : "r"(control_));
+        __asm__ volatile("msr fpsr, %0" : : "r"(status_));
+    }
+    TaskFloatMode(const TaskFloatMode&) = delete;
+    TaskFloatMode& operator=(const TaskFloatMode&) = delete;
+
+private:
+    static constexpr std::uint64_t flush_to_zero = std::uint64_t{1} << 24;
+    std::uint64_t control_, status_;
+};
+#else
+class TaskFloatMode {
+public:
+    TaskFloatMode() {}
+};
+#endif
+
+// ---- how many threads -----------------------------------------------------------------------------------------------
+
+// CPUs that the control group may use at a time, rounded up; `fallback` where it sets no quota.
+int control_group_cpus(int fallback) {
+    std::ifstream file("/sys/fs/cgroup/cpu.max");  // "<quota> <period>" in microseconds, or "max <period>"
+    std::string quota;
+    double period = 0;
+    if (!(file >> quota >> period) || quota == "max" || period <= 0) { return fallback; }
+    const double cpus = std::strtod(quota.c_str(), nullptr) / period;
+    return cpus > 0 && cpus < fallback ? static_cast<int>(cpus + 0.999) : fallback;
+}
+
+int available_cpus() {
+    int cpus = static_cast<int>(std::thread::hardware_concurrency());
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) { cpus = CPU_COUNT(&set); }
+#endif
+    return std::max(1, control_group_cpus(cpus));
+}
+
+int initial_threads() {
+    const char* text = std::getenv("TRICONV_NUM_THREADS");
+    if (text == nullptr) { return available_cpus(); }
+    int value = 0;
+    const char* end = text + std::strlen(text);
+    const auto [parsed_to, error] = std::from_chars(text, end, value);
+    if (error != std::errc() || parsed_to != end || value < 1) {
+        throw std::invalid_argument("TRICONV_NUM_THREADS is \"" + std::string(text) +
+                                    "\", expected a positive integer");
+    }
+    return value;
+}
+
+std::atomic<int> configured_threads{0};  // 0: not decided yet
+
+int configured_num_threads() {
+    int threads = configured_threads.load(std::memory_order_relaxed);
+    if (threads == 0) {
+        const int initial = initial_threads();
+        if (configured_threads.compare_exchange_strong(threads, initial)) { threads = initial; }
+    }
+    return threads;
+}
+
+// ---- one parallel_for -----------------------------------------------------------------------------------------------
+
+thread_local bool inside_task = false;
+
+class Job {
+public:
+    Job(std::int64_t count, const std::function<void(std::int64_t, int)>& task) : count_(count), task_(task) {}
+
+    // Runs the indices of one of `slots` slots; keeps the first exception.
+    void run(int slot, int slots) noexcept {
+        const TaskFloatMode mode;
+        const bool outer = inside_task;
+        inside_task = true;
+        try {
+            const std::int64_t end = begin_of(slot + 1, slots);
+            for (std::int64_t index = begin_of(slot, slots); index < end; ++index) {
+                task_(index, slot);
+            }
+        } catch (...) {
+            if (!failed_.exchange(true)) { error_ = std::current_exception(); }
+        }
+        inside_task = outer;
+    }
+
+    // To be called when all slots have ended.
+    void rethrow() {
+        if (error_ != nullptr) { std::rethrow_exception(error_); }
+    }
+
+private:
+    std::int64_t begin_of(int slot, int slots) const {
+        return count_ / slots * slot + std::min<std::int64_t>(slot, count_ % slots);
+    }
+
+    std::int64_t count_;
+    const std::function<void(std::int64_t, int)>& task_;
+    std::atomic<bool> failed_{false};
+    std::exception_ptr error_;
+};
+
+// ---- the pool -------------------------------------------------------------------------------------------------------
+
+inline void pause_cpu() {
+#if defined(__SSE2__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// Passes in a row are closer together than a sleeping thread takes to wake up (tens of microseconds), so who waits
+// looks for a while first; but not when there are more threads than CPUs, where it would hold up the one it waits for.
+template <class Condition>
+bool spin_until(bool worthwhile, Condition condition) {
+    constexpr int spins = 1000;
+    for (int i = 0; worthwhile && i < spins; ++i) {
+        if (condition()) { return true; }
+        pause_cpu();
+    }
+    return condition();
+}
+
+class Pool {
+public:
+    // False, with nothing done, when another thread has the pool.
+    bool try_run(Job& job, int threads) {
+        const std::unique_lock owner(owner_, std::try_to_lock);
+        if (!owner.owns_lock()) { return false; }
+        const int slots = 1 + start_workers(threads - 1);
+        const bool spin = slots <= cpus_;
+        {
+            const std::lock_guard lock(mutex_);
+            job_ = &job;
+            slots_ = slots;
+            spin_ = spin;
+            running_.store(slots - 1, std::memory_order_relaxed);
+            generation_.fetch_add(1, std::memory_order_release);
+        }
+        work_.notify_all();
+        job.run(0, slots);
+        const auto finished = [this] { return running_.load(std::memory_order_acquire) == 0; };
+        if (!spin_until(spin, finished)) {
+            std::unique_lock lock(mutex_);
+            done_.wait(lock, finished);
+        }
+        return true;
+    }
+
+    // Ends the workers, after the job in progress if there is one; from then on every call runs serially.
+    void stop() {
+        owner_.lock();
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+            generation_.fetch_add(1, std::memory_order_release);
+        }
+        work_.notify_all();
+        for (std::thread& worker : workers_) {
+            worker.join();
+        }
+    }
+
+private:
+    // Makes sure of `wanted` workers. Returns how many of them there are: fewer if the system refuses more threads.
+    int start_workers(int wanted) {
+        sigset_t all_signals, before;
+        if (static_cast<int>(workers_.size()) < wanted) {
+            sigfillset(&all_signals);  // handlers are the program's affair, so run in its threads
+            pthread_sigmask(SIG_SETMASK, &all_signals, &before);
+            try {
+                while (static_cast<int>(workers_.size()) < wanted) {
+                    const int slot = static_cast<int>(workers_.size()) + 1;
+                    workers_.emplace_back([this, slot, seen = generation_.load()] { work(slot, seen); });
+                }
+            } catch (const std::system_error&) {
+                // The results do not depend on how many threads there are.
+            } catch (const std::bad_alloc&) {}
+            pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        }
+        return std::min(wanted, static_cast<int>(workers_.size()));
+    }
+
+    // `seen` is the last generation that is not this worker's affair.
+    void work(int slot, std::uint64_t seen) {
+        bool took_part = false;
+        for (;;) {
+            const auto published = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+            spin_until(took_part, published);
+            std::unique_lock lock(mutex_);
+            work_.wait(lock, published);
+            seen = generation_.load(std::memory_order_relaxed);
+            if (stopping_) { return; }
+            Job* job = job_;
+            const int slots = slots_;
+            took_part = slot < slots && spin_;
+            lock.unlock();
+            if (slot < slots) {
+                job->run(slot, slots);
+                finish();
+            }
+        }
+    }
+
+    void finish() {
+        if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+            const std::lock_guard lock(mutex_);  // the owner is either before its check of running_ or in wait
+            done_.notify_one();
+        }
+    }
+
+    const int cpus_ = available_cpus();
+    std::mutex owner_;                  // held for the length of a parallel_for
+    std::vector<std::thread> workers_;  // changed by the owner only
+
+    std::mutex mutex_;  // guards what follows; the atomics may be read without it
+    std::condition_variable work_, done_;
+    Job* job_ = nullptr;
+    int slots_ = 0;
+    bool spin_ = false;
+    bool stopping_ = false;
+    std::atomic<std::uint64_t> generation_{0};  // of the job last published
+    std::atomic<int> running_{0};               // workers that have not finished it
+};
+
+// Never destroyed, since a thread may still be in parallel_for when the program exits.
+std::atomic<Pool*> current_pool{nullptr};
+
+Pool& pool() {
+    Pool* existing = current_pool.load(std::memory_order_acquire);
+    if (existing == nullptr) {
+        Pool* created = new Pool;  // starts no threads, so the loser of the race can be deleted
+        if (current_pool.compare_exchange_strong(existing, created)) { return *created; }
+        delete created;
+    }
+    return *existing;
+}
+
+// Registered when the library is loaded: anything later could itself be interrupted by a fork.
+class ProcessHooks {
+public:
+    ProcessHooks() {
+        pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr, std::memory_order_relaxed); });
+    }
+    // At exit, and when the code is unloaded under the workers.
+    ~ProcessHooks() {
+        Pool* existing = current_pool.load(std::memory_order_acquire);
+        if (existing != nullptr && !inside_task) { existing->stop(); }
+    }
+};
+ProcessHooks process_hooks;
+
+}  // namespace
+
+int num_threads() {
+    return inside_task ? 1 : configured_num_threads();
+}
+
+void set_num_threads(int count) {
+    if (count < 1) {
+        throw std::invalid_argument("the number of threads is " + std::to_string(count) +
+                                    ", expected a positive integer");
+    }
+    configured_threads.store(count);
+}
+
+void parallel_for(std::int64_t count, int max_threads, const std::function<void(std::int64_t, int)>& task) {
+    if (count <= 0) { return; }
+    const int threads = static_cast<int>(std::min<std::int64_t>(count, std::min(num_threads(), max_threads)));
+    Job job(count, task);
+    if (threads <= 1 || !pool().try_run(job, threads)) { job.run(0, 1); }
+    job.rethrow();
+}
+
+}  // namespace triconv

@@ -1,0 +1,65 @@
+#include "pass.h"
+
+#include <algorithm>
+
+#include "parallel.h"
+#include "reference.h"
+
+namespace triconv {
+
+template <class E>
+void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, const Index& extent, int max_threads) {
+    parallel_for(outer * inner, max_threads, [&](std::int64_t i, int) {
+        E* const channel = tensor.data + i / inner * tensor.outer + i % inner * tensor.inner;
+        for (std::int64_t z = 0; z < extent[0]; ++z)
+            for (std::int64_t y = 0; y < extent[1]; ++y) {
+                E* const line = channel + z * tensor.along[0] + y * tensor.along[1];
+                for (std::int64_t x = 0; x < extent[2]; ++x) line[x * tensor.along[2]] = E(0);
+            }
+    });
+}
+
+template <class E>
+void spread_bias(const Operands<E>& operands, const LaneBlocks& blocks, int lanes, E* bias) {
+    for (const LaneBlock& block : blocks.blocks) {
+        std::fill_n(bias, lanes, E(0));
+        for (int l = 0; l < block.lanes; ++l)
+            bias[l] = operands.bias[(block.channel + l * block.channel_step) * operands.bias_stride];
+        bias += lanes;
+    }
+}
+
+template <class E>
+E forward_value(const Layer& layer, const Operands<E>& operands, std::int64_t n, std::int64_t k, const Index& o) {
+    const E value = reference_forward_at(layer, operands.x, operands.w, n, k, o);
+    return operands.bias ? value + operands.bias[k * operands.bias_stride] : value;
+}
+
+template <class E>
+void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, const LaneBlock& x, const LaneBlock& y,
+                           bool lanewise, const Index& first, const Index& step) {
+    const Tensor<E>& dw = operands.dw;
+    for (int j = 0; j < y.lanes; ++j)
+        for (int l = 0; l < x.lanes; ++l) {
+            if (lanewise && j != l) continue;
+            const std::int64_t k = y.channel + j * y.channel_step;
+            const std::int64_t c = (x.channel + l * x.channel_step) % layer.in_per_group();
+            Index r;
+            for (r[0] = first[0]; r[0] < layer.axis[0].kernel; r[0] += step[0])
+                for (r[1] = first[1]; r[1] < layer.axis[1].kernel; r[1] += step[1])
+                    for (r[2] = first[2]; r[2] < layer.axis[2].kernel; r[2] += step[2])
+                        dw.data[k * dw.outer + c * dw.inner + r[0] * dw.along[0] + r[1] * dw.along[1] +
+                                r[2] * dw.along[2]] = reference_weight_grad_at(layer, operands.x, operands.dy, k, c, r);
+        }
+}
+
+#define TRICONV_INSTANTIATE(E)                                                                                        \
+    template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                         \
+    template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                        \
+    template E forward_value(const Layer&, const Operands<E>&, std::int64_t, std::int64_t, const Index&);             \
+    template void recompute_weight_grad(const Layer&, const Operands<E>&, const LaneBlock&, const LaneBlock&, bool,   \
+                                        const Index&, const Index&);
+TRICONV_INSTANTIATE(float)
+TRICONV_INSTANTIATE(double)
+
+}  // namespace triconv

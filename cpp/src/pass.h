@@ -1,0 +1,78 @@
+// One pass of a layer by one algorithm, ready to run: what a plan chooses between.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "geometry.h"
+
+namespace triconv {
+
+template <class E>
+struct Operands {
+    Tensor<const E> x{}, w{}, dy{};
+    Tensor<E> y{}, dx{}, dw{};
+    const E* bias = nullptr;
+    std::ptrdiff_t bias_stride = 0;
+};
+
+struct WorkspaceNeed {
+    std::int64_t fixed = 0, per_thread = 0;  // bytes
+    std::int64_t total(int threads) const { return fixed + per_thread * threads; }
+};
+
+struct RunCounts {
+    std::int64_t tiles = 0, recomputed = 0;
+};
+
+template <class E>
+class PassAlgorithm {
+public:
+    virtual ~PassAlgorithm() = default;
+    virtual WorkspaceNeed workspace() const = 0;
+    // Thread-safe. Outputs and reductions are not empty (Plan sees to those).
+    virtual RunCounts run(const Operands<E>& operands, int max_threads) const = 0;
+};
+
+// Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.
+using Runner = std::function<void(std::int64_t count, const std::function<void(std::int64_t, int)>& task)>;
+
+// Adds up the sizes of the parts of a workspace, each starting on a cache line of its own.
+class ArenaLayout {
+public:
+    template <class E>
+    std::size_t add(std::size_t elements) {
+        const std::size_t start = size_;
+        size_ += (elements * sizeof(E) + 63) / 64 * 64;
+        return start;
+    }
+    std::size_t size() const { return size_; }
+
+private:
+    std::size_t size_ = 0;
+};
+
+// Rounds a number of elements up to an odd number of cache lines: strides that spread over the cache's sets.
+template <class E>
+std::ptrdiff_t odd_lines(std::ptrdiff_t elements) {
+    constexpr std::ptrdiff_t line = 64 / sizeof(E);
+    return ((elements + line - 1) / line | 1) * line;
+}
+
+// Sets every element of a batch-by-channels-by-extent array to zero.
+template <class E>
+void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, const Index& extent, int max_threads);
+
+// The bias of each block's channels as lane vectors, one after the other.
+template <class E>
+void spread_bias(const Operands<E>& operands, const LaneBlocks& blocks, int lanes, E* bias);
+
+// Outputs by definition (reference.h), for those that came out non-finite.
+template <class E>
+E forward_value(const Layer& layer, const Operands<E>& operands, std::int64_t n, std::int64_t k, const Index& o);
+// The taps first, first + step, ... of all channel pairs of an x and a y block.
+template <class E>
+void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, const LaneBlock& x, const LaneBlock& y,
+                           bool lanewise, const Index& first, const Index& step);
+
+}  // namespace triconv

@@ -1,0 +1,395 @@
+// Plans: the choice of an algorithm for each pass, checks of the arrays, and the cases with nothing to compute.
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <variant>
+
+#include "algorithms.h"
+#include "dispatch.h"
+#include "parallel.h"
+#include "transform_pass.h"
+#include "triconv/triconv.hpp"
+#include "workspace.h"
+
+namespace triconv {
+
+namespace {
+
+const char* role_name(Pass pass) {
+    return pass == Pass::forward ? "forward" : pass == Pass::input_grad ? "input_grad" : "weight_grad";
+}
+
+// A pass of a plan, for one element type.
+template <class E>
+struct PlannedPass {
+    Costed costed;
+    std::unique_ptr<PassAlgorithm<E>> algorithm;
+    int max_threads = std::numeric_limits<int>::max();  // what max_workspace leaves room for
+    std::vector<Candidate> candidates;
+};
+
+template <class E>
+class TypedPlan {
+public:
+    TypedPlan(const Problem& problem, const Options& options)
+        : kernels_(table_of<E>(kernels())), layer_(problem), options_(options),
+          request_(parse_algorithm(options.algorithm, problem.rank)) {}
+
+    const Layer& layer() const { return layer_; }
+    const KernelTable<E>& table() const { return kernels_; }
+
+    // Chosen on first use: a call of one pass should not pay for planning three.
+    const PlannedPass<E>& pass(Pass which) const {
+        const auto i = static_cast<std::size_t>(which);
+        std::call_once(once_[i], [&] { passes_[i] = choose(which); });
+        return passes_[i];
+    }
+
+    RunInfo run(Pass which, const Operands<E>& operands) const {
+        const PlannedPass<E>& planned = pass(which);
+        RunInfo info{planned.costed.candidate.algorithm, kernels_.isa, 0, 0};
+        if (!run_empty(which, operands)) {
+            const RunCounts counts = planned.algorithm->run(operands, planned.max_threads);
+            info.tiles = counts.tiles;
+            info.recomputed_tiles = counts.recomputed;
+        }
+        return info;
+    }
+
+    // Outputs without elements, and outputs that are empty sums.
+    bool run_empty(Pass which, const Operands<E>& operands) const {
+        const Index in{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
+        const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
+        const int all = std::numeric_limits<int>::max();
+        const bool no_x = layer_.batch == 0 || layer_.in_channels == 0, no_y = layer_.batch == 0 || layer_.out_channels == 0;
+        if (!no_x && !no_y) return false;
+        if (which == Pass::forward && !no_y) fill_bias(operands);
+        if (which == Pass::input_grad && !no_x) fill_zero(operands.dx, layer_.batch, layer_.in_channels, in, all);
+        if (which == Pass::weight_grad && layer_.out_channels > 0 && layer_.in_per_group() > 0)
+            fill_zero(operands.dw, layer_.out_channels, layer_.in_per_group(), kernel, all);
+        return true;
+    }
+
+private:
+    void fill_bias(const Operands<E>& operands) const {
+        const Tensor<E>& y = operands.y;
+        for (std::int64_t n = 0; n < layer_.batch; ++n)
+            for (std::int64_t k = 0; k < layer_.out_channels; ++k)
+                for (std::int64_t i = 0; i < layer_.outputs(); ++i) {
+                    const Index at = unravel(i, {layer_.axis[0].out, layer_.axis[1].out, layer_.axis[2].out});
+                    y.data[n * y.outer + k * y.inner + at[0] * y.along[0] + at[1] * y.along[1] + at[2] * y.along[2]] =
+                        operands.bias ? operands.bias[k * operands.bias_stride] : E(0);
+                }
+    }
+
+    // The cheapest candidate within the tolerance whose workspace fits.
+    PlannedPass<E> choose(Pass which) const {
+        std::vector<Costed> costed = cost_candidates(kernels_, layer_, which, request_);
+        std::vector<Costed*> order;
+        for (Costed& c : costed) {
+            Candidate& candidate = c.candidate;
+            if (!candidate.possible) continue;
+            if (options_.tolerance > 0 && candidate.error_bound > options_.tolerance)
+                candidate.reason = "error bound above the tolerance";
+            else
+                order.push_back(&c);
+        }
+        std::sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
+            return a->candidate.predicted_seconds < b->candidate.predicted_seconds;
+        });
+        PlannedPass<E> planned;
+        std::int64_t least = std::numeric_limits<std::int64_t>::max();
+        for (Costed* c : order) {
+            if (planned.algorithm) {
+                c->candidate.reason = "slower than the one chosen";
+                continue;
+            }
+            auto algorithm = fitting(which, *c);
+            const WorkspaceNeed need = algorithm->workspace();
+            c->candidate.workspace_bytes = need.total(1);
+            least = std::min(least, need.total(1));
+            if (limited() && need.total(1) > options_.max_workspace) {
+                c->candidate.reason = "workspace above max_workspace";
+                continue;
+            }
+            c->candidate.chosen = true;
+            planned.costed = *c;
+            planned.algorithm = std::move(algorithm);
+            if (limited() && need.per_thread > 0)
+                planned.max_threads = static_cast<int>(std::clamp<std::int64_t>(
+                    (options_.max_workspace - need.fixed) / need.per_thread, 1, std::numeric_limits<int>::max()));
+        }
+        if (!planned.algorithm) throw std::invalid_argument(none_fits(which, costed, least));
+        for (const Costed& c : costed) planned.candidates.push_back(c.candidate);
+        return planned;
+    }
+
+    // The pass, with smaller blocks of tiles if its workspace is above the limit.
+    std::unique_ptr<PassAlgorithm<E>> fitting(Pass which, Costed& costed) const {
+        auto algorithm = make_pass(kernels_, layer_, which, costed);
+        while (limited() && !costed.direct && costed.blocking.tiles > 1 &&
+               algorithm->workspace().total(1) > options_.max_workspace) {
+            costed.blocking.tiles /= 2;
+            algorithm = make_pass(kernels_, layer_, which, costed);
+        }
+        return algorithm;
+    }
+
+    bool limited() const { return options_.max_workspace >= 0; }
+
+    std::string none_fits(Pass which, const std::vector<Costed>& costed, std::int64_t least) const {
+        if (least != std::numeric_limits<std::int64_t>::max())
+            return "max_workspace is " + std::to_string(options_.max_workspace) + " bytes, expected at least " +
+                   std::to_string(least) + " for " + role_name(which) + " with algorithm '" + options_.algorithm + "'";
+        double bound = std::numeric_limits<double>::infinity();
+        for (const Costed& c : costed) {
+            if (!c.candidate.possible && costed.size() == 1)
+                return "algorithm '" + options_.algorithm + "' cannot compute this layer: " + c.candidate.reason;
+            if (c.candidate.possible) bound = std::min(bound, c.candidate.error_bound);
+        }
+        return "tolerance is " + std::to_string(options_.tolerance) + ", expected at least " + std::to_string(bound) +
+               " for " + role_name(which) + " with algorithm '" + options_.algorithm + "'";
+    }
+
+    const KernelTable<E>& kernels_;
+    Layer layer_;
+    Options options_;
+    AlgorithmRequest request_;
+    mutable std::array<std::once_flag, pass_count> once_;
+    mutable std::array<PlannedPass<E>, pass_count> passes_;
+};
+
+void require_data(const char* name, const void* data, bool has_elements) {
+    if (!data && has_elements) throw std::invalid_argument(std::string(name) + " has null data");
+}
+
+}  // namespace
+
+class PlanImpl {
+public:
+    template <class F>
+    decltype(auto) visit(F f) const {
+        if (const auto* plan = std::get_if<TypedPlan<float>>(&plan_)) return f(*plan);
+        return f(std::get<TypedPlan<double>>(plan_));
+    }
+
+    PlanImpl(const Problem& problem, const Options& options)
+        : problem_(problem), limits_workspace_(options.max_workspace >= 0) {
+        if (!(options.tolerance >= 0))
+            throw std::invalid_argument("tolerance is " + std::to_string(options.tolerance) + ", expected 0 or more");
+        if (problem.dtype == DType::f32)
+            plan_.emplace<TypedPlan<float>>(problem, options);
+        else
+            plan_.emplace<TypedPlan<double>>(problem, options);
+        // What cannot be computed as asked is said now; a plain "auto" or "direct" always can.
+        if (options.algorithm != "auto" && options.algorithm != "direct")
+            visit([](const auto& plan) { plan.pass(Pass::forward); });
+        if (options.max_workspace >= 0 || options.tolerance > 0)
+            visit([](const auto& plan) {
+                for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad}) plan.pass(pass);
+            });
+    }
+
+    const Problem& problem() const { return problem_; }
+    bool limits_workspace() const { return limits_workspace_; }
+
+private:
+    Problem problem_;
+    bool limits_workspace_;
+    std::variant<std::monostate, TypedPlan<float>, TypedPlan<double>> plan_;
+};
+
+namespace {
+
+template <class E>
+E element_of(const TypedPlan<E>&);  // names the element type of a plan within a generic lambda
+
+bool has_x(const Problem& p) { return p.batch > 0 && p.in_channels > 0; }
+bool has_y(const Problem& p) { return p.batch > 0 && p.out_channels > 0; }
+bool has_w(const Problem& p) { return p.in_channels > 0 && p.out_channels > 0; }
+
+}  // namespace
+
+Plan::Plan(const Problem& problem, const Options& options) {
+    validate(problem);
+    impl_ = std::make_shared<const PlanImpl>(problem, options);
+}
+
+const Problem& Plan::problem() const { return impl_->problem(); }
+
+RunInfo Plan::forward(const ConstView& x, const ConstView& w, const void* bias, std::ptrdiff_t bias_stride,
+                      const View& y) const {
+    const Problem& p = problem();
+    require_data("x", x.data, has_x(p));
+    require_data("w", w.data, has_w(p));
+    require_data("y", y.data, has_y(p));
+    return impl_->visit([&](const auto& plan) {
+        using E = decltype(element_of(plan));
+        Operands<E> operands;
+        operands.x = as_tensor<E>(x, p.rank);
+        operands.w = as_tensor<E>(w, p.rank);
+        operands.y = as_tensor<E>(y, p.rank);
+        operands.bias = static_cast<const E*>(bias);
+        operands.bias_stride = bias_stride;
+        return plan.run(Pass::forward, operands);
+    });
+}
+
+RunInfo Plan::input_grad(const ConstView& w, const ConstView& dy, const View& dx) const {
+    const Problem& p = problem();
+    require_data("w", w.data, has_w(p));
+    require_data("dy", dy.data, has_y(p));
+    require_data("dx", dx.data, has_x(p));
+    return impl_->visit([&](const auto& plan) {
+        using E = decltype(element_of(plan));
+        Operands<E> operands;
+        operands.w = as_tensor<E>(w, p.rank);
+        operands.dy = as_tensor<E>(dy, p.rank);
+        operands.dx = as_tensor<E>(dx, p.rank);
+        return plan.run(Pass::input_grad, operands);
+    });
+}
+
+RunInfo Plan::weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const {
+    const Problem& p = problem();
+    require_data("x", x.data, has_x(p));
+    require_data("dy", dy.data, has_y(p));
+    require_data("dw", dw.data, has_w(p));
+    return impl_->visit([&](const auto& plan) {
+        using E = decltype(element_of(plan));
+        Operands<E> operands;
+        operands.x = as_tensor<E>(x, p.rank);
+        operands.dy = as_tensor<E>(dy, p.rank);
+        operands.dw = as_tensor<E>(dw, p.rank);
+        return plan.run(Pass::weight_grad, operands);
+    });
+}
+
+std::string Plan::algorithm(Pass pass) const {
+    return impl_->visit([&](const auto& plan) { return plan.pass(pass).costed.candidate.algorithm; });
+}
+
+std::int64_t Plan::workspace_bytes(Pass pass) const {
+    return impl_->visit([&](const auto& plan) {
+        const auto& planned = plan.pass(pass);
+        return planned.algorithm->workspace().total(std::max(1, std::min(num_threads(), planned.max_threads)));
+    });
+}
+
+double Plan::flops(Pass pass) const {
+    return impl_->visit([&](const auto& plan) {
+        const Candidate& chosen = plan.pass(pass).costed.candidate;
+        return 2 * chosen.multiplications + chosen.transform_flops;
+    });
+}
+
+std::vector<Candidate> Plan::candidates(Pass pass) const {
+    return impl_->visit([&](const auto& plan) { return plan.pass(pass).candidates; });
+}
+
+// ---- training step --------------------------------------------------------------------------------------------------
+
+class StepImpl {
+public:
+    StepImpl(const Plan& plan, std::shared_ptr<const PlanImpl> impl, const ConstView& x, const ConstView& w)
+        : plan_(plan), impl_(std::move(impl)), x_(x), w_(w) {
+        impl_->visit([&](const auto& typed) { prepare(typed); });
+    }
+
+    bool reuses() const { return !std::holds_alternative<std::monostate>(step_); }
+
+    RunInfo forward(const void* bias, std::ptrdiff_t bias_stride, const View& y) {
+        if (!reuses()) return plan_.forward(x_, w_, bias, bias_stride, y);
+        const Problem& p = plan_.problem();
+        require_data("x", x_.data, true);
+        require_data("w", w_.data, true);
+        require_data("y", y.data, true);
+        const RunInfo info = impl_->visit([&](const auto& typed) {
+            using E = decltype(element_of(typed));
+            const auto& step = std::get<TransformStep<E>>(step_);
+            kept_ = Workspace(static_cast<std::size_t>(step.kept_bytes()));
+            Operands<E> operands;
+            operands.x = as_tensor<E>(x_, p.rank);
+            operands.w = as_tensor<E>(w_, p.rank);
+            operands.y = as_tensor<E>(y, p.rank);
+            operands.bias = static_cast<const E*>(bias);
+            operands.bias_stride = bias_stride;
+            return info_of(typed, step.forward(operands, std::numeric_limits<int>::max(), static_cast<E*>(kept_.data())));
+        });
+        return info;
+    }
+
+    RunInfo backward(const ConstView& dy, const View& dx, const View& dw) {
+        if (!reuses() || !kept_.data()) {
+            RunInfo info;
+            if (dx.data) info = plan_.input_grad(w_, dy, dx);
+            if (dw.data) {
+                const RunInfo second = plan_.weight_grad(x_, dy, dw);
+                info.algorithm = info.algorithm.empty() ? second.algorithm : info.algorithm + "," + second.algorithm;
+                info.isa = second.isa;
+                info.tiles += second.tiles;
+                info.recomputed_tiles += second.recomputed_tiles;
+            }
+            return info;
+        }
+        const Problem& p = plan_.problem();
+        require_data("dy", dy.data, true);
+        return impl_->visit([&](const auto& typed) {
+            using E = decltype(element_of(typed));
+            Operands<E> operands;
+            operands.x = as_tensor<E>(x_, p.rank);
+            operands.w = as_tensor<E>(w_, p.rank);
+            operands.dy = as_tensor<E>(dy, p.rank);
+            operands.dx = as_tensor<E>(dx, p.rank);
+            operands.dw = as_tensor<E>(dw, p.rank);
+            return info_of(typed, std::get<TransformStep<E>>(step_).backward(operands, std::numeric_limits<int>::max(),
+                                                                              static_cast<const E*>(kept_.data())));
+        });
+    }
+
+private:
+    // One tile shape must serve all passes: that of the forward pass, unless it is direct.
+    template <class E>
+    void prepare(const TypedPlan<E>& typed) {
+        const Problem& p = plan_.problem();
+        if (!has_x(p) || !has_y(p) || impl_->limits_workspace()) return;
+        const PlannedPass<E>& forward = typed.pass(Pass::forward);
+        if (forward.costed.direct || typed.pass(Pass::weight_grad).costed.direct ||
+            typed.pass(Pass::input_grad).costed.direct)
+            return;
+        name_ = forward.costed.candidate.algorithm;
+        step_.template emplace<TransformStep<E>>(typed.table(), typed.layer(), forward.costed.shape,
+                                                 typed.pass(Pass::weight_grad).costed.blocking.tiles);
+    }
+
+    template <class E>
+    RunInfo info_of(const TypedPlan<E>& typed, const RunCounts& counts) const {
+        return {name_, typed.table().isa, counts.tiles, counts.recomputed};
+    }
+
+    Plan plan_;
+    std::shared_ptr<const PlanImpl> impl_;
+    ConstView x_, w_;
+    std::variant<std::monostate, TransformStep<float>, TransformStep<double>> step_;
+    std::string name_;
+    Workspace kept_;
+};
+
+Step::Step(const Plan& plan, const ConstView& x, const ConstView& w)
+    : impl_(std::make_unique<StepImpl>(plan, plan.impl_, x, w)) {}
+Step::~Step() = default;
+RunInfo Step::forward(const void* bias, std::ptrdiff_t bias_stride, const View& y) {
+    return impl_->forward(bias, bias_stride, y);
+}
+RunInfo Step::backward(const ConstView& dy, const View& dx, const View& dw) { return impl_->backward(dy, dx, dw); }
+bool Step::reuses_transforms() const { return impl_->reuses(); }
+
+// ---- build information ----------------------------------------------------------------------------------------------
+
+BuildInfo build_info() {
+    return {TRICONV_VERSION, TRICONV_COMPILER, TRICONV_FLAGS, compiled_isas(), kernels().f32.isa};
+}
+
+}  // namespace triconv

@@ -1,0 +1,179 @@
+#include "reference.h"
+
+#include <cmath>
+
+namespace triconv {
+
+namespace {
+
+// Sum of products; for double, of the products' and the additions' rounding errors too (Ogita, Rump, Oishi: Dot2).
+template <class E>
+class Sum;
+
+template <>
+class Sum<float> {
+public:
+    void add(float a, float b) { sum_ += static_cast<double>(a) * b; }
+    float value() const { return static_cast<float>(sum_); }
+
+private:
+    double sum_ = 0;
+};
+
+template <>
+class Sum<double> {
+public:
+    void add(double a, double b) {
+        const double product = a * b;
+        const double total = sum_ + product;
+        const double back = total - sum_;
+        error_ += std::fma(a, b, -product) + ((sum_ - (total - back)) + (product - back));
+        sum_ = total;
+    }
+    double value() const {  // an overflowed or NaN sum makes the error term meaningless
+        const double corrected = sum_ + error_;
+        return std::isfinite(corrected) ? corrected : sum_;
+    }
+
+private:
+    double sum_ = 0, error_ = 0;
+};
+
+template <class E>
+E at_or_zero(const Layer& layer, const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) {
+    std::ptrdiff_t offset = 0;
+    for (int a = 0; a < axes; ++a) {
+        if (i[a] < 0 || i[a] >= layer.axis[a].in) return E(0);
+        offset += i[a] * along[a];
+    }
+    return channel[offset];
+}
+
+template <class F>
+void for_each_index(const Index& extent, F f) {
+    Index i;
+    for (i[0] = 0; i[0] < extent[0]; ++i[0])
+        for (i[1] = 0; i[1] < extent[1]; ++i[1])
+            for (i[2] = 0; i[2] < extent[2]; ++i[2]) f(i);
+}
+
+std::ptrdiff_t offset_of(const Index& i, const std::array<std::ptrdiff_t, axes>& along) {
+    return i[0] * along[0] + i[1] * along[1] + i[2] * along[2];
+}
+
+Index kernel_extent(const Layer& l) { return {l.axis[0].kernel, l.axis[1].kernel, l.axis[2].kernel}; }
+Index input_extent(const Layer& l) { return {l.axis[0].in, l.axis[1].in, l.axis[2].in}; }
+Index output_extent(const Layer& l) { return {l.axis[0].out, l.axis[1].out, l.axis[2].out}; }
+
+Index sample_of(const Layer& l, const Index& o, const Index& r) {
+    Index i;
+    for (int a = 0; a < axes; ++a)
+        i[a] = o[a] * l.axis[a].stride + r[a] * l.axis[a].dilation - l.axis[a].pad;
+    return i;
+}
+
+}  // namespace
+
+template <class E>
+E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, std::int64_t n,
+                       std::int64_t k, const Index& o) {
+    Sum<E> sum;
+    const std::int64_t first = k / layer.out_per_group() * layer.in_per_group();
+    for (std::int64_t c = 0; c < layer.in_per_group(); ++c) {
+        const E* channel = x.data + n * x.outer + (first + c) * x.inner;
+        const E* kernel = w.data + k * w.outer + c * w.inner;
+        for_each_index(kernel_extent(layer), [&](const Index& r) {
+            sum.add(at_or_zero(layer, channel, x.along, sample_of(layer, o, r)), kernel[offset_of(r, w.along)]);
+        });
+    }
+    return sum.value();
+}
+
+template <class E>
+E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Tensor<const E>& dy, std::int64_t n,
+                          std::int64_t c, const Index& i) {
+    Sum<E> sum;
+    const std::int64_t group = c / layer.in_per_group(), c_in_group = c % layer.in_per_group();
+    for (std::int64_t j = 0; j < layer.out_per_group(); ++j) {
+        const std::int64_t k = group * layer.out_per_group() + j;
+        for_each_index(kernel_extent(layer), [&](const Index& r) {
+            Index o;
+            for (int a = 0; a < axes; ++a) {
+                const Axis& axis = layer.axis[a];
+                const std::int64_t shifted = i[a] + axis.pad - r[a] * axis.dilation;
+                if (shifted < 0 || shifted % axis.stride != 0 || shifted / axis.stride >= axis.out) return;
+                o[a] = shifted / axis.stride;
+            }
+            sum.add(dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)],
+                    w.data[k * w.outer + c_in_group * w.inner + offset_of(r, w.along)]);
+        });
+    }
+    return sum.value();
+}
+
+template <class E>
+E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& dy, std::int64_t k,
+                           std::int64_t c, const Index& r) {
+    Sum<E> sum;
+    const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
+    for (std::int64_t n = 0; n < layer.batch; ++n)
+        for_each_index(output_extent(layer), [&](const Index& o) {
+            sum.add(at_or_zero(layer, x.data + n * x.outer + channel * x.inner, x.along, sample_of(layer, o, r)),
+                    dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
+        });
+    return sum.value();
+}
+
+template float reference_forward_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&, std::int64_t,
+                                    std::int64_t, const Index&);
+template double reference_forward_at(const Layer&, const Tensor<const double>&, const Tensor<const double>&,
+                                     std::int64_t, std::int64_t, const Index&);
+template float reference_input_grad_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&,
+                                       std::int64_t, std::int64_t, const Index&);
+template double reference_input_grad_at(const Layer&, const Tensor<const double>&, const Tensor<const double>&,
+                                        std::int64_t, std::int64_t, const Index&);
+template float reference_weight_grad_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&,
+                                        std::int64_t, std::int64_t, const Index&);
+template double reference_weight_grad_at(const Layer&, const Tensor<const double>&, const Tensor<const double>&,
+                                         std::int64_t, std::int64_t, const Index&);
+
+namespace {
+
+template <class E>
+void reference_pass_of(const Layer& layer, Pass pass, const ConstView& a, const ConstView& b, const View& out_view) {
+    const auto first = as_tensor<E>(a, layer.rank), second = as_tensor<E>(b, layer.rank);
+    const Tensor<E> out = as_tensor<E>(out_view, layer.rank);
+    auto fill = [&](std::int64_t outer, std::int64_t inner, const Index& extent, auto value_at) {
+        for (std::int64_t i = 0; i < outer; ++i)
+            for (std::int64_t j = 0; j < inner; ++j)
+                for_each_index(extent, [&](const Index& at) {
+                    out.data[i * out.outer + j * out.inner + offset_of(at, out.along)] = value_at(i, j, at);
+                });
+    };
+    switch (pass) {
+        case Pass::forward:
+            return fill(layer.batch, layer.out_channels, output_extent(layer), [&](auto n, auto k, const Index& o) {
+                return reference_forward_at(layer, first, second, n, k, o);
+            });
+        case Pass::input_grad:
+            return fill(layer.batch, layer.in_channels, input_extent(layer), [&](auto n, auto c, const Index& i) {
+                return reference_input_grad_at(layer, first, second, n, c, i);
+            });
+        case Pass::weight_grad:
+            return fill(layer.out_channels, layer.in_per_group(), kernel_extent(layer),
+                        [&](auto k, auto c, const Index& r) {
+                            return reference_weight_grad_at(layer, first, second, k, c, r);
+                        });
+    }
+}
+
+}  // namespace
+
+void reference_pass(const Problem& problem, Pass pass, const ConstView& a, const ConstView& b, const View& out) {
+    validate(problem);
+    const Layer layer(problem);
+    if (problem.dtype == DType::f32) return reference_pass_of<float>(layer, pass, a, b, out);
+    reference_pass_of<double>(layer, pass, a, b, out);
+}
+
+}  // namespace triconv

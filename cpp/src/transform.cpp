@@ -1,0 +1,221 @@
+#include "transform.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace triconv {
+
+std::string TileShape::name(int rank) const {
+    std::string text = fft ? "fft:" : "winograd:";
+    for (int a = axes - rank; a < axes; ++a)
+        text += (a > axes - rank ? "x" : "") + std::to_string(fft ? transform[a] : outputs[a]);
+    return text;
+}
+
+template <class E>
+double TileTransform<E>::scale() const {
+    return shape_.fft ? 1.0 / planes_ : 1.0;
+}
+
+template <class E>
+auto TileTransform<E>::make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const -> Lines {
+    const int t = shape_.transform[axis], m = shape_.outputs[axis], r = shape_.taps[axis];
+    Lines lines;
+    if (shape_.fft) {
+        int n_in = t, n_out = t;
+        switch (role) {
+            case TileRole::read_tile: break;
+            case TileRole::read_kernel: n_in = r; break;
+            case TileRole::read_grad: n_in = m; break;
+            case TileRole::write_tile: n_out = m; break;
+            case TileRole::add_tile: break;
+            case TileRole::write_kernel: n_out = r; break;
+        }
+        const bool inverse =
+            role == TileRole::write_tile || role == TileRole::add_tile || role == TileRole::write_kernel;
+        lines.real = kernels.fft_line(inverse ? LineKind::fft_real_inverse : LineKind::fft_real, t, n_in, n_out);
+        lines.complex =
+            kernels.fft_line(inverse ? LineKind::fft_complex_inverse : LineKind::fft_complex, t, n_in, n_out);
+        lines.count = inverse ? n_out : n_in;
+        lines.extent = inverse ? std::max(lines.real.n_out, lines.complex.n_out)
+                               : std::max(lines.real.n_in, lines.complex.n_in);
+        return lines;
+    }
+    static constexpr LineKind kinds[tile_role_count] = {LineKind::winograd_data,     LineKind::winograd_kernel,
+                                                        LineKind::winograd_output,   LineKind::winograd_data_t,
+                                                        LineKind::winograd_kernel_t, LineKind::winograd_output_t};
+    lines.real = kernels.winograd_line(kinds[static_cast<int>(role)], m, r);
+    if (!lines.real.run) throw std::logic_error("no Winograd transform of this size");
+    const bool whole = role == TileRole::read_tile || role == TileRole::add_tile;
+    const bool taps = role == TileRole::read_kernel || role == TileRole::write_kernel;
+    lines.count = lines.extent = whole ? t : taps ? r : m;
+    return lines;
+}
+
+template <class E>
+TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& shape)
+    : shape_(shape), lanes_(kernels.lanes) {
+    for (int a = axes - 1; a >= 0; --a)
+        if (shape.transform[a] > 1) levels_.push_back(a);
+    rest_.assign(levels_.size(), 1);
+    for (int level = static_cast<int>(levels_.size()) - 1; level >= 0; --level) {
+        rest_[level] = planes_;
+        planes_ *= shape.transform[levels_[level]];
+    }
+    for (int i = 0; i < tile_role_count; ++i)
+        for (int a = 0; a < axes; ++a) {
+            roles_[i].lines[a] = make_lines(kernels, static_cast<TileRole>(i), a);
+            roles_[i].count[a] = roles_[i].lines[a].count;
+            roles_[i].extent[a] = roles_[i].lines[a].extent;
+        }
+    list_bins(0, 0, false);
+    for (const Role& role : roles_) {
+        std::size_t size = 0;
+        for (std::size_t level = 0; level + 1 < levels_.size(); ++level) size += level_size(role, level);
+        scratch_size_ = std::max(scratch_size_, size);
+    }
+}
+
+template <class E>
+void TileTransform<E>::list_bins(std::size_t level, int plane, bool complex) {
+    if (complex) {
+        const int count = level < levels_.size() ? rest_[level] * shape_.transform[levels_[level]] : 1;
+        for (int i = 0; i < count; ++i) bins_.push_back({plane + 2 * i, true});
+        return;
+    }
+    if (level == levels_.size()) {
+        bins_.push_back({plane, false});
+        return;
+    }
+    const int length = shape_.transform[levels_[level]];
+    for (int q = 0; q < length;) {
+        const bool pair = is_pair(q, length);
+        list_bins(level + 1, plane + q * rest_[level], pair);
+        q += pair ? 2 : 1;
+    }
+}
+
+// Scratch of one level: T values (complex from level 1 on) for each index of the outer axes.
+template <class E>
+std::size_t TileTransform<E>::level_size(const Role& role, std::size_t level) const {
+    std::size_t size = static_cast<std::size_t>(shape_.transform[levels_[level]]) * lanes_ * (level > 0 ? 2 : 1);
+    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) size *= role.extent[levels_[outer]];
+    return size;
+}
+
+// Calls f(offset of a line in `strides`, index of the line) for the boxes' lines along one level's axis.
+namespace {
+struct LineLoop {
+    int count[2] = {1, 1};   // lines that hold data
+    int extent[2] = {1, 1};  // lines the next level reads
+    std::ptrdiff_t stride[2] = {0, 0};
+};
+template <class F>
+void for_each_line(const LineLoop& loop, F f) {
+    for (int j = 0; j < loop.count[1]; ++j)
+        for (int i = 0; i < loop.count[0]; ++i)
+            f(j * loop.stride[1] + i * loop.stride[0], j * loop.extent[0] + i);
+}
+}  // namespace
+
+template <class E>
+void TileTransform<E>::forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides,
+                               E* spectrum, std::ptrdiff_t plane_stride, E* scratch) const {
+    forward_level(roles_[static_cast<int>(role)], 0, false, tile, 0, strides, spectrum, plane_stride, scratch);
+}
+
+template <class E>
+void TileTransform<E>::forward_level(const Role& role, std::size_t level, bool complex, const E* in,
+                                     std::ptrdiff_t in_im, const std::array<std::ptrdiff_t, axes>& strides, E* out,
+                                     std::ptrdiff_t plane_stride, E* scratch) const {
+    if (levels_.empty()) {
+        std::copy_n(in, lanes_, out);
+        return;
+    }
+    const int axis = levels_[level], length = shape_.transform[axis];
+    const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
+    if (level + 1 == levels_.size()) {
+        line.run(line.context, {in, out, strides[axis], complex ? 2 * plane_stride : plane_stride, in_im, plane_stride});
+        return;
+    }
+    LineLoop loop;
+    std::array<std::ptrdiff_t, axes> next_strides{};
+    const std::ptrdiff_t width = complex ? 2 : 1;
+    std::ptrdiff_t next_stride = length * lanes_ * width;
+    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
+        const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
+        loop.count[slot] = role.count[a];
+        loop.extent[slot] = role.extent[a];
+        loop.stride[slot] = strides[a];
+        next_strides[a] = next_stride;
+        next_stride *= role.extent[a];
+    }
+    const std::ptrdiff_t line_size = length * lanes_ * width;
+    if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, next_stride, E(0));
+    for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
+        line.run(line.context, {in + offset, scratch + index * line_size, strides[axis], lanes_ * width, in_im, lanes_});
+    });
+    E* rest_scratch = scratch + next_stride;
+    if (complex) {
+        for (int q = 0; q < length; ++q)
+            forward_level(role, level + 1, true, scratch + q * 2 * lanes_, lanes_, next_strides,
+                          out + 2 * q * rest_[level] * plane_stride, plane_stride, rest_scratch);
+        return;
+    }
+    for (int q = 0; q < length;) {
+        const bool pair = is_pair(q, length);
+        forward_level(role, level + 1, pair, scratch + q * lanes_, lanes_, next_strides,
+                      out + q * rest_[level] * plane_stride, plane_stride, rest_scratch);
+        q += pair ? 2 : 1;
+    }
+}
+
+template <class E>
+void TileTransform<E>::inverse(TileRole role, const E* spectrum, std::ptrdiff_t plane_stride, E* tile,
+                               const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const {
+    inverse_level(roles_[static_cast<int>(role)], 0, false, spectrum, plane_stride, tile, 0, strides, scratch);
+}
+
+template <class E>
+void TileTransform<E>::inverse_level(const Role& role, std::size_t level, bool complex, const E* in,
+                                     std::ptrdiff_t plane_stride, E* out, std::ptrdiff_t out_im,
+                                     const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const {
+    if (levels_.empty()) {
+        std::copy_n(in, lanes_, out);
+        return;
+    }
+    const int axis = levels_[level], length = shape_.transform[axis];
+    const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
+    if (level + 1 == levels_.size()) {
+        line.run(line.context, {in, out, complex ? 2 * plane_stride : plane_stride, strides[axis], plane_stride, out_im});
+        return;
+    }
+    LineLoop loop;
+    std::array<std::ptrdiff_t, axes> next_strides{};
+    const std::ptrdiff_t width = complex ? 2 : 1, line_size = length * lanes_ * width;
+    std::ptrdiff_t next_stride = line_size;
+    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
+        const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
+        loop.count[slot] = role.count[a];
+        loop.extent[slot] = role.extent[a];
+        loop.stride[slot] = strides[a];
+        next_strides[a] = next_stride;
+        next_stride *= role.extent[a];
+    }
+    E* rest_scratch = scratch + next_stride;
+    for (int q = 0; q < length;) {
+        const bool pair = complex || is_pair(q, length);
+        const std::ptrdiff_t position = complex ? 2 * q : q;
+        inverse_level(role, level + 1, pair, in + position * rest_[level] * plane_stride, plane_stride,
+                      scratch + position * lanes_, lanes_, next_strides, rest_scratch);
+        q += pair && !complex ? 2 : 1;
+    }
+    for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
+        line.run(line.context, {scratch + index * line_size, out + offset, lanes_ * width, strides[axis], lanes_, out_im});
+    });
+}
+
+template class TileTransform<float>;
+template class TileTransform<double>;
+
+}  // namespace triconv

@@ -1,0 +1,98 @@
+// The transform of one tile along up to three axes, from line transforms. FFT and Winograd differ only in their lines.
+//
+// A tile is a box of lane vectors; its spectrum is `planes` lane vectors, plane_stride apart. The innermost axis is
+// transformed first. A real FFT packs its half spectrum as r0 r1 i1 r2 i2 ... [r(T/2)]; its pure-real entries are then
+// transformed along the next axis as reals, its pairs as complex numbers, so that T0 * T1 * T2 reals give exactly
+// as many planes, grouped in *bins*: one plane (real) or two consecutive ones (complex).
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "geometry.h"
+#include "kernel_table.h"
+
+namespace triconv {
+
+struct TileShape {
+    bool fft = false;
+    std::array<int, axes> transform{1, 1, 1};  // T
+    std::array<int, axes> outputs{1, 1, 1};    // M = T - R + 1
+    std::array<int, axes> taps{1, 1, 1};       // R
+
+    std::string name(int rank) const;  // "fft:16x16" (T), "winograd:4x4" (M)
+};
+
+struct Bin {
+    int plane;
+    bool complex;
+};
+
+// What is transformed. The three on the right are the transposes of those on the left.
+enum class TileRole : std::uint8_t {
+    read_tile,    // T samples -> spectrum        x in forward and weight_grad
+    read_kernel,  // R taps -> spectrum
+    write_tile,   // spectrum -> M outputs        y in forward
+    add_tile,     // spectrum -> T samples        dx, overlap-add
+    write_kernel, // spectrum -> R taps           dw
+    read_grad,    // M samples -> spectrum        dy in weight_grad and overlap-add
+};
+inline constexpr int tile_role_count = 6;
+
+template <class E>
+class TileTransform {
+public:
+    TileTransform(const KernelTable<E>& kernels, const TileShape& shape);
+
+    int planes() const { return planes_; }
+    const std::vector<Bin>& bins() const { return bins_; }
+    const TileShape& shape() const { return shape_; }
+    // Factor that makes the inverse of a product the correlation: 1 / T for each FFT axis.
+    double scale() const;
+
+    // Samples (outputs) along an axis that the caller provides (has room for); those past the role's count are zero on
+    // input and rubbish on output: codelets come pruned to few lengths.
+    int extent(TileRole role, int axis) const { return roles_[static_cast<int>(role)].extent[axis]; }
+    int count(TileRole role, int axis) const { return roles_[static_cast<int>(role)].count[axis]; }
+    std::size_t scratch_size() const { return scratch_size_; }  // elements
+
+    // tile and spectrum must not overlap; strides in elements.
+    void forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides, E* spectrum,
+                 std::ptrdiff_t plane_stride, E* scratch) const;
+    void inverse(TileRole role, const E* spectrum, std::ptrdiff_t plane_stride, E* tile,
+                 const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const;
+
+private:
+    struct Lines {
+        LineTransform<E> real, complex;
+        int count = 1, extent = 1;
+    };
+    struct Role {
+        std::array<Lines, axes> lines;
+        std::array<int, axes> count, extent;
+    };
+    struct Pointers;  // a box of values on its way through the axes
+
+    Lines make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const;
+    void list_bins(std::size_t level, int plane, bool complex);
+    void forward_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t in_im,
+                       const std::array<std::ptrdiff_t, axes>& strides, E* out, std::ptrdiff_t plane_stride,
+                       E* scratch) const;
+    void inverse_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t plane_stride,
+                       E* out, std::ptrdiff_t out_im, const std::array<std::ptrdiff_t, axes>& strides,
+                       E* scratch) const;
+    std::size_t level_size(const Role& role, std::size_t level) const;
+    bool is_pair(int packed, int length) const { return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1); }
+
+    TileShape shape_;
+    int lanes_;
+    int planes_ = 1;
+    std::vector<int> levels_;         // the axes with T > 1, innermost first
+    std::vector<int> rest_;           // planes of one value of level i: product of the T of the later levels
+    std::vector<Bin> bins_;
+    std::array<Role, tile_role_count> roles_;
+    std::size_t scratch_size_ = 0;
+};
+
+}  // namespace triconv

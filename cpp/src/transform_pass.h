@@ -1,0 +1,71 @@
+// The loop of the tiled transform algorithms (FFT and Winograd), for all three passes:
+//
+//   transform the kernels                                    (forward, input_grad)
+//   for each block of tiles:   read tiles -> multiply spectra -> write tiles
+//   inverse transform of the summed products                 (weight_grad)
+//
+// A pass is a choice of operands (see pass_table in the .cpp). A block of tiles is *fused* when one thread takes it
+// through all stages while its spectra stay in the cache, and *staged* when all threads share each stage.
+#pragma once
+
+#include <memory>
+
+#include "engine.h"
+#include "pass.h"
+
+namespace triconv {
+
+struct Blocking {
+    std::int64_t tiles = 1;  // per block
+    bool fused = false;
+};
+
+template <class E>
+class TransformPass final : public PassAlgorithm<E> {
+public:
+    TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
+                  const Blocking& blocking);
+    WorkspaceNeed workspace() const override;
+    RunCounts run(const Operands<E>& operands, int max_threads) const override;
+
+private:
+    struct Arena;
+    void run_block(const Operands<E>& operands, std::int64_t block, const Arena& arena, int slot,
+                   const Runner& runner) const;
+
+    Engine<E> engine_;
+    Pass pass_;
+    TileGrid grid_;
+    Blocking blocking_;
+    SpectraShape a_, b_, c_;  // tiles read; kernels (or x in weight_grad); result
+    std::size_t a_at_ = 0, b_at_ = 0, c_at_ = 0, bias_at_ = 0;  // bytes into the fixed or the per-thread part
+    std::size_t fixed_ = 0, per_thread_ = 0;
+};
+
+// Forward, then both gradients, transforming x and dy once each: input_grad by overlap-add, the exact transpose of the
+// forward tiles, so that it reads the same spectra of dy as weight_grad.
+template <class E>
+class TransformStep {
+public:
+    TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, std::int64_t tiles_per_block);
+    WorkspaceNeed workspace() const;          // while forward or backward run
+    std::int64_t kept_bytes() const;          // spectra of x, from forward to backward
+    // `kept` has kept_bytes() bytes, 64-byte aligned.
+    RunCounts forward(const Operands<E>& operands, int max_threads, E* kept) const;
+    RunCounts backward(const Operands<E>& operands, int max_threads, const E* kept) const;
+
+private:
+    struct Arena;
+    Spectra<E> kept_block(const E* kept, std::int64_t block) const;
+
+    Engine<E> engine_;
+    TileGrid grid_;
+    std::int64_t tiles_per_block_;
+    SpectraShape x_, y_, w_forward_, w_backward_, dw_;
+    std::size_t y_at_ = 0, w_at_ = 0, dx_at_ = 0, dw_at_ = 0, bias_at_ = 0, fixed_ = 0, per_thread_ = 0;
+};
+
+// Tiles of a pass for a tile shape: also what the cost model counts.
+TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape);
+
+}  // namespace triconv

@@ -1,0 +1,255 @@
+#include "plan.h"
+
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "geometry.h"
+#include "plan_cache.h"
+#include "runs.h"
+
+namespace triconv::python {
+
+namespace {
+
+// The plan's dtype is fixed: values that need float64 are refused by a float32 plan rather than rounded.
+Argument read_planned(const char* name, const py::object& value, const Problem& problem) {
+    Argument argument = read_argument(name, value);
+    if (argument.dtype == DType::f64 && problem.dtype == DType::f32)
+        throw py::type_error(std::string(name) + " has dtype " + format_dtype(argument.array.dtype()) +
+                             ", expected float32, the dtype of the plan");
+    return argument;
+}
+
+DType read_dtype(const py::object& value) {
+    const py::dtype dtype = py::dtype::from_args(value);
+    if (dtype.kind() == 'f' && dtype.itemsize() == 4) return DType::f32;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 8) return DType::f64;
+    throw py::type_error("dtype is " + format_dtype(dtype) + ", expected float32 or float64");
+}
+
+double read_tolerance(const py::object& value) {
+    if (value.is_none()) return 0;
+    const double tolerance = PyFloat_AsDouble(value.ptr());
+    if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        throw py::type_error("tolerance is " + py::repr(value).cast<std::string>() + ", expected a float or None");
+    }
+    if (!(tolerance > 0))
+        throw py::value_error("tolerance is " + py::repr(value).cast<std::string>() + ", expected more than 0, or None");
+    return tolerance;
+}
+
+Options read_options(const py::object& algorithm, const py::object& tolerance, const py::object& max_workspace) {
+    if (!py::isinstance<py::str>(algorithm))
+        throw py::type_error("algorithm is " + py::repr(algorithm).cast<std::string>() + ", expected a str");
+    Options options;
+    options.algorithm = algorithm.cast<std::string>();
+    options.tolerance = read_tolerance(tolerance);
+    options.max_workspace = max_workspace.is_none() ? -1 : read_int("max_workspace", max_workspace, 0);
+    return options;
+}
+
+// One forward pass and its gradients. Holds the arrays that the core reads again in backward.
+class PyStep {
+public:
+    PyStep(const Plan& plan, const Geometry& geometry, const Argument& x, const Argument& w)
+        : geometry_(geometry),
+          x_(readable(x, geometry.problem.dtype)),
+          w_(readable(w, geometry.problem.dtype)),
+          step_(std::make_unique<Step>(plan, const_view(x_, geometry.batched), const_view(w_, true))) {}
+
+    py::array forward(const std::optional<Argument>& bias) {
+        const Problem& problem = geometry_.problem;
+        py::array y = allocate(geometry_.output_shape(), problem.dtype, is_channels_last(x_, geometry_.batched),
+                               geometry_.batched);
+        const py::array b = bias ? readable(*bias, problem.dtype) : py::array();
+        const void* bias_data = bias ? b.data() : nullptr;
+        const std::ptrdiff_t bias_stride = bias ? b.strides(0) / b.itemsize() : 0;
+        const View y_view = mutable_view(y, geometry_.batched);
+        RunInfo info;
+        {
+            const py::gil_scoped_release released;
+            const std::lock_guard lock(mutex_);
+            info = step_->forward(bias_data, bias_stride, y_view);
+        }
+        record_run(problem, Pass::forward, std::move(info));
+        return y;
+    }
+
+    py::tuple backward(const py::object& grad_output, bool needs_dx, bool needs_dw) {
+        const Problem& problem = geometry_.problem;
+        const Argument argument = read_planned("dy", grad_output, problem);
+        require_shape(argument, geometry_.output_shape(), "that of the output");
+        const py::array dy = readable(argument, problem.dtype);
+        const ConstView dy_view = const_view(dy, geometry_.batched);
+        py::object dx = py::none();
+        py::object dw = py::none();
+        View dx_view;
+        View dw_view;
+        if (needs_dx) {
+            py::array array = allocate(geometry_.input_shape(), problem.dtype,
+                                       is_channels_last(argument.array, geometry_.batched), geometry_.batched);
+            dx_view = mutable_view(array, geometry_.batched);
+            dx = std::move(array);
+        }
+        if (needs_dw) {
+            py::array array = allocate(geometry_.weight_shape(), problem.dtype, false, true);
+            dw_view = mutable_view(array, true);
+            dw = std::move(array);
+        }
+        if (needs_dx || needs_dw) {
+            RunInfo info;
+            {
+                const py::gil_scoped_release released;
+                const std::lock_guard lock(mutex_);
+                info = step_->backward(dy_view, dx_view, dw_view);
+            }
+            record_run(problem, std::nullopt, std::move(info));
+        }
+        return py::make_tuple(dx, dw);
+    }
+
+    bool reuses_transforms() const { return step_->reuses_transforms(); }
+
+private:
+    Geometry geometry_;
+    py::array x_;
+    py::array w_;
+    std::mutex mutex_;  // a Step of the core belongs to one thread at a time
+    std::unique_ptr<Step> step_;
+};
+
+// A plan of the core with the shapes its arrays must have.
+class PyPlan {
+public:
+    PyPlan(const Geometry& geometry, const Options& options)
+        : geometry_(geometry), plan_(plan_cache().get(geometry.problem, options)) {}
+
+    py::array forward(const py::object& input, const py::object& weight, const py::object& bias,
+                      const py::object& out) const {
+        const Argument x = read_input(input);
+        const Argument w = read_weight(weight);
+        return run_forward(plan_, geometry_.batched, x, w, read_planned_bias(bias), out, geometry_.output_shape());
+    }
+
+    py::array input_grad(const py::object& weight, const py::object& grad_output, const py::object& out) const {
+        const Argument w = read_weight(weight);
+        const Argument dy = read_grad_output(grad_output);
+        return run_input_grad(plan_, geometry_.batched, w, dy, out, geometry_.input_shape());
+    }
+
+    py::array weight_grad(const py::object& input, const py::object& grad_output, const py::object& out) const {
+        const Argument x = read_input(input);
+        const Argument dy = read_grad_output(grad_output);
+        return run_weight_grad(plan_, geometry_.batched, x, dy, out, geometry_.weight_shape());
+    }
+
+    py::tuple step(const py::object& input, const py::object& weight, const py::object& bias) const {
+        const Argument x = read_input(input);
+        const Argument w = read_weight(weight);
+        const std::optional<Argument> b = read_planned_bias(bias);
+        auto step = std::make_unique<PyStep>(plan_, geometry_, x, w);
+        py::array y = step->forward(b);
+        return py::make_tuple(std::move(y), std::move(step));
+    }
+
+    // f(pass) for the three passes, in the order forward, input_grad, weight_grad.
+    template <class F>
+    static py::tuple per_pass(F f) {
+        return py::make_tuple(f(Pass::forward), f(Pass::input_grad), f(Pass::weight_grad));
+    }
+
+    py::tuple candidates() const {
+        return per_pass([this](Pass pass) {
+            py::list rows;
+            for (const Candidate& row : plan_.candidates(pass))
+                rows.append(py::make_tuple(row.algorithm, row.possible, row.chosen, row.reason, row.multiplications,
+                                           row.transform_flops, row.bytes, row.predicted_seconds, row.error_bound,
+                                           row.workspace_bytes));
+            return py::tuple(rows);
+        });
+    }
+
+    const Geometry& geometry() const { return geometry_; }
+    const Plan& plan() const { return plan_; }
+
+private:
+    Argument read_input(const py::object& value) const {
+        Argument x = read_planned("x", value, geometry_.problem);
+        require_shape(x, geometry_.input_shape(), "the input_size of the plan");
+        return x;
+    }
+    Argument read_weight(const py::object& value) const {
+        Argument w = read_planned("w", value, geometry_.problem);
+        require_shape(w, geometry_.weight_shape(), "the weight_size of the plan");
+        return w;
+    }
+    Argument read_grad_output(const py::object& value) const {
+        Argument dy = read_planned("dy", value, geometry_.problem);
+        require_shape(dy, geometry_.output_shape(), "the output shape of the plan");
+        return dy;
+    }
+    std::optional<Argument> read_planned_bias(const py::object& value) const {
+        if (value.is_none()) return std::nullopt;
+        Argument bias = read_planned("bias", value, geometry_.problem);
+        require_shape(bias, {geometry_.problem.out_channels}, "one number per output channel");
+        return bias;
+    }
+
+    Geometry geometry_;
+    Plan plan_;
+};
+
+std::unique_ptr<PyPlan> make_plan(int rank, const py::object& input_size, const py::object& weight_size,
+                                  const py::object& stride, const py::object& padding, const py::object& dilation,
+                                  const py::object& groups, const py::object& dtype, const py::object& algorithm,
+                                  const py::object& tolerance, const py::object& max_workspace) {
+    const NamedShape input = {"input_size", read_size("input_size", input_size)};
+    const NamedShape weight = {"weight_size", read_size("weight_size", weight_size)};
+    const Geometry geometry =
+        convolution_geometry(rank, input, weight, {stride, padding, dilation, groups}, read_dtype(dtype));
+    return std::make_unique<PyPlan>(geometry, read_options(algorithm, tolerance, max_workspace));
+}
+
+}  // namespace
+
+void register_plan(py::module_& module) {
+    py::class_<PyStep>(module, "Step")
+        .def("backward", &PyStep::backward)
+        .def_property_readonly("reuses_transforms", &PyStep::reuses_transforms);
+
+    const auto shape_tuple = [](const Shape& shape) { return py::tuple(py::cast(shape)); };
+    py::class_<PyPlan>(module, "Plan")
+        .def(py::init(&make_plan))
+        .def("forward", &PyPlan::forward)
+        .def("input_grad", &PyPlan::input_grad)
+        .def("weight_grad", &PyPlan::weight_grad)
+        .def("step", &PyPlan::step)
+        .def_property_readonly("problem", [](const PyPlan& self) { return to_string(self.plan().problem()); })
+        .def_property_readonly("dtype", [](const PyPlan& self) { return numpy_dtype(self.geometry().problem.dtype); })
+        .def_property_readonly("input_shape",
+                               [=](const PyPlan& self) { return shape_tuple(self.geometry().input_shape()); })
+        .def_property_readonly("weight_shape",
+                               [=](const PyPlan& self) { return shape_tuple(self.geometry().weight_shape()); })
+        .def_property_readonly("output_shape",
+                               [=](const PyPlan& self) { return shape_tuple(self.geometry().output_shape()); })
+        .def_property_readonly("algorithm",
+                               [](const PyPlan& self) {
+                                   return PyPlan::per_pass([&](Pass pass) { return self.plan().algorithm(pass); });
+                               })
+        .def_property_readonly(
+            "workspace_bytes",
+            [](const PyPlan& self) {
+                return PyPlan::per_pass([&](Pass pass) { return self.plan().workspace_bytes(pass); });
+            })
+        .def_property_readonly("flops",
+                               [](const PyPlan& self) {
+                                   return PyPlan::per_pass([&](Pass pass) { return self.plan().flops(pass); });
+                               })
+        .def_property_readonly("candidates", &PyPlan::candidates);
+}
+
+}  // namespace triconv::python

@@ -1,0 +1,10 @@
+// The classes Plan and Step as Python sees them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace triconv::python {
+
+void register_plan(pybind11::module_& module);
+
+}  // namespace triconv::python

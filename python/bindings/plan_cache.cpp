@@ -1,0 +1,73 @@
+#include "plan_cache.h"
+
+#include <cstring>
+#include <utility>
+
+namespace triconv::python {
+
+namespace {
+
+// The bytes that tell one request from another: every number of fixed width, then the algorithm.
+class KeyBuilder {
+public:
+    template <class T>
+    void add(const T& value) {
+        const std::size_t end = key_.size();
+        key_.resize(end + sizeof(T));
+        std::memcpy(key_.data() + end, &value, sizeof(T));
+    }
+    std::string finish(const std::string& tail) && { return std::move(key_) + tail; }
+
+private:
+    std::string key_;
+};
+
+std::string key_of(const Problem& problem, const Options& options) {
+    KeyBuilder key;
+    key.add(problem.rank);
+    key.add(problem.batch);
+    key.add(problem.in_channels);
+    key.add(problem.out_channels);
+    key.add(problem.groups);
+    key.add(problem.input);
+    key.add(problem.kernel);
+    key.add(problem.stride);
+    key.add(problem.dilation);
+    key.add(problem.pad_lo);
+    key.add(problem.pad_hi);
+    key.add(problem.dtype);
+    key.add(options.tolerance);
+    key.add(options.max_workspace);
+    return std::move(key).finish(options.algorithm);
+}
+
+}  // namespace
+
+Plan PlanCache::get(const Problem& problem, const Options& options) {
+    const std::string key = key_of(problem, options);
+    {
+        const std::lock_guard lock(mutex_);
+        if (const auto found = index_.find(key); found != index_.end()) {
+            entries_.splice(entries_.begin(), entries_, found->second);
+            return found->second->second;
+        }
+    }
+    const Plan plan(problem, options);  // may take long: other threads look up meanwhile
+    const std::lock_guard lock(mutex_);
+    if (index_.find(key) != index_.end()) return plan;
+    entries_.emplace_front(key, plan);
+    index_.emplace(key, entries_.begin());
+    if (entries_.size() > capacity_) {
+        index_.erase(entries_.back().first);
+        entries_.pop_back();
+    }
+    return plan;
+}
+
+PlanCache& plan_cache() {
+    constexpr std::size_t capacity = 256;
+    static PlanCache cache(capacity);
+    return cache;
+}
+
+}  // namespace triconv::python

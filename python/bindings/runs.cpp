@@ -1,0 +1,87 @@
+#include "runs.h"
+
+#include <utility>
+
+namespace triconv::python {
+
+namespace {
+
+thread_local std::optional<LastRun> last_run_;
+
+}  // namespace
+
+const std::optional<LastRun>& last_run() { return last_run_; }
+
+void record_run(const Problem& problem, std::optional<Pass> pass, RunInfo info) {
+    last_run_ = LastRun{problem, pass, std::move(info)};
+}
+
+py::array run_forward(const Plan& plan, bool batched, const Argument& input, const Argument& weight,
+                      const std::optional<Argument>& bias, const py::object& out, const Shape& shape) {
+    const Problem& problem = plan.problem();
+    const bool channels_last = is_channels_last(input.array, batched);
+    py::array result =
+        bias ? output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight, &*bias})
+             : output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight});
+    const py::array x = readable(input, problem.dtype);
+    const py::array w = readable(weight, problem.dtype);
+    const py::array b = bias ? readable(*bias, problem.dtype) : py::array();
+    const ConstView x_view = const_view(x, batched);
+    const ConstView w_view = const_view(w, true);
+    const View y_view = mutable_view(result, batched);
+    const void* bias_data = bias ? b.data() : nullptr;
+    const std::ptrdiff_t bias_stride = bias ? b.strides(0) / b.itemsize() : 0;
+    RunInfo info;
+    {
+        const py::gil_scoped_release released;
+        info = plan.forward(x_view, w_view, bias_data, bias_stride, y_view);
+    }
+    record_run(problem, Pass::forward, std::move(info));
+    return result;
+}
+
+py::array run_input_grad(const Plan& plan, bool batched, const Argument& weight, const Argument& grad_output,
+                         const py::object& out, const Shape& shape) {
+    const Problem& problem = plan.problem();
+    const bool channels_last = is_channels_last(grad_output.array, batched);
+    py::array result = output_array(out, shape, problem.dtype, channels_last, batched, {&weight, &grad_output});
+    const py::array w = readable(weight, problem.dtype);
+    const py::array dy = readable(grad_output, problem.dtype);
+    const ConstView w_view = const_view(w, true);
+    const ConstView dy_view = const_view(dy, batched);
+    const View dx_view = mutable_view(result, batched);
+    RunInfo info;
+    {
+        const py::gil_scoped_release released;
+        info = plan.input_grad(w_view, dy_view, dx_view);
+    }
+    record_run(problem, Pass::input_grad, std::move(info));
+    return result;
+}
+
+py::array run_weight_grad(const Plan& plan, bool batched, const Argument& input, const Argument& grad_output,
+                          const py::object& out, const Shape& shape) {
+    const Problem& problem = plan.problem();
+    py::array result = output_array(out, shape, problem.dtype, false, true, {&input, &grad_output});
+    const py::array x = readable(input, problem.dtype);
+    const py::array dy = readable(grad_output, problem.dtype);
+    const ConstView x_view = const_view(x, batched);
+    const ConstView dy_view = const_view(dy, batched);
+    const View dw_view = mutable_view(result, true);
+    RunInfo info;
+    {
+        const py::gil_scoped_release released;
+        info = plan.weight_grad(x_view, dy_view, dw_view);
+    }
+    record_run(problem, Pass::weight_grad, std::move(info));
+    return result;
+}
+
+std::optional<Argument> read_bias(const py::object& bias, std::int64_t channels) {
+    if (bias.is_none()) return std::nullopt;
+    Argument argument = read_argument("bias", bias);
+    require_shape(argument, {channels}, "one number per output channel");
+    return argument;
+}
+
+}  // namespace triconv::python

@@ -1,0 +1,53 @@
+"""Convolutions that train, on the CPU: forward and both gradients by tiled FFT, Winograd or direct summation.
+
+The layer functions (`conv2d`, `conv_transpose2d`, ...), their gradients (`triconv.grad`) and the layers
+(`triconv.nn`) have PyTorch's names, order and meaning; arrays are NumPy's. `plan_conv2d` fixes the shapes once and
+lets a training step share its transforms; `explain` tells what each algorithm would cost. `triconv.reference` holds
+the definitions in plain NumPy.
+"""
+
+from . import grad, nn
+from .functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .plan import (
+    Backward,
+    Candidate,
+    Explanation,
+    PassAlgorithms,
+    PassBytes,
+    PassFlops,
+    Plan,
+    explain,
+    plan_conv1d,
+    plan_conv2d,
+    plan_conv3d,
+)
+from .runtime import BuildInfo, RunInfo, build_info, get_num_threads, last_run, num_threads, set_num_threads
+
+__all__ = [
+    "Backward",
+    "BuildInfo",
+    "Candidate",
+    "Explanation",
+    "PassAlgorithms",
+    "PassBytes",
+    "PassFlops",
+    "Plan",
+    "RunInfo",
+    "build_info",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "explain",
+    "get_num_threads",
+    "grad",
+    "last_run",
+    "nn",
+    "num_threads",
+    "plan_conv1d",
+    "plan_conv2d",
+    "plan_conv3d",
+    "set_num_threads",
+]

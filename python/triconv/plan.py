@@ -1,0 +1,623 @@
+"""Plans: the shapes of a convolution fixed once, the algorithm of each pass chosen, the costs known before a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from . import _core
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._typing import AnyArray, ArrayIn, DType, Padding, PerAxis, Size
+
+__all__ = [
+    "Backward",
+    "Candidate",
+    "Explanation",
+    "PassAlgorithms",
+    "PassBytes",
+    "PassFlops",
+    "Plan",
+    "explain",
+    "plan_conv1d",
+    "plan_conv2d",
+    "plan_conv3d",
+]
+
+
+class PassAlgorithms(NamedTuple):
+    """The algorithm of each pass with its tile: ``"direct"``, ``"fft:16x16"``, ``"winograd:4x4"``.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> tc.plan_conv2d((1, 1, 8, 8), (1, 1, 3, 3), algorithm="direct").algorithm
+    PassAlgorithms(forward='direct', input_grad='direct', weight_grad='direct')
+    """
+
+    forward: str
+    input_grad: str
+    weight_grad: str
+
+
+class PassBytes(NamedTuple):
+    """A number of bytes for each pass.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> tc.plan_conv2d((1, 1, 8, 8), (1, 1, 3, 3)).workspace_bytes.forward >= 0
+    True
+    """
+
+    forward: int
+    input_grad: int
+    weight_grad: int
+
+
+class PassFlops(NamedTuple):
+    """A number of floating-point operations for each pass.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> tc.plan_conv2d((1, 1, 8, 8), (1, 1, 3, 3)).flops.forward > 0
+    True
+    """
+
+    forward: float
+    input_grad: float
+    weight_grad: float
+
+
+class Candidate(NamedTuple):
+    """What one algorithm would cost for one pass, or why it cannot be used: a row of `Explanation`.
+
+    Attributes
+    ----------
+    algorithm
+        Name and tile.
+    possible, chosen
+        Whether it can compute this problem within the options, and whether it is the one that will.
+    reason
+        Why it is not possible or not chosen.
+    multiplications
+        Real multiplications in the products.
+    transform_flops
+        Floating-point operations in the transforms.
+    bytes
+        Memory traffic beyond the caches, estimated.
+    predicted_seconds
+        On one core.
+    error_bound
+        Largest error relative to the largest sum of ``|input * weight|``.
+    workspace_bytes
+        Memory beside the arrays.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> rows = tc.explain((1, 1, 8, 8), (1, 1, 3, 3)).forward
+    >>> [row.chosen for row in rows].count(True)
+    1
+    """
+
+    algorithm: str
+    possible: bool
+    chosen: bool
+    reason: str
+    multiplications: float
+    transform_flops: float
+    bytes: float
+    predicted_seconds: float
+    error_bound: float
+    workspace_bytes: int
+
+
+class Explanation(NamedTuple):
+    """Every algorithm for every pass of a problem, as `explain` returns it; ``print`` shows it as a table.
+
+    Attributes
+    ----------
+    problem
+        The problem in one line.
+    forward, input_grad, weight_grad
+        One `Candidate` per algorithm.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> tc.explain((1, 1, 8, 8), (1, 1, 3, 3)).problem
+    'n1c1k1 i8x8 r3x3 f32'
+    """
+
+    problem: str
+    forward: tuple[Candidate, ...]
+    input_grad: tuple[Candidate, ...]
+    weight_grad: tuple[Candidate, ...]
+
+    def __str__(self) -> str:
+        passes = {"forward": self.forward, "input_grad": self.input_grad, "weight_grad": self.weight_grad}
+        lines = [self.problem]
+        for name, candidates in passes.items():
+            lines += ["", name, *_table(candidates)]
+        return "\n".join(lines)
+
+
+def _table(candidates: tuple[Candidate, ...]) -> list[str]:
+    costs = ("multiplications", "transform flop", "traffic", "workspace", "time, 1 core", "error bound")
+    header = ("", "algorithm", *costs)
+    rows = [header, *(_cells(candidate) for candidate in candidates)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = []
+    for index, cells in enumerate(rows):
+        text = "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        reason = candidates[index - 1].reason if index > 0 else ""
+        lines.append(f"{text}  {reason}".rstrip())
+    return lines
+
+
+def _cells(candidate: Candidate) -> tuple[str, ...]:
+    mark = "*" if candidate.chosen else ""
+    if not candidate.possible:
+        return (mark, candidate.algorithm, "-", "-", "-", "-", "-", "-")
+    return (
+        mark,
+        candidate.algorithm,
+        f"{candidate.multiplications:.3g}",
+        f"{candidate.transform_flops:.3g}",
+        _readable_bytes(candidate.bytes),
+        _readable_bytes(candidate.workspace_bytes),
+        _readable_seconds(candidate.predicted_seconds),
+        f"{candidate.error_bound:.1e}",
+    )
+
+
+def _readable_bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def _readable_seconds(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+class Backward:
+    """The second half of a training step: call it with the gradient with respect to the output.
+
+    `Plan.step` returns it. It holds the arrays x and w of the step, which must not change until it has been called,
+    and the transforms that the gradients read again.
+
+    Examples
+    --------
+    >>> import numpy as np, triconv as tc
+    >>> plan = tc.plan_conv1d((1, 1, 4), (1, 1, 2), dtype="float64")
+    >>> y, backward = plan.step(np.array([[[1.0, 2, 3, 4]]]), np.array([[[1.0, 1]]]))
+    >>> dx, dw = backward(np.ones((1, 1, 3)))
+    >>> dx
+    array([[[1., 2., 2., 1.]]])
+    >>> dw
+    array([[[6., 9.]]])
+    """
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: _core.Step) -> None:
+        self._step = step
+
+    def __call__(self, dy: ArrayIn, *, needs_dx: bool = True, needs_dw: bool = True) -> tuple[Any, Any]:
+        """Return the gradients ``(dx, dw)``; one that is not needed is not computed and is None.
+
+        Parameters
+        ----------
+        dy
+            Gradient with respect to the output, of the output's shape.
+        needs_dx, needs_dw
+            The first layer of a network does not need dx.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `dy` has another shape than the output, or a dtype beyond the plan's.
+        """
+        return self._step.backward(dy, needs_dx, needs_dw)
+
+    @property
+    def reuses_transforms(self) -> bool:
+        """Whether the gradients read transforms that the forward pass made."""
+        return self._step.reuses_transforms
+
+
+class Plan:
+    """The three passes of a convolution of fixed shapes and dtype. Made by `plan_conv1d`, `plan_conv2d`, `plan_conv3d`.
+
+    A plan is immutable; any number of threads may use it. Arrays given to it may have any strides and byte order, and
+    any dtype that converts to the plan's without loss.
+
+    Examples
+    --------
+    >>> import numpy as np, triconv as tc
+    >>> plan = tc.plan_conv2d((8, 3, 32, 32), (16, 3, 5, 5), padding=2)
+    >>> plan
+    Plan('n8c3k16 i32x32 r5x5 p2 f32')
+    >>> plan.output_size
+    (8, 16, 32, 32)
+    """
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: _core.Plan) -> None:
+        self._plan = plan
+
+    def forward(self, x: ArrayIn, w: ArrayIn, bias: ArrayIn | None = None, *, out: AnyArray | None = None) -> AnyArray:
+        """Return y, the convolution of `x` with `w` plus `bias` per output channel.
+
+        Parameters
+        ----------
+        x, w
+            Shapes `input_size` and `weight_size`.
+        bias
+            Shape (K,), or None.
+        out
+            Where to put the result: a writeable array of its shape and dtype that overlaps no input.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array does not have the plan's shape, or a dtype beyond the plan's.
+
+        Examples
+        --------
+        >>> import numpy as np, triconv as tc
+        >>> plan = tc.plan_conv1d((1, 1, 4), (1, 1, 2), dtype="float64")
+        >>> plan.forward([[[1, 2, 3, 4]]], [[[1, 1]]])
+        array([[[3., 5., 7.]]])
+        """
+        return self._plan.forward(x, w, bias, out)
+
+    def input_grad(self, w: ArrayIn, dy: ArrayIn, *, out: AnyArray | None = None) -> AnyArray:
+        """Return dx, the gradient with respect to the input, from `w` and the gradient `dy` for the output.
+
+        Parameters
+        ----------
+        w, dy
+            Shapes `weight_size` and `output_size`.
+        out
+            Where to put the result: a writeable array of its shape and dtype that overlaps no input.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array does not have the plan's shape, or a dtype beyond the plan's.
+
+        Examples
+        --------
+        >>> import numpy as np, triconv as tc
+        >>> plan = tc.plan_conv1d((1, 1, 4), (1, 1, 2), dtype="float64")
+        >>> plan.input_grad([[[1, 10]]], [[[1, 1, 1]]])
+        array([[[ 1., 11., 11., 10.]]])
+        """
+        return self._plan.input_grad(w, dy, out)
+
+    def weight_grad(self, x: ArrayIn, dy: ArrayIn, *, out: AnyArray | None = None) -> AnyArray:
+        """Return dw, the gradient with respect to the weight, from `x` and the gradient `dy` for the output.
+
+        Parameters
+        ----------
+        x, dy
+            Shapes `input_size` and `output_size`.
+        out
+            Where to put the result: a writeable array of its shape and dtype that overlaps no input.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array does not have the plan's shape, or a dtype beyond the plan's.
+
+        Examples
+        --------
+        >>> import numpy as np, triconv as tc
+        >>> plan = tc.plan_conv1d((1, 1, 4), (1, 1, 2), dtype="float64")
+        >>> plan.weight_grad([[[1, 2, 3, 4]]], [[[1, 1, 1]]])
+        array([[[6., 9.]]])
+        """
+        return self._plan.weight_grad(x, dy, out)
+
+    def step(self, x: ArrayIn, w: ArrayIn, bias: ArrayIn | None = None) -> tuple[AnyArray, Backward]:
+        """Return y and the function that takes dy and returns (dx, dw).
+
+        The transforms of x, w and dy are each made once and read by every pass that needs them, the reuse that
+        Mathieu, Henaff and LeCun describe (arXiv:1312.5851). `x` and `w` must not change until the function has been
+        called; memory for the transforms is held as long as the function is.
+
+        Parameters
+        ----------
+        x, w, bias
+            As for `forward`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array does not have the plan's shape, or a dtype beyond the plan's.
+
+        Examples
+        --------
+        >>> import numpy as np, triconv as tc
+        >>> plan = tc.plan_conv2d((2, 3, 8, 8), (4, 3, 5, 5))
+        >>> y, backward = plan.step(np.ones((2, 3, 8, 8), "f"), np.ones((4, 3, 5, 5), "f"))
+        >>> dx, dw = backward(np.ones_like(y))
+        >>> dx.shape, dw.shape
+        ((2, 3, 8, 8), (4, 3, 5, 5))
+        """
+        y, step = self._plan.step(x, w, bias)
+        return y, Backward(step)
+
+    @property
+    def problem(self) -> str:
+        """The problem in one line, the form that tests, benchmarks and errors print."""
+        return self._plan.problem
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the results."""
+        return self._plan.dtype
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The shape of x."""
+        return self._plan.input_shape
+
+    @property
+    def weight_size(self) -> tuple[int, ...]:
+        """The shape of w."""
+        return self._plan.weight_shape
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """The shape of y."""
+        return self._plan.output_shape
+
+    @property
+    def algorithm(self) -> PassAlgorithms:
+        """The algorithm of each pass, with its tile."""
+        return PassAlgorithms(*self._plan.algorithm)
+
+    @property
+    def workspace_bytes(self) -> PassBytes:
+        """The memory each pass takes beside its arrays, with the present number of threads."""
+        return PassBytes(*self._plan.workspace_bytes)
+
+    @property
+    def flops(self) -> PassFlops:
+        """The floating-point operations of each pass by its algorithm."""
+        return PassFlops(*self._plan.flops)
+
+    def explain(self) -> Explanation:
+        """Return every algorithm's costs for every pass, and why the chosen one was."""
+        return Explanation(
+            self.problem, *(tuple(Candidate(*row) for row in candidates) for candidates in self._plan.candidates)
+        )
+
+    def __repr__(self) -> str:
+        return f"Plan({self.problem!r})"
+
+    def __str__(self) -> str:
+        rows = zip(PassAlgorithms._fields, self.algorithm, self.workspace_bytes, self.flops, strict=True)
+        lines = [
+            f"  {name:<11}  {algorithm:<14}  workspace {_readable_bytes(workspace):>8}  {flops:.3g} flop"
+            for name, algorithm, workspace, flops in rows
+        ]
+        return "\n".join([self.problem, *lines])
+
+
+def plan_conv1d(
+    input_size: Size,
+    weight_size: Size,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    dtype: DType = np.float32,
+    algorithm: str = "auto",
+    tolerance: float | None = None,
+    max_workspace: int | None = None,
+) -> Plan:
+    """Plan the three passes of `conv1d` for arrays of fixed shapes.
+
+    Parameters
+    ----------
+    input_size
+        (N, C, L), or (C, L) for arrays without a batch axis.
+    weight_size
+        (K, C / groups, R).
+    stride, padding, dilation, groups, algorithm
+        As in `conv1d`.
+    dtype
+        float32 or float64.
+    tolerance
+        Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
+        algorithm.
+    max_workspace
+        Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
+        threads run as fit.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
+        `tolerance`, or every algorithm needs more than `max_workspace`.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> plan = tc.plan_conv1d((8, 4, 1000), (4, 4, 101), padding="same")
+    >>> plan.problem
+    'n8c4k4 i1000 r101 p50 f32'
+    """
+    options = (dtype, algorithm, tolerance, max_workspace)
+    return Plan(_core.Plan(1, input_size, weight_size, stride, padding, dilation, groups, *options))
+
+
+def plan_conv2d(
+    input_size: Size,
+    weight_size: Size,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    dtype: DType = np.float32,
+    algorithm: str = "auto",
+    tolerance: float | None = None,
+    max_workspace: int | None = None,
+) -> Plan:
+    """Plan the three passes of `conv2d` for arrays of fixed shapes.
+
+    Parameters
+    ----------
+    input_size
+        (N, C, H, W), or (C, H, W) for arrays without a batch axis.
+    weight_size
+        (K, C / groups, R, S).
+    stride, padding, dilation, groups, algorithm
+        As in `conv2d`.
+    dtype
+        float32 or float64.
+    tolerance
+        Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
+        algorithm.
+    max_workspace
+        Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
+        threads run as fit.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
+        `tolerance`, or every algorithm needs more than `max_workspace`.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> plan = tc.plan_conv2d((8, 64, 56, 56), (64, 64, 7, 7), padding="same")
+    >>> plan.problem
+    'n8c64k64 i56x56 r7x7 p3 f32'
+    """
+    options = (dtype, algorithm, tolerance, max_workspace)
+    return Plan(_core.Plan(2, input_size, weight_size, stride, padding, dilation, groups, *options))
+
+
+def plan_conv3d(
+    input_size: Size,
+    weight_size: Size,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    dtype: DType = np.float32,
+    algorithm: str = "auto",
+    tolerance: float | None = None,
+    max_workspace: int | None = None,
+) -> Plan:
+    """Plan the three passes of `conv3d` for arrays of fixed shapes.
+
+    Parameters
+    ----------
+    input_size
+        (N, C, D, H, W), or (C, D, H, W) for arrays without a batch axis.
+    weight_size
+        (K, C / groups, Q, R, S).
+    stride, padding, dilation, groups, algorithm
+        As in `conv3d`.
+    dtype
+        float32 or float64.
+    tolerance
+        Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
+        algorithm.
+    max_workspace
+        Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
+        threads run as fit.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
+        `tolerance`, or every algorithm needs more than `max_workspace`.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> plan = tc.plan_conv3d((2, 8, 16, 16, 16), (8, 8, 3, 3, 3), padding="same")
+    >>> plan.problem
+    'n2c8k8 i16x16x16 r3x3x3 p1 f32'
+    """
+    options = (dtype, algorithm, tolerance, max_workspace)
+    return Plan(_core.Plan(3, input_size, weight_size, stride, padding, dilation, groups, *options))
+
+
+def explain(
+    input_size: Size,
+    weight_size: Size,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    dtype: DType = np.float32,
+    algorithm: str = "auto",
+    tolerance: float | None = None,
+    max_workspace: int | None = None,
+) -> Explanation:
+    """Tell what every algorithm would cost for every pass, which one is chosen, and why not the others.
+
+    The number of dimensions is that of `weight_size`; the arguments are those of `plan_conv1d`, `plan_conv2d` and
+    `plan_conv3d`. Nothing is computed or timed: the figures are the cost model's.
+
+    Parameters
+    ----------
+    input_size
+        (N, C, ...), or (C, ...) for arrays without a batch axis.
+    weight_size
+        (K, C / groups, ...).
+    stride, padding, dilation, groups, dtype, algorithm, tolerance, max_workspace
+        As in `plan_conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `plan_conv2d` does.
+
+    Examples
+    --------
+    >>> import triconv as tc
+    >>> explanation = tc.explain((8, 64, 56, 56), (64, 64, 7, 7), padding=3)
+    >>> print(explanation)  # doctest: +ELLIPSIS
+    n8c64k64 i56x56 r7x7 p3 f32
+    <BLANKLINE>
+    forward
+    ...
+    """
+    rank = len(weight_size) - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(f"weight_size is {weight_size!r} with {len(weight_size)} entries, expected 3, 4 or 5")
+    options = (dtype, algorithm, tolerance, max_workspace)
+    return Plan(_core.Plan(rank, input_size, weight_size, stride, padding, dilation, groups, *options)).explain()

@@ -1,0 +1,154 @@
+// The depthwise kernels of every ISA against sums in long double: every length up to several register blocks, strides,
+// tap counts up to 31 x 31, with the operands against an unmapped page.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "dispatch.h"
+#include "guarded_buffer.h"
+
+namespace triconv {
+namespace {
+
+using testing::Guard;
+using testing::GuardedBuffer;
+
+struct Shape {
+    int taps;
+    std::int64_t count;
+    int step;  // of in, in lane vectors
+};
+
+// Errors of a blocked sum: a random walk of at most 64 steps within a block, and one over the blocks.
+template <class E>
+long double tolerance(std::int64_t terms, long double magnitude) {
+    return std::numeric_limits<E>::epsilon() * (8 + std::sqrt(static_cast<long double>(terms) / 32)) * magnitude;
+}
+
+template <class E>
+struct Problem {
+    int lanes;
+    Shape shape;
+    GuardedBuffer<E> in;
+    std::vector<std::ptrdiff_t> tap_offset;
+    DepthwiseArgs<E> args{};
+
+    Problem(int lanes_, const Shape& shape_, Guard side)
+        : lanes(lanes_),
+          shape(shape_),
+          in(lanes * (std::max(shape.taps - 1, 0) + std::max<std::int64_t>(shape.count - 1, 0) * shape.step + 1), side,
+             0) {
+        fill(in);
+        for (int tap = 0; tap < shape.taps; ++tap) tap_offset.push_back((shape.taps - 1 - tap) * lanes);
+        args.in = in.data();
+        args.tap_offset = tap_offset.data();
+        args.taps = shape.taps;
+        args.in_step = shape.step * lanes;
+        args.count = shape.count;
+    }
+    static void fill(GuardedBuffer<E>& buffer) {
+        std::mt19937 generator(static_cast<unsigned>(buffer.size()));
+        std::uniform_real_distribution<E> distribution(-1, 1);
+        for (E& value : buffer) value = distribution(generator);
+    }
+    long double input(int tap, std::int64_t i, int lane) { return in[tap_offset[tap] + i * args.in_step + lane]; }
+};
+
+template <class E>
+void check_forward(const KernelTable<E>& table, const Shape& shape, Guard side, bool accumulate) {
+    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " step " << shape.step
+                                      << " accumulate " << accumulate);
+    const int lanes = table.lanes;
+    Problem<E> problem(lanes, shape, side);
+    GuardedBuffer<E> w(shape.taps * lanes, side, 0), out(shape.count * lanes, side, E(3));
+    problem.fill(w);
+    problem.args.w = w.data();
+    problem.args.out = out.data();
+    problem.args.accumulate = accumulate;
+    table.depthwise_forward(problem.args);
+    for (std::int64_t i = 0; i < shape.count; ++i) {
+        for (int lane = 0; lane < lanes; ++lane) {
+            long double sum = accumulate ? 3 : 0, magnitude = sum;
+            for (int tap = 0; tap < shape.taps; ++tap) {
+                const long double product = problem.input(tap, i, lane) * w[tap * lanes + lane];
+                sum += product;
+                magnitude += std::abs(product);
+            }
+            ASSERT_LE(std::abs(out[i * lanes + lane] - sum), tolerance<E>(shape.taps, magnitude))
+                << "output " << i << " lane " << lane;
+        }
+    }
+}
+
+template <class E>
+void check_weight_grad(const KernelTable<E>& table, const Shape& shape, Guard side) {
+    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " step " << shape.step);
+    const int lanes = table.lanes;
+    Problem<E> problem(lanes, shape, side);
+    GuardedBuffer<E> dy(shape.count * lanes, side, 0), dw(shape.taps * lanes, side, E(3));
+    problem.fill(dy);
+    problem.args.dy = dy.data();
+    problem.args.out = dw.data();
+    table.depthwise_weight_grad(problem.args);
+    for (int tap = 0; tap < shape.taps; ++tap) {
+        for (int lane = 0; lane < lanes; ++lane) {
+            long double sum = 3, magnitude = 3;
+            for (std::int64_t i = 0; i < shape.count; ++i) {
+                const long double product = problem.input(tap, i, lane) * dy[i * lanes + lane];
+                sum += product;
+                magnitude += std::abs(product);
+            }
+            ASSERT_LE(std::abs(dw[tap * lanes + lane] - sum), tolerance<E>(shape.count, magnitude))
+                << "tap " << tap << " lane " << lane;
+        }
+    }
+}
+
+std::vector<Shape> all_shapes() {
+    std::vector<Shape> shapes;
+    for (int step : {1, 2, 3}) {
+        for (std::int64_t count = 0; count <= 40; ++count) shapes.push_back({9, count, step});
+        for (int taps = 0; taps <= 20; ++taps) shapes.push_back({taps, 13, step});
+        for (int taps : {47, 48, 49, 96, 97, 961}) shapes.push_back({taps, 14, step});
+        for (std::int64_t count : {255, 256, 257, 1000}) shapes.push_back({5, count, step});
+    }
+    return shapes;
+}
+
+template <class E>
+void check_all_forward(const KernelTable<E>& table) {
+    for (const Shape& shape : all_shapes()) {
+        check_forward(table, shape, Guard::after, false);
+        check_forward(table, shape, Guard::before, true);
+    }
+}
+
+template <class E>
+void check_all_weight_grad(const KernelTable<E>& table) {
+    for (const Shape& shape : all_shapes()) {
+        check_weight_grad(table, shape, Guard::after);
+        check_weight_grad(table, shape, Guard::before);
+    }
+}
+
+class DepthwiseOfIsa : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumFloat) { check_all_forward(table_of<float>(kernels(GetParam()))); }
+TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumDouble) { check_all_forward(table_of<double>(kernels(GetParam()))); }
+TEST_P(DepthwiseOfIsa, WeightGradMatchesTheExactSumFloat) {
+    check_all_weight_grad(table_of<float>(kernels(GetParam())));
+}
+TEST_P(DepthwiseOfIsa, WeightGradMatchesTheExactSumDouble) {
+    check_all_weight_grad(table_of<double>(kernels(GetParam())));
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, DepthwiseOfIsa, ::testing::ValuesIn(supported_isas()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace triconv

@@ -1,0 +1,275 @@
+// parallel_for calls every index once, on slots that are never shared, whoever else uses the pool, and survives fork.
+#include "parallel.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cfenv>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace triconv {
+namespace {
+
+class ParallelTest : public ::testing::Test {
+protected:
+    void TearDown() override { set_num_threads(before_); }
+
+private:
+    int before_ = num_threads();
+};
+
+// Sum over the indices [0, count) by tasks; every index must come once, and slots must be within range and unshared.
+std::int64_t sum_of_indices(std::int64_t count, int max_threads) {
+    std::atomic<std::int64_t> sum{0};
+    const int slots = std::min(num_threads(), max_threads);
+    std::vector<std::atomic<int>> in_use(static_cast<std::size_t>(std::max(slots, 1)));
+    std::vector<std::atomic<int>> calls(static_cast<std::size_t>(count));
+    parallel_for(count, max_threads, [&](std::int64_t index, int slot) {
+        EXPECT_GE(slot, 0);
+        EXPECT_LT(static_cast<std::size_t>(slot), in_use.size());
+        EXPECT_EQ(in_use[static_cast<std::size_t>(slot)].fetch_add(1), 0);
+        EXPECT_EQ(calls[static_cast<std::size_t>(index)].fetch_add(1), 0);
+        sum += index;
+        in_use[static_cast<std::size_t>(slot)].fetch_sub(1);
+    });
+    return sum;
+}
+
+std::int64_t expected_sum(std::int64_t count) {
+    return count * (count - 1) / 2;
+}
+
+TEST_F(ParallelTest, EveryIndexOnce) {
+    for (int threads : {1, 2, 3, 8}) {
+        set_num_threads(threads);
+        EXPECT_EQ(num_threads(), threads);
+        for (std::int64_t count : {0, 1, 2, 3, 7, 8, 9, 1000}) {
+            for (int max_threads : {1, 2, 5, 100}) {
+                EXPECT_EQ(sum_of_indices(count, max_threads), expected_sum(count)) << threads << " " << count;
+            }
+        }
+    }
+}
+
+TEST_F(ParallelTest, NegativeCountDoesNothing) {
+    parallel_for(-1, 2, [](std::int64_t, int) { FAIL(); });
+}
+
+TEST_F(ParallelTest, ManySmallJobsInARow) {
+    set_num_threads(4);
+    std::atomic<std::int64_t> calls{0};
+    for (int i = 0; i < 5000; ++i) {
+        parallel_for(4, 4, [&](std::int64_t, int) { ++calls; });
+    }
+    EXPECT_EQ(calls, 20000);
+}
+
+TEST_F(ParallelTest, SlotsHaveContiguousRanges) {
+    set_num_threads(3);
+    std::vector<int> slot_of(10);
+    parallel_for(10, 3, [&](std::int64_t index, int slot) { slot_of[static_cast<std::size_t>(index)] = slot; });
+    EXPECT_EQ(slot_of, (std::vector<int>{0, 0, 0, 0, 1, 1, 1, 2, 2, 2}));
+}
+
+TEST_F(ParallelTest, ExceptionIsRethrownAndThePoolStaysUsable) {
+    set_num_threads(4);
+    for (std::int64_t bad : {0, 5, 9}) {
+        const auto task = [&](std::int64_t index, int) {
+            if (index == bad) { throw std::domain_error("index"); }
+        };
+        EXPECT_THROW(parallel_for(10, 4, task), std::domain_error);
+        EXPECT_THROW(parallel_for(10, 1, task), std::domain_error);
+        EXPECT_EQ(sum_of_indices(100, 4), expected_sum(100));
+    }
+    EXPECT_THROW(parallel_for(8, 4, [](std::int64_t, int) { throw std::bad_alloc(); }), std::bad_alloc);
+}
+
+TEST_F(ParallelTest, NestedRunsSeriallyAsSlotZero) {
+    set_num_threads(3);
+    std::atomic<int> inner{0};
+    parallel_for(6, 3, [&](std::int64_t, int) {
+        EXPECT_EQ(num_threads(), 1);
+        const std::thread::id self = std::this_thread::get_id();
+        parallel_for(5, 3, [&](std::int64_t, int slot) {
+            EXPECT_EQ(slot, 0);
+            EXPECT_EQ(std::this_thread::get_id(), self);
+            ++inner;
+        });
+    });
+    EXPECT_EQ(inner, 30);
+    EXPECT_EQ(num_threads(), 3);
+}
+
+TEST_F(ParallelTest, ConcurrentCallers) {
+    set_num_threads(2);
+    std::vector<std::thread> callers;
+    std::atomic<int> wrong{0};
+    for (int caller = 0; caller < 4; ++caller) {
+        callers.emplace_back([&] {
+            for (int i = 0; i < 200; ++i) {
+                wrong += sum_of_indices(50, 2) != expected_sum(50);
+            }
+        });
+    }
+    for (std::thread& caller : callers) {
+        caller.join();
+    }
+    EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(ParallelTest, BusyPoolMeansSerialAsSlotZero) {
+    set_num_threads(2);
+    std::atomic<bool> started{false}, release{false};
+    std::thread owner([&] {
+        parallel_for(2, 2, [&](std::int64_t, int) {
+            started = true;
+            while (!release) {
+                std::this_thread::yield();
+            }
+        });
+    });
+    while (!started) {
+        std::this_thread::yield();
+    }
+    parallel_for(8, 2, [](std::int64_t, int slot) { EXPECT_EQ(slot, 0); });
+    release = true;
+    owner.join();
+}
+
+TEST_F(ParallelTest, NumberOfThreadsMustBePositive) {
+    for (int count : {0, -1, std::numeric_limits<int>::min()}) {
+        EXPECT_THROW(set_num_threads(count), std::invalid_argument);
+    }
+}
+
+// Denormals vanish inside tasks only, and the caller's mode and exception flags are as before.
+TEST_F(ParallelTest, DenormalsAreFlushedInsideOnly) {
+#if !defined(__x86_64__) && !defined(__aarch64__)
+    GTEST_SKIP() << "no flush-to-zero mode is known for this machine";
+#endif
+    for (int threads : {1, 3}) {
+        set_num_threads(threads);
+        const volatile float tiny = std::numeric_limits<float>::denorm_min();
+        const volatile float smallest = std::numeric_limits<float>::min();
+        std::feclearexcept(FE_ALL_EXCEPT);
+        std::fesetround(FE_UPWARD);
+        std::atomic<int> kept{0}, misrounded{0};
+        parallel_for(6, threads, [&](std::int64_t, int) {
+            const volatile float product = smallest * 0.5f, sum = tiny + tiny, third = 1.0f / 3.0f;
+            kept += product != 0.0f || sum != 0.0f;
+            volatile float one = 1.0f, three = 3.0f;
+            misrounded += one / three != third;
+        });
+        EXPECT_EQ(std::fegetround(), FE_UPWARD);
+        std::fesetround(FE_TONEAREST);
+        EXPECT_EQ(kept, 0);
+        EXPECT_EQ(misrounded, 0);
+        EXPECT_EQ(std::fetestexcept(FE_UNDERFLOW | FE_INEXACT), 0);
+        const volatile float half = smallest * 0.5f;
+        EXPECT_GT(half, 0.0f);
+    }
+}
+
+// ---- fork -----------------------------------------------------------------------------------------------------------
+
+// Runs `body` in a forked child. Whether it returned true, within ten seconds.
+bool succeeds_in_child(const std::function<bool()>& body) {
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(10);
+        _exit(body() ? 0 : 1);
+    }
+    int status = 0;
+    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+bool pool_works() {
+    std::atomic<std::int64_t> sum{0};
+    std::atomic<int> other_slots{0};
+    parallel_for(1000, 2, [&](std::int64_t index, int slot) {
+        sum += index;
+        other_slots += slot != 0;
+    });
+    return sum == expected_sum(1000) && other_slots == 500;
+}
+
+TEST_F(ParallelTest, ChildHasAPoolOfItsOwn) {
+    set_num_threads(2);
+    EXPECT_TRUE(pool_works());
+    EXPECT_TRUE(succeeds_in_child([] { return pool_works() && succeeds_in_child(pool_works) && pool_works(); }));
+    EXPECT_TRUE(pool_works());
+}
+
+TEST_F(ParallelTest, ForkWhileAnotherThreadHasThePool) {
+    set_num_threads(2);
+    std::atomic<bool> stop{false};
+    std::thread owner([&] {
+        while (!stop) {
+            parallel_for(64, 2, [](std::int64_t, int) {});
+        }
+    });
+    for (int i = 0; i < 50; ++i) {
+        EXPECT_TRUE(succeeds_in_child(pool_works));
+    }
+    stop = true;
+    owner.join();
+}
+
+// ---- the environment, read once per process -------------------------------------------------------------------------
+
+// The tests above have decided the number of threads, so each value needs a fresh process.
+class NumThreadsVariable : public ::testing::Test {
+protected:
+    void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+};
+
+[[noreturn]] void report_threads(const char* value) {
+    setenv("TRICONV_NUM_THREADS", value, 1);
+    try {
+        std::fprintf(stderr, "threads: %d\n", num_threads());
+    } catch (const std::invalid_argument& error) { std::fprintf(stderr, "invalid: %s\n", error.what()); }
+    std::exit(0);
+}
+
+TEST_F(NumThreadsVariable, PositiveInteger) {
+    EXPECT_EXIT(report_threads("3"), ::testing::ExitedWithCode(0), "threads: 3");
+}
+
+TEST_F(NumThreadsVariable, AnythingElseIsAnError) {
+    for (const char* value : {"0", "-2", "", "two", "2x", " 2", "2.5", "99999999999999999999"}) {
+        EXPECT_EXIT(report_threads(value), ::testing::ExitedWithCode(0), "invalid: TRICONV_NUM_THREADS is ") << value;
+    }
+}
+
+// A program that exits while its workers wait, or while a thread is in parallel_for, ends.
+[[noreturn]] void exit_with_busy_pool() {
+    alarm(10);
+    set_num_threads(3);
+    std::thread([] {
+        for (;;) {
+            parallel_for(100, 3, [](std::int64_t, int) {});
+        }
+    }).detach();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::exit(7);
+}
+
+TEST_F(NumThreadsVariable, ExitWithBusyPool) {
+    EXPECT_EXIT(exit_with_busy_pool(), ::testing::ExitedWithCode(7), "");
+}
+
+}  // namespace
+}  // namespace triconv

@@ -1,0 +1,262 @@
+// Every algorithm and pass against the reference, on named and on random problems.
+#include <gtest/gtest.h>
+
+#include "dispatch.h"
+#include "layer_data.h"
+
+namespace triconv::test {
+namespace {
+
+// An algorithm's own error bound is relative to the largest sum of |a||b| (Candidate::error_bound).
+template <class E>
+void expect_close_to_reference(const Problem& problem, const std::string& algorithm, const std::string& name) {
+    const LayerData<E> data(problem);
+    for (Pass pass : all_passes) {
+        SCOPED_TRACE(name + ": " + to_string(problem, pass) + " " + algorithm);
+        Options options;
+        options.algorithm = algorithm;
+        const Plan plan(problem, options);
+        std::vector<E> out = data.empty_output(pass);
+        const RunInfo info = data.run(plan, pass, out);
+        double bound = 0;
+        for (const Candidate& candidate : plan.candidates(pass))
+            if (candidate.chosen) bound = candidate.error_bound;
+        const double largest = data.largest_absolute_sum(pass);
+        EXPECT_LE(largest_difference(out, data.reference(pass)), bound * largest + 1e-300) << plan.algorithm(pass);
+        EXPECT_EQ(info.recomputed_tiles, 0) << "finite data must not need the reference";
+        EXPECT_EQ(info.isa, kernels().f32.isa);
+        EXPECT_EQ(info.algorithm.substr(0, info.algorithm.find(':')), algorithm == "auto" ? info.algorithm.substr(0, info.algorithm.find(':')) : algorithm.substr(0, algorithm.find(':')));
+        if (algorithm.substr(0, 3) == "fft" && !out.empty() && problem.batch * problem.in_channels * problem.out_channels > 0) {
+            EXPECT_GT(info.tiles, 0);
+        }
+    }
+}
+
+void expect_close_to_reference(const NamedProblem& named, const std::string& algorithm) {
+    if (named.problem.dtype == DType::f32)
+        expect_close_to_reference<float>(named.problem, algorithm, named.name);
+    else
+        expect_close_to_reference<double>(named.problem, algorithm, named.name);
+}
+
+bool winograd_can(const Problem& problem) {
+    try {
+        Options options;
+        options.algorithm = "winograd";
+        const Plan plan(problem, options);
+        return true;
+    } catch (const std::invalid_argument&) {
+        return false;
+    }
+}
+
+class NamedProblems : public testing::TestWithParam<const char*> {};
+
+TEST_P(NamedProblems, AgreeWithTheReference) {
+    int computed = 0;
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        const std::string algorithm = GetParam();
+        if (algorithm == "winograd" && !winograd_can(named.problem)) continue;
+        expect_close_to_reference(named, algorithm);
+        ++computed;
+    }
+    EXPECT_GT(computed, 30);
+}
+
+INSTANTIATE_TEST_SUITE_P(Algorithms, NamedProblems, testing::Values("direct", "fft", "winograd", "auto"),
+                         [](const auto& info) { return std::string(info.param); });
+
+// Tiles other than the cheapest: every FFT length there is a codelet for and some without, every Winograd size.
+TEST(Tiles, FixedFftLengths) {
+    for (int length : {3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 24, 30, 32, 34, 40, 48, 64})
+        expect_close_to_reference<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem, "fft:" + std::to_string(length),
+                                         "tile");
+    expect_close_to_reference<double>(parse_problem("n1c3k4 i9x20 r2x5 p1 f64").problem, "fft:6x16", "tile");
+    expect_close_to_reference<float>(parse_problem("n1c3k4 i9x8x20 r2x3x5 p1 f32").problem, "fft:4x9x12", "tile");
+}
+
+TEST(Tiles, FixedWinogradOutputs) {
+    for (int m = 2; m <= 6; ++m)
+        expect_close_to_reference<float>(parse_problem("n2c5k18 i13x17 r3x3 p1 f32").problem,
+                                         "winograd:" + std::to_string(m), "tile");
+    for (int m = 2; m <= 4; ++m)
+        expect_close_to_reference<float>(parse_problem("n2c5k18 i13x17 r5x5 p1 f32").problem,
+                                         "winograd:" + std::to_string(m), "tile");
+    expect_close_to_reference<double>(parse_problem("n2c5k6 i13x17 r5x3 p1 f64").problem, "winograd:2x4", "tile");
+    expect_close_to_reference<float>(parse_problem("n1c5k6 i7x9x8 r3x3x3 p1 f32").problem, "winograd:4x2x3", "tile");
+}
+
+Problem random_problem(std::mt19937_64& random) {
+    const auto draw = [&](std::int64_t lo, std::int64_t hi) {
+        return std::uniform_int_distribution<std::int64_t>(lo, hi)(random);
+    };
+    for (;;) {
+        Problem p;
+        p.rank = static_cast<int>(draw(1, 3));
+        p.batch = draw(1, 3);
+        p.groups = draw(0, 2) == 0 ? draw(2, 19) : 1;
+        p.in_channels = p.groups * (draw(0, 1) ? 1 : draw(1, p.groups > 4 ? 3 : 21));
+        p.out_channels = p.groups * (draw(0, 2) ? draw(1, p.groups > 4 ? 3 : 21) : 1);
+        const std::int64_t largest = p.rank == 1 ? 60 : p.rank == 2 ? 20 : 9;
+        for (int a = 0; a < p.rank; ++a) {
+            p.input[a] = draw(1, largest);
+            p.kernel[a] = draw(1, p.rank == 1 ? 20 : p.rank == 2 ? 7 : 4);
+            p.stride[a] = draw(0, 1) ? 1 : draw(1, 4);
+            p.dilation[a] = draw(0, 1) ? 1 : draw(1, 4);
+            p.pad_lo[a] = draw(0, 4);
+            p.pad_hi[a] = draw(0, 1) ? p.pad_lo[a] : draw(0, 4);
+        }
+        p.dtype = draw(0, 3) ? DType::f32 : DType::f64;
+        try {
+            validate(p);
+            return p;
+        } catch (const std::invalid_argument&) {
+        }
+    }
+}
+
+TEST(Random, AgreesWithTheReference) {
+    std::mt19937_64 random(20);
+    for (int i = 0; i < 150; ++i) {
+        const Problem problem = random_problem(random);
+        for (const char* algorithm : {"direct", "fft", "winograd"}) {
+            if (algorithm[0] == 'w' && !winograd_can(problem)) continue;
+            expect_close_to_reference(NamedProblem{"random " + std::to_string(i), problem}, algorithm);
+        }
+    }
+}
+
+// <dy, conv(x, w)> = <conv_input(dy, w), x> = <conv_weight(x, dy), w>, in double; the sums differ by rounding only.
+TEST(Adjoint, ThePassesAreTransposesOfEachOther) {
+    std::mt19937_64 random(4);
+    for (int i = 0; i < 40; ++i) {
+        Problem problem = random_problem(random);
+        problem.dtype = DType::f64;
+        const LayerData<double> data(problem, static_cast<std::uint64_t>(i));
+        for (const char* algorithm : {"direct", "fft"}) {
+            SCOPED_TRACE(to_string(problem) + " " + algorithm);
+            Options options;
+            options.algorithm = algorithm;
+            const Plan plan(problem, options);
+            double inner[3], magnitude = 0;
+            for (Pass pass : all_passes) {
+                std::vector<double> out = data.empty_output(pass);
+                data.run(plan, pass, out);
+                const auto& other = pass == Pass::forward ? data.dy : pass == Pass::input_grad ? data.x : data.w;
+                double sum = 0;
+                for (std::size_t j = 0; j < out.size(); ++j) {
+                    sum += out[j] * other[j];
+                    magnitude = std::max(magnitude, std::abs(out[j] * other[j]) * static_cast<double>(out.size()));
+                }
+                inner[static_cast<int>(pass)] = sum;
+            }
+            EXPECT_NEAR(inner[0], inner[1], 1e-13 * magnitude);
+            EXPECT_NEAR(inner[0], inner[2], 1e-13 * magnitude);
+        }
+    }
+}
+
+// The step's spectra are shared between the passes; overlap-add must give what the separate passes give.
+TEST(StepTest, AgreesWithTheReference) {
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        if (named.problem.dtype != DType::f32) continue;
+        for (const char* algorithm : {"fft", "winograd", "direct"}) {
+            if (algorithm[0] == 'w' && !winograd_can(named.problem)) continue;
+            SCOPED_TRACE(named.name + ": " + to_string(named.problem) + " " + algorithm);
+            Options options;
+            options.algorithm = algorithm;
+            const Plan plan(named.problem, options);
+            const LayerData<float> data(named.problem);
+            Step step(plan, data.view(Array::x), data.view(Array::w));
+            std::vector<float> out[3];
+            View views[3];
+            for (Pass pass : all_passes) {
+                out[static_cast<int>(pass)] = data.empty_output(pass);
+                views[static_cast<int>(pass)] =
+                    contiguous(shape_of(named.problem, LayerData<float>::output_of(pass)), out[static_cast<int>(pass)].data());
+            }
+            step.forward(nullptr, 0, views[0]);
+            const RunInfo info = step.backward(data.view(Array::y), views[1], views[2]);
+            EXPECT_EQ(info.recomputed_tiles, 0);
+            EXPECT_EQ(step.reuses_transforms(), algorithm[0] != 'd' && data.x.size() * data.dy.size() > 0);
+            for (Pass pass : all_passes) {
+                double bound = 0;
+                for (const Candidate& candidate : plan.candidates(Pass::forward))
+                    if (candidate.chosen) bound = candidate.error_bound;
+                EXPECT_LE(largest_difference(out[static_cast<int>(pass)], data.reference(pass)),
+                          bound * data.largest_absolute_sum(pass) + 1e-300)
+                    << to_string(pass);
+            }
+        }
+    }
+}
+
+TEST(Bias, IsAddedToEachOutputChannel) {
+    for (const char* algorithm : {"direct", "fft", "winograd"}) {
+        const Problem problem = parse_problem("n2c5k19 i9x8 r3x3 p1 f32").problem;
+        const LayerData<float> data(problem);
+        Options options;
+        options.algorithm = algorithm;
+        const Plan plan(problem, options);
+        std::vector<float> with = data.empty_output(Pass::forward), without = with;
+        data.run(plan, Pass::forward, without);
+        plan.forward(data.view(Array::x), data.view(Array::w), data.bias.data(), 1,
+                     contiguous(shape_of(problem, Array::y), with.data()));
+        for (std::size_t i = 0; i < with.size(); ++i)
+            ASSERT_EQ(with[i], without[i] + data.bias[i / 72 % 19]) << algorithm << " at " << i;
+    }
+}
+
+// The class of every output is the reference's, and values far from the odd one are computed as ever.
+TEST(NonFinite, StaysWhereItBelongs) {
+    for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32"})
+        for (const char* algorithm : {"direct", "fft", "winograd"})
+            for (float odd : {NAN, INFINITY, -INFINITY})
+                for (int where = 0; where < 3; ++where) {
+                    const Problem problem = parse_problem(text).problem;
+                    LayerData<float> data(problem);
+                    auto& values = where == 0 ? data.x : where == 1 ? data.w : data.dy;
+                    values[values.size() / 3] = odd;
+                    Options options;
+                    options.algorithm = algorithm;
+                    const Plan plan(problem, options);
+                    for (Pass pass : all_passes) {
+                        SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
+                        std::vector<float> out = data.empty_output(pass);
+                        data.run(plan, pass, out);
+                        const std::vector<float> expected = data.reference(pass);
+                        for (std::size_t i = 0; i < out.size(); ++i) {
+                            ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                            if (std::isinf(expected[i])) ASSERT_EQ(out[i], expected[i]) << i;
+                            if (std::isfinite(expected[i])) ASSERT_NEAR(out[i], expected[i], 1e-3) << i;
+                        }
+                    }
+                }
+}
+
+TEST(Determinism, BitsDoNotDependOnTheNumberOfThreads) {
+    std::mt19937_64 random(8);
+    for (int i = 0; i < 25; ++i) {
+        const Problem problem = random_problem(random);
+        if (problem.dtype != DType::f32) continue;
+        const LayerData<float> data(problem);
+        for (const char* algorithm : {"direct", "fft", "auto"}) {
+            Options options;
+            options.algorithm = algorithm;
+            for (Pass pass : all_passes) {
+                std::vector<float> first;
+                for (int threads : {1, 2, 3, 8}) {
+                    set_num_threads(threads);
+                    std::vector<float> out = data.empty_output(pass);
+                    data.run(Plan(problem, options), pass, out);
+                    if (first.empty()) first = out;
+                    EXPECT_TRUE(first == out) << to_string(problem, pass) << " " << algorithm << " threads " << threads;
+                }
+            }
+        }
+    }
+    set_num_threads(2);
+}
+
+}  // namespace
+}  // namespace triconv::test

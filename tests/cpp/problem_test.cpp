@@ -1,0 +1,98 @@
+// The text form of problems, and the checks made before any work.
+#include <gtest/gtest.h>
+
+#include "layer_data.h"
+
+namespace triconv::test {
+namespace {
+
+TEST(ProblemText, RoundTrips) {
+    for (const char* text : {"n8c64k64 i56x56 r7x7 p3 f32 fwd", "n1c2k4 i30 r5 s2 p1:2 d3 f64 bwd_weight",
+                             "n2c8k8 i5x6x7 r3x3x1 s1x2x1 p1x1x0 g4 f32 bwd_input", "n0c3k4 i5x5 r3x3 f32 fwd"}) {
+        const ProblemAndPass parsed = parse_problem(text);
+        EXPECT_EQ(to_string(parsed.problem, parsed.pass), text);
+    }
+}
+
+TEST(ProblemText, RejectsWhatItCannotRead) {
+    for (const char* text : {"", "n1c2k3", "n1c2k3 i5x5 r3x3x3", "n1c2k3 i5x5x5x5 r3", "n1c2 i5 r3", "q4 i5 r3", "n1c2k3 i5 r3 s",
+                             "n1c2k3 i5 r3 p1x2", "n1c2k3 i5 r3 f16"})
+        EXPECT_THROW(parse_problem(text), std::invalid_argument) << text;
+}
+
+std::string message_of(const Problem& problem, const Options& options = {}) {
+    try {
+        const Plan plan(problem, options);
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    }
+    return "";
+}
+
+TEST(ProblemChecks, NameTheArgumentItsValueAndWhatWasExpected) {
+    const Problem good = parse_problem("n1c4k6 i8x8 r3x3 f32").problem;
+    EXPECT_EQ(message_of(good), "");
+    const auto changed = [&](auto change) {
+        Problem p = good;
+        change(p);
+        return message_of(p);
+    };
+    EXPECT_EQ(changed([](Problem& p) { p.rank = 4; }), "rank is 4, expected 1, 2 or 3");
+    EXPECT_EQ(changed([](Problem& p) { p.groups = 3; }), "in_channels is 4, expected a multiple of groups = 3");
+    EXPECT_EQ(changed([](Problem& p) { p.stride[1] = 0; }), "stride (width) is 0, expected at least 1");
+    EXPECT_EQ(changed([](Problem& p) { p.dilation[0] = -2; }), "dilation (height) is -2, expected at least 1");
+    EXPECT_EQ(changed([](Problem& p) { p.pad_lo[0] = -1; }), "padding (height) is -1, expected at least 0");
+    EXPECT_EQ(changed([](Problem& p) { p.kernel[0] = 9; }),
+              "kernel is larger than the padded input (height): kernel spans 9, expected at most 8 = 8 + 0 + 0");
+    EXPECT_NE(changed([](Problem& p) { p.batch = p.in_channels = p.out_channels = std::int64_t{1} << 30; }).find("overflows"),
+              std::string::npos);
+}
+
+TEST(PlanChecks, NameWhatCannotBeDone) {
+    const Problem problem = parse_problem("n1c4k6 i18x18 r9x9 f32").problem;
+    Options options;
+    options.algorithm = "magic";
+    EXPECT_NE(message_of(problem, options).find("'magic', expected 'auto', 'direct', 'fft' or 'winograd'"), std::string::npos);
+    options.algorithm = "winograd";
+    EXPECT_NE(message_of(problem, options).find("no transform for 9 taps along the height"), std::string::npos);
+    options.algorithm = "fft:8";
+    EXPECT_NE(message_of(problem, options).find("FFT tile of 8, expected at least 9"), std::string::npos);
+    for (const char* text : {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999"}) {
+        options.algorithm = text;
+        EXPECT_NE(message_of(problem, options).find("expected 'auto'"), std::string::npos) << text;
+    }
+    options.algorithm = "auto";
+    options.max_workspace = 100;
+    EXPECT_NE(message_of(problem, options).find("max_workspace is 100 bytes, expected at least"), std::string::npos);
+    options.max_workspace = -1;
+    options.tolerance = 1e-12;
+    EXPECT_NE(message_of(problem, options).find("tolerance is"), std::string::npos);
+}
+
+TEST(PlanChecks, WorkspaceLimitIsKept) {
+    const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 f32").problem;
+    Options options;
+    const Plan plain(problem, options);
+    for (Pass pass : all_passes) EXPECT_GT(plain.workspace_bytes(pass), 0);
+    options.algorithm = "fft";
+    for (std::int64_t limit : {1 << 19, 1 << 20, 1 << 21, 1 << 22, 1 << 24}) {
+        options.max_workspace = limit;
+        try {
+            const Plan plan(problem, options);
+            for (Pass pass : all_passes) EXPECT_LE(plan.workspace_bytes(pass), limit);
+        } catch (const std::invalid_argument&) {
+            EXPECT_LT(limit, 1 << 21);
+        }
+    }
+}
+
+TEST(PlanChecks, ToleranceExcludesWinograd) {
+    const Problem problem = parse_problem("n4c64k64 i56x56 r3x3 p1 f32").problem;
+    Options options;
+    options.tolerance = 1e-5;
+    const Plan plan(problem, options);
+    for (Pass pass : all_passes) EXPECT_EQ(plan.algorithm(pass).find("winograd:6"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace triconv::test

@@ -1,0 +1,201 @@
+// Rows between the user's arrays and lane vectors, for every ISA: each way across (lanes contiguous, pixels contiguous,
+// every second pixel, any strides), all partial counts. The arrays adjoin an unmapped page on either side and start at
+// any multiple of the element size; elements between those addressed keep their poison.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "dispatch.h"
+#include "guarded_buffer.h"
+
+namespace triconv {
+namespace {
+
+using testing::Guard;
+using testing::GuardedBuffer;
+
+template <class E>
+constexpr E poison = E(-777);
+
+struct Row {
+    std::ptrdiff_t lane_stride, pixel_stride;
+    int lane_count;
+    std::int64_t count;
+
+    // The addressed elements lie in [first, first + span) relative to element (0, 0).
+    std::ptrdiff_t first() const {
+        return std::min<std::ptrdiff_t>(0, (lane_count - 1) * lane_stride) +
+               std::min<std::ptrdiff_t>(0, (count - 1) * pixel_stride);
+    }
+    std::ptrdiff_t span() const {
+        if (lane_count == 0 || count == 0) return 0;
+        return std::abs((lane_count - 1) * lane_stride) + std::abs((count - 1) * pixel_stride) + 1;
+    }
+    std::ptrdiff_t at(int lane, std::int64_t i) const { return -first() + lane * lane_stride + i * pixel_stride; }
+};
+
+std::ostream& operator<<(std::ostream& out, const Row& row) {
+    return out << "lane_stride " << row.lane_stride << " pixel_stride " << row.pixel_stride << " lane_count "
+               << row.lane_count << " count " << row.count;
+}
+
+std::vector<Row> rows_to_test(int lanes, bool only_distinct_elements) {
+    std::vector<Row> rows;
+    const std::int64_t counts[] = {0, 1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 3 * lanes + lanes / 2 + 1};
+    for (std::int64_t count : counts) {
+        for (int lane_count = 0; lane_count <= lanes; ++lane_count) {
+            rows.push_back({1, lane_count, lane_count, count});
+            rows.push_back({1, lanes + 3, lane_count, count});
+            rows.push_back({count, 1, lane_count, count});
+            rows.push_back({count + 5, 1, lane_count, count});
+            rows.push_back({2 * count + 1, 2, lane_count, count});
+            rows.push_back({2 * count - 1, 2, lane_count, count});
+            rows.push_back({3 * count, 3, lane_count, count});
+            rows.push_back({3, 3 * lanes, lane_count, count});
+            rows.push_back({1, -lanes, lane_count, count});
+            rows.push_back({-count, 1, lane_count, count});
+            rows.push_back({-2 * count, 2, lane_count, count});
+            rows.push_back({count, -1, lane_count, count});
+            if (only_distinct_elements) continue;
+            rows.push_back({1, 0, lane_count, count});
+            rows.push_back({0, 1, lane_count, count});
+            rows.push_back({0, 2, lane_count, count});
+            rows.push_back({1, 1, lane_count, count});
+            rows.push_back({2, 1, lane_count, count});
+            rows.push_back({0, 0, lane_count, count});
+        }
+    }
+    return rows;
+}
+
+template <class E>
+void check_read(const KernelTable<E>& table, const Row& row, Guard side) {
+    SCOPED_TRACE(row);
+    const int lanes = table.lanes;
+    GuardedBuffer<E> source(row.span(), side, 0), out(row.count * lanes, side, poison<E>);
+    for (std::ptrdiff_t i = 0; i < source.size(); ++i) source[i] = static_cast<E>(i + 1);
+    RowArgs<E> args{};
+    args.lanes = out.data();
+    args.source = source.data() - (row.span() > 0 ? row.first() : 0);
+    args.lane_stride = row.lane_stride;
+    args.pixel_stride = row.pixel_stride;
+    args.lane_count = row.lane_count;
+    args.count = row.count;
+    table.read_row(args);
+    for (std::int64_t i = 0; i < row.count; ++i) {
+        for (int lane = 0; lane < lanes; ++lane) {
+            const E expected = lane < row.lane_count ? source[row.at(lane, i)] : E(0);
+            ASSERT_EQ(out[i * lanes + lane], expected) << "lane " << lane << " pixel " << i;
+        }
+    }
+}
+
+template <class E>
+void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool bias, bool add) {
+    SCOPED_TRACE(::testing::Message() << row << " bias " << bias << " add " << add);
+    const int lanes = table.lanes;
+    const E nan = std::numeric_limits<E>::quiet_NaN();  // in the lanes not in use: must neither be written nor noticed
+    GuardedBuffer<E> in(row.count * lanes, side, nan), destination(row.span(), side, poison<E>);
+    GuardedBuffer<E> bias_values(lanes, side, nan);
+    std::vector<E> expected(destination.begin(), destination.end());
+    for (int lane = 0; lane < row.lane_count; ++lane) bias_values[lane] = static_cast<E>(1000 * (lane + 1));
+    for (std::int64_t i = 0; i < row.count; ++i) {
+        for (int lane = 0; lane < row.lane_count; ++lane) {
+            const E value = static_cast<E>(i * lanes + lane + 1);
+            in[i * lanes + lane] = value;
+            // Small integers: every sum is exact.
+            expected[row.at(lane, i)] = value + (bias ? bias_values[lane] : E(0)) + (add ? poison<E> : E(0));
+        }
+    }
+    RowArgs<E> args{};
+    args.lanes = in.data();
+    args.destination = destination.data() - (row.span() > 0 ? row.first() : 0);
+    args.lane_stride = row.lane_stride;
+    args.pixel_stride = row.pixel_stride;
+    args.lane_count = row.lane_count;
+    args.count = row.count;
+    args.bias = bias ? bias_values.data() : nullptr;
+    args.add = add;
+    ASSERT_FALSE(table.write_row(args));
+    for (std::ptrdiff_t i = 0; i < destination.size(); ++i) ASSERT_EQ(destination[i], expected[i]) << "element " << i;
+}
+
+template <class E>
+void check_non_finite_detection(const KernelTable<E>& table) {
+    const int lanes = table.lanes;
+    const std::int64_t count = 2 * lanes + 1;
+    const E infinity = std::numeric_limits<E>::infinity(), largest = std::numeric_limits<E>::max();
+    for (const Row& row : {Row{1, lanes, lanes, count}, Row{1, lanes - 1, lanes - 1, count},
+                           Row{count, 1, lanes, count}, Row{count, 1, lanes - 1, count},
+                           Row{3 * count, 3, lanes, count}}) {
+        SCOPED_TRACE(row);
+        GuardedBuffer<E> in(count * lanes, Guard::after, largest), destination(row.span(), Guard::after, 0);
+        RowArgs<E> args{};
+        args.lanes = in.data();
+        args.destination = destination.data();
+        args.lane_stride = row.lane_stride;
+        args.pixel_stride = row.pixel_stride;
+        args.lane_count = row.lane_count;
+        args.count = count;
+        EXPECT_FALSE(table.write_row(args)) << "the largest finite value is finite";
+        for (E bad : {infinity, -infinity, std::numeric_limits<E>::quiet_NaN()}) {
+            for (std::int64_t i : {std::int64_t{0}, count / 2, count - 1}) {
+                for (int lane = 0; lane < row.lane_count; ++lane) {
+                    in[i * lanes + lane] = bad;
+                    ASSERT_TRUE(table.write_row(args)) << bad << " at lane " << lane << " pixel " << i;
+                    in[i * lanes + lane] = 1;
+                }
+            }
+        }
+        // What counts is the value stored: finite parts may overflow, here in the last element.
+        std::fill(in.begin(), in.end(), largest);
+        std::fill(destination.begin(), destination.end(), E(0));
+        destination[row.at(row.lane_count - 1, count - 1)] = largest;
+        args.add = true;
+        EXPECT_TRUE(table.write_row(args));
+        std::fill(destination.begin(), destination.end(), E(0));
+        GuardedBuffer<E> bias(lanes, Guard::after, 0);
+        bias[0] = largest;
+        args.bias = bias.data();
+        EXPECT_TRUE(table.write_row(args));
+    }
+}
+
+template <class E>
+void check_all_reads(const KernelTable<E>& table) {
+    for (const Row& row : rows_to_test(table.lanes, false)) {
+        for (Guard side : {Guard::before, Guard::after}) check_read(table, row, side);
+    }
+}
+
+template <class E>
+void check_all_writes(const KernelTable<E>& table) {
+    for (const Row& row : rows_to_test(table.lanes, true)) {
+        for (int options = 0; options < 4; ++options) {
+            const Guard side = options % 2 == 0 ? Guard::before : Guard::after;
+            check_write(table, row, side, (options & 1) != 0, (options & 2) != 0);
+        }
+        check_write(table, row, Guard::after, false, false);
+    }
+}
+
+class TileIoOfIsa : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(TileIoOfIsa, ReadsAnyStridesFloat) { check_all_reads(table_of<float>(kernels(GetParam()))); }
+TEST_P(TileIoOfIsa, ReadsAnyStridesDouble) { check_all_reads(table_of<double>(kernels(GetParam()))); }
+TEST_P(TileIoOfIsa, WritesAnyStridesFloat) { check_all_writes(table_of<float>(kernels(GetParam()))); }
+TEST_P(TileIoOfIsa, WritesAnyStridesDouble) { check_all_writes(table_of<double>(kernels(GetParam()))); }
+TEST_P(TileIoOfIsa, NoticesWhatIsNotFinite) {
+    check_non_finite_detection(table_of<float>(kernels(GetParam())));
+    check_non_finite_detection(table_of<double>(kernels(GetParam())));
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, TileIoOfIsa, ::testing::ValuesIn(supported_isas()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace triconv
