@@ -34,7 +34,7 @@ Term = Value | None
 
 
 class Input(NamedTuple):
-    index: int
+    entry: int
 
 
 class Sum(NamedTuple):
@@ -112,7 +112,7 @@ def evaluate(transform: Transform, inputs: list[float]) -> dict[int, float]:
     values: list[float] = []
     for node in transform.graph.nodes:
         if isinstance(node, Input):
-            values.append(inputs[node.index])
+            values.append(inputs[node.entry])
         else:
             values.append(values[node.left] + float(node.factor) * values[node.right])
     return {index: 0.0 if term is None else float(term.scale) * values[term.node] for index, term in transform.outputs}
@@ -138,4 +138,4 @@ def operation_count(transform: Transform) -> int:
     """Vector operations with fused multiply-add: the sums, and the outputs that still have a scale."""
     sums = sum(isinstance(transform.graph.nodes[number], Sum) for number in reachable(transform))
     scaled = sum(term is not None and abs(term.scale) != 1 for _, term in transform.outputs)
-    return sums + scaled
+    return int(sums + scaled)

@@ -76,7 +76,7 @@ def statements(transform: Transform, source: Address, destination: Address) -> l
             node = nodes[number]
             if isinstance(node, Input) and number not in loaded:
                 loaded.add(number)
-                lines.append(f"const Vec<E> t{number} = load<E>({source(node.index)});")
+                lines.append(f"const Vec<E> t{number} = load<E>({source(node.entry)});")
                 store_outputs(number)
 
     def store_outputs(number: int) -> None:

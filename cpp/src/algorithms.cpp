@@ -64,6 +64,11 @@ constexpr double array_byte_ns = 0.12;      // reading or writing the user's arr
 constexpr double tap_gather_ns = 0.8;       // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.03, memory_byte_ns = 0.09;
 
+// Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: blocks of
+// max_reduction terms are summed one after the other, then the blocks. A statistical bound, as roundings of both signs
+// cancel; the largest error seen in tests is below a quarter of it.
+constexpr double sum_error = 16;
+
 double stream_ns(double bytes) {
     const CacheSizes& cache = cache_sizes();
     return bytes <= static_cast<double>(cache.l2) ? l2_byte_ns
@@ -155,6 +160,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
         c.error_bound = epsilon(layer);
         for (int a = 0; a < axes; ++a)
             if (shape.taps[a] > 1) c.error_bound *= winograd_amplification(shape.outputs[a], shape.taps[a]);
+        c.error_bound += sum_error * epsilon(layer);
     }
     return result;
 }
@@ -173,9 +179,7 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     c.bytes = array_bytes(layer);
     c.predicted_seconds = 1e-9 * (products * fma_ns / direct_efficiency + 2 * array_bytes(layer) * array_byte_ns +
                                   static_cast<double>(work.kernel_vectors) * taps * kernels.lanes * tap_gather_ns);
-    // Blocks of max_reduction terms, summed one after the other, then the blocks: a statistical bound, as errors of
-    // both signs cancel; the largest seen in tests is below a quarter of it.
-    c.error_bound = epsilon(layer) * 16;
+    c.error_bound = epsilon(layer) * sum_error;
     return result;
 }
 
@@ -272,7 +276,7 @@ std::vector<int> fixed_size(const KernelTable<E>& kernels, const Layer& layer, c
                             const AlgorithmRequest& request, int axis) {
     const int size = request.tile[static_cast<std::size_t>(axis - (axes - layer.rank))];
     const int taps = static_cast<int>(layer.axis[axis].taps);
-    if (taps == 1) return {algorithm.fft ? 1 : 1};
+    if (taps == 1) return {1};
     if (algorithm.fft && size < taps)
         throw std::invalid_argument("algorithm has an FFT tile of " + std::to_string(size) + ", expected at least " +
                                     std::to_string(taps) + ", the taps of the kernel");
@@ -341,10 +345,11 @@ template <class E>
 std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                     const AlgorithmRequest& request) {
     const bool any = request.name == "auto";
+    const bool one_tap = layer.axis[0].taps * layer.axis[1].taps * layer.axis[2].taps == 1;
     std::vector<Costed> result;
     if (any || request.name == "direct") result.push_back(cost_direct(kernels, layer, pass));
     for (const Algorithm& algorithm : transforms)
-        if (any || request.name == algorithm.name) {
+        if (request.name == algorithm.name || (any && !one_tap)) {  // one tap: a plain matrix product either way
             const std::vector<Costed> tiles = cost_tiles(kernels, layer, pass, algorithm, request);
             result.insert(result.end(), tiles.begin(), tiles.end());
         }

@@ -142,13 +142,15 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     targets_ = pass == Pass::forward ? ys : xs;
     const std::vector<DenseConv> convs =
         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
-    std::int64_t most_taps = 0;
+    std::int64_t most_taps = 0, covered = 0;
     for (const DenseConv& conv : convs) {
         subs_.push_back(make_sub_problem(conv));
         most_taps = std::max(most_taps, product_of(&DenseAxis::taps, conv));
         buffer_size_ = std::max(buffer_size_, subs_.back().buffer_size);
         sums_size_ = std::max(sums_size_, subs_.back().sums_size);
+        covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
     }
+    covers_output_ = pass == Pass::forward || covered == layer.inputs();
     const std::int64_t rows = lanewise_ ? sources_.per_group : sources_.rows_per_group(kernels.lanes);
     panel_stride_ = odd_lines<E>(rows * most_taps * kernels.lanes);
     panels_size_ = targets_.blocks.size() * static_cast<std::size_t>(panel_stride_);
@@ -315,7 +317,7 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
     if (bias) spread_bias(operands, targets_, lanes, bias);
     const bool forward = pass_ == Pass::forward;
     const Index input{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
-    if (!forward && !input_covered(layer_)) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
+    if (!covers_output_) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
 
     Damage damage(slots);
     for (const SubProblem& sub : subs_) {

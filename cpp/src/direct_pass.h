@@ -63,6 +63,7 @@ private:
     bool lanewise_;
     LaneBlocks sources_, targets_;
     std::vector<SubProblem> subs_;
+    bool covers_output_ = true;  // else it is set to zero first
     std::ptrdiff_t panel_stride_ = 0;  // between the weight panels of two target blocks
     std::size_t panels_size_ = 0, buffer_size_ = 0, sums_size_ = 0;
 };

@@ -85,7 +85,7 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
     const auto grid = grids(map.on_input, strip.image, block);
     const std::int64_t n = strip.image / layer_.output_phases();
     const TileShape& shape = transform_.shape();
-    const int lanes = kernels_.lanes, rows_z = transform_.count(role, 0), rows_y = transform_.count(role, 1);
+    const int lanes = kernels_.lanes, rows_z = transform_.extent(role, 0), rows_y = transform_.extent(role, 1);
     // Tiles of x overlap in the buffer and are read once; tiles of dy stand apart, each with its own zeros behind it.
     const bool overlap = role == TileRole::read_tile;
     const std::int64_t count = transform_.count(role, 2), extent = transform_.extent(role, 2);
@@ -114,7 +114,8 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
     for (int z = 0; z < rows_z; ++z)
         for (int y = 0; y < rows_y; ++y) {
             E* line = scratch + (z * rows_y + y) * width * lanes;
-            if (!grid[0].contains(start[0] + z) || !grid[1].contains(start[1] + y)) {
+            if (z >= transform_.count(role, 0) || y >= transform_.count(role, 1) ||
+                !grid[0].contains(start[0] + z) || !grid[1].contains(start[1] + y)) {
                 std::fill_n(line, width * lanes, E(0));
             } else if (overlap) {
                 read_piece(line, start[0] + z, start[1] + y, 0, start[2], start[2] + width);
@@ -135,14 +136,15 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
 
 namespace {
 
-// Whether any of `count` pixels from `first` is non-finite in a lane in use, in rows `row_stride` apart.
+// Whether any of a tile's outputs is non-finite in a lane in use.
 template <class E>
-bool any_non_finite(const E* first, int rows, std::ptrdiff_t row_stride, std::int64_t count, int lanes,
+bool any_non_finite(const E* tile, const std::array<int, axes>& outputs, const std::array<std::ptrdiff_t, axes>& strides,
                     int lanes_used) {
-    for (int r = 0; r < rows; ++r)
-        for (std::int64_t i = 0; i < count; ++i)
-            for (int l = 0; l < lanes_used; ++l)
-                if (!std::isfinite(first[r * row_stride + i * lanes + l])) return true;
+    for (int z = 0; z < outputs[0]; ++z)
+        for (int y = 0; y < outputs[1]; ++y)
+            for (int x = 0; x < outputs[2]; ++x)
+                for (int l = 0; l < lanes_used; ++l)
+                    if (!std::isfinite(tile[z * strides[0] + y * strides[1] + x * strides[2] + l])) return true;
     return false;
 }
 
@@ -158,7 +160,8 @@ void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block
     const int lanes = kernels_.lanes;
     const std::int64_t pitch = shape.outputs[2];
     const std::int64_t width = (strip.count - 1) * pitch + transform_.extent(TileRole::write_tile, 2);
-    const std::array<std::ptrdiff_t, axes> strides{shape.outputs[1] * width * lanes, width * lanes, lanes};
+    const std::int64_t rows_y = transform_.extent(TileRole::write_tile, 1);
+    const std::array<std::ptrdiff_t, axes> strides{rows_y * width * lanes, width * lanes, lanes};
     for (int i = 0; i < strip.count; ++i)  // left to right: a codelet may write rubbish past its tile
         transform_.inverse(TileRole::write_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
                            spectra.shape.plane_stride, scratch + i * pitch * lanes, strides, scratch + strip_size_);
@@ -181,17 +184,14 @@ void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block
     for (std::int64_t z = begin[0]; z < end[0]; ++z)
         for (std::int64_t y = begin[1]; y < end[1]; ++y) {
             if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
-            row.lanes = scratch + ((z - begin[0]) * shape.outputs[1] + (y - begin[1])) * width * lanes +
-                        (first - begin[2]) * lanes;
+            row.lanes = scratch + ((z - begin[0]) * rows_y + (y - begin[1])) * width * lanes + (first - begin[2]) * lanes;
             row.destination = row_start(map.tensor, n, block, grid, z, y, first);
             finite = !kernels_.write_row(row) && finite;
         }
     if (finite) return;
     for (int i = 0; i < strip.count; ++i) {
         // A sum of bias and a finite tile may overflow, too: then every tile of the strip is looked at again.
-        if (!bias && !any_non_finite(scratch + i * pitch * lanes, shape.outputs[0] * shape.outputs[1], width * lanes,
-                                     pitch, lanes, block.lanes))
-            continue;
+        if (!bias && !any_non_finite(scratch + i * pitch * lanes, shape.outputs, strides, block.lanes)) continue;
         DamagedBox tile{n, block, grid, begin, end};
         tile.begin[2] = begin[2] + i * pitch;
         tile.end[2] = std::min(tile.begin[2] + pitch, end[2]);

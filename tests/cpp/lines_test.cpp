@@ -154,8 +154,8 @@ struct Roots {
 };
 
 // An FFT's errors are at most a few eps per level times the moduli summed; 8 log2(2T) is several times what the
-// codelets need and leaves room for the odd butterflies (sums of up to T/2 products, errors partly cancelling) and for Bluestein
-// (two transforms of more than twice the length).
+// codelets need and leaves room for the odd butterflies (sums of up to T/2 products, errors partly cancelling) and for
+// Bluestein (two transforms of more than twice the length).
 template <class E>
 Real fft_tolerance(const std::vector<Complex>& x) {
     Real sum = 0;

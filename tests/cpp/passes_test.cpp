@@ -25,8 +25,10 @@ void expect_close_to_reference(const Problem& problem, const std::string& algori
         EXPECT_LE(largest_difference(out, data.reference(pass)), bound * largest + 1e-300) << plan.algorithm(pass);
         EXPECT_EQ(info.recomputed_tiles, 0) << "finite data must not need the reference";
         EXPECT_EQ(info.isa, kernels().f32.isa);
-        EXPECT_EQ(info.algorithm.substr(0, info.algorithm.find(':')), algorithm == "auto" ? info.algorithm.substr(0, info.algorithm.find(':')) : algorithm.substr(0, algorithm.find(':')));
-        if (algorithm.substr(0, 3) == "fft" && !out.empty() && problem.batch * problem.in_channels * problem.out_channels > 0) {
+        if (algorithm != "auto") {
+            EXPECT_EQ(info.algorithm.substr(0, algorithm.size()), algorithm);
+        }
+        if (algorithm.substr(0, 3) == "fft" && pass == Pass::forward && !out.empty() && problem.in_channels > 0) {
             EXPECT_GT(info.tiles, 0);
         }
     }
@@ -69,8 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Algorithms, NamedProblems, testing::Values("direct", "f
 // Tiles other than the cheapest: every FFT length there is a codelet for and some without, every Winograd size.
 TEST(Tiles, FixedFftLengths) {
     for (int length : {3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 24, 30, 32, 34, 40, 48, 64})
-        expect_close_to_reference<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem, "fft:" + std::to_string(length),
-                                         "tile");
+        expect_close_to_reference<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem, "fft:" + std::to_string(length) + "x" + std::to_string(length), "tile");
     expect_close_to_reference<double>(parse_problem("n1c3k4 i9x20 r2x5 p1 f64").problem, "fft:6x16", "tile");
     expect_close_to_reference<float>(parse_problem("n1c3k4 i9x8x20 r2x3x5 p1 f32").problem, "fft:4x9x12", "tile");
 }
@@ -78,10 +79,10 @@ TEST(Tiles, FixedFftLengths) {
 TEST(Tiles, FixedWinogradOutputs) {
     for (int m = 2; m <= 6; ++m)
         expect_close_to_reference<float>(parse_problem("n2c5k18 i13x17 r3x3 p1 f32").problem,
-                                         "winograd:" + std::to_string(m), "tile");
+                                         "winograd:" + std::to_string(m) + "x" + std::to_string(m), "tile");
     for (int m = 2; m <= 4; ++m)
         expect_close_to_reference<float>(parse_problem("n2c5k18 i13x17 r5x5 p1 f32").problem,
-                                         "winograd:" + std::to_string(m), "tile");
+                                         "winograd:" + std::to_string(m) + "x" + std::to_string(m), "tile");
     expect_close_to_reference<double>(parse_problem("n2c5k6 i13x17 r5x3 p1 f64").problem, "winograd:2x4", "tile");
     expect_close_to_reference<float>(parse_problem("n1c5k6 i7x9x8 r3x3x3 p1 f32").problem, "winograd:4x2x3", "tile");
 }
@@ -227,8 +228,12 @@ TEST(NonFinite, StaysWhereItBelongs) {
                         const std::vector<float> expected = data.reference(pass);
                         for (std::size_t i = 0; i < out.size(); ++i) {
                             ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
-                            if (std::isinf(expected[i])) ASSERT_EQ(out[i], expected[i]) << i;
-                            if (std::isfinite(expected[i])) ASSERT_NEAR(out[i], expected[i], 1e-3) << i;
+                            if (std::isnan(expected[i])) continue;
+                            if (std::isinf(expected[i])) {
+                                ASSERT_EQ(out[i], expected[i]) << i;
+                            } else {
+                                ASSERT_NEAR(out[i], expected[i], 1e-3) << i;
+                            }
                         }
                     }
                 }

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 import triconv as tc
 
 SHAPE, KERNEL = (2, 3, 6, 5), (4, 3, 3, 2)
@@ -302,7 +301,9 @@ def test_empty_batch_and_channels(algorithm):
     dw = tc.grad.conv2d_weight(np.ones((0, 3, 6, 6)), (4, 3, 3, 3), np.ones((0, 4, 4, 4)), **options)
     np.testing.assert_array_equal(dw, np.zeros((4, 3, 3, 3)))
     assert tc.grad.conv2d_input((0, 3, 6, 6), np.ones((4, 3, 3, 3)), np.ones((0, 4, 4, 4)), **options).size == 0
-    y, backward = tc.plan_conv2d((0, 3, 6, 6), (4, 3, 3, 3), **options).step(np.ones((0, 3, 6, 6), "f"), np.ones((4, 3, 3, 3), "f"))
+    y, backward = tc.plan_conv2d((0, 3, 6, 6), (4, 3, 3, 3), **options).step(
+        np.ones((0, 3, 6, 6), "f"), np.ones((4, 3, 3, 3), "f")
+    )
     dx, dw = backward(np.ones((0, 4, 4, 4), "f"))
     assert (y.shape, dx.shape) == ((0, 4, 4, 4), (0, 3, 6, 6))
     np.testing.assert_array_equal(dw, np.zeros((4, 3, 3, 3)))

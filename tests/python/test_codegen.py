@@ -141,7 +141,7 @@ def graph_matrix(transform: dag.Transform, columns: int) -> list[list[Fraction]]
     rows: list[list[Fraction]] = []
     for node in transform.graph.nodes:
         if isinstance(node, dag.Input):
-            rows.append([Fraction(int(i == node.index)) for i in range(columns)])
+            rows.append([Fraction(int(i == node.entry)) for i in range(columns)])
         else:
             rows.append([x + node.factor * y for x, y in zip(rows[node.left], rows[node.right], strict=True)])
     zero = [Fraction(0)] * columns

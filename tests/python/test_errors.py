@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import triconv as tc
 
 X, W = np.ones((2, 4, 6, 6), np.float32), np.ones((8, 4, 3, 3), np.float32)
@@ -243,9 +242,13 @@ def test_grad_output_of_another_shape():
 
 
 def test_input_size_that_does_not_give_grad_output():
-    with raises_value(r"grad_output has shape \(2, 8, 4, 4\), expected \(2, 8, 5, 5\), the output of input_size \(2, 4, 7, 7\)"):
+    with raises_value(
+        r"grad_output has shape \(2, 8, 4, 4\), expected \(2, 8, 5, 5\), the output of input_size \(2, 4, 7, 7\)"
+    ):
         tc.grad.conv2d_input((2, 4, 7, 7), W, DY)
-    with raises_value(r"grad_output has shape \(2, 8, 4, 4\), expected \(8, 4, 4\), the output of input_size \(4, 6, 6\)"):
+    with raises_value(
+        r"grad_output has shape \(2, 8, 4, 4\), expected \(8, 4, 4\), the output of input_size \(4, 6, 6\)"
+    ):
         tc.grad.conv2d_input((4, 6, 6), W, DY)
     with raises_value(r"weight has 4 input channels, expected 3, those of input_size"):
         tc.grad.conv2d_input((2, 3, 6, 6), W, DY)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import triconv as tc
 from triconv import _core
 from triconv import reference as ref
@@ -56,9 +55,7 @@ TRANSPOSE = (
     "algorithm='auto', out=None"
 )
 PARAMETERS = "stride=1, padding=0, dilation=1, groups=1, *, algorithm='auto', out=None"
-TRANSPOSE_PARAMETERS = (
-    "stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm='auto', out=None"
-)
+TRANSPOSE_PARAMETERS = "stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm='auto', out=None"
 PLAN = (
     "input_size, weight_size, stride=1, padding=0, dilation=1, groups=1, *, dtype=float32, algorithm='auto', "
     "tolerance=None, max_workspace=None"
@@ -135,7 +132,9 @@ def plain_signature(function) -> str:
 def test_public_names():
     assert tc.__all__ == NAMES
     assert tc.nn.__all__ == ["Conv1d", "Conv2d", "Conv3d"]
-    functions = [f"conv{kind}{rank}d_{of}" for kind in ("", "_transpose") for rank in (1, 2, 3) for of in ("input", "weight")]
+    functions = [
+        f"conv{kind}{rank}d_{of}" for kind in ("", "_transpose") for rank in (1, 2, 3) for of in ("input", "weight")
+    ]
     assert sorted(tc.grad.__all__) == sorted(functions)
 
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-
 import triconv as tc
 
 LAYERS = [(tc.nn.Conv1d, (2, 4, 9)), (tc.nn.Conv2d, (2, 4, 7, 6)), (tc.nn.Conv3d, (2, 4, 5, 4, 4))]

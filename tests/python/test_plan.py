@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-
 import triconv as tc
 from triconv import reference as ref
 
@@ -43,7 +42,9 @@ def assert_passes(assert_close, plan, results, expected, x, w, bias, dy, algorit
         big_dy * big_w * w.size,
         big_dy * big_x * dy.size / w.shape[0],
     )
-    for name, result, reference, scale in zip(("fwd", "bwd_input", "bwd_weight"), results, expected, scales, strict=True):
+    for name, result, reference, scale in zip(
+        ("fwd", "bwd_input", "bwd_weight"), results, expected, scales, strict=True
+    ):
         assert result.dtype == plan.dtype
         assert_close(result, reference, scale, f"{plan.problem} {name} {algorithm}")
 
@@ -171,7 +172,9 @@ def test_a_tile_can_be_fixed():
 def test_a_plan_refuses_other_arrays(rng):
     plan = tc.plan_conv2d((2, 3, 10, 9), (4, 3, 3, 3))
     x, w, bias, dy = arrays(rng, plan)
-    with pytest.raises(ValueError, match=r"x has shape \(3, 10, 9\), expected \(2, 3, 10, 9\), the input_size of the plan"):
+    with pytest.raises(
+        ValueError, match=r"x has shape \(3, 10, 9\), expected \(2, 3, 10, 9\), the input_size of the plan"
+    ):
         plan.forward(x[0], w)
     with pytest.raises(ValueError, match=r"w has shape .*expected \(4, 3, 3, 3\), the weight_size of the plan"):
         plan.input_grad(w[:2], dy)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.signal
-
 from triconv import reference as ref
 
 SIZES_1D = [(1, 1), (5, 1), (5, 5), (8, 3), (13, 4)]
@@ -250,7 +249,11 @@ def test_layer_reference_is_pytorchs(rng):
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_transposed_reference_is_pytorchs(rng, rank):
     torch = pytest.importorskip("torch")
-    x, w, bias = rng.normal(size=(2, 4, *(4, 3, 2)[:rank])), rng.normal(size=(4, 3, *(2, 3, 3)[:rank])), rng.normal(size=6)
+    x, w, bias = (
+        rng.normal(size=(2, 4, *(4, 3, 2)[:rank])),
+        rng.normal(size=(4, 3, *(2, 3, 3)[:rank])),
+        rng.normal(size=6),
+    )
     parameters = {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2, "dilation": 3}
     function = getattr(torch.nn.functional, f"conv_transpose{rank}d")
     expected = function(*map(torch.from_numpy, (x, w, bias)), **parameters).numpy()
