@@ -23,12 +23,10 @@ constexpr NamedKind fft_kinds[] = {{LineKind::fft_real, "fft_real"},
                                    {LineKind::fft_real_inverse, "fft_real_inverse"},
                                    {LineKind::fft_complex, "fft_complex"},
                                    {LineKind::fft_complex_inverse, "fft_complex_inverse"}};
-constexpr NamedKind winograd_kinds[] = {{LineKind::winograd_data, "winograd_data"},
-                                        {LineKind::winograd_kernel, "winograd_kernel"},
-                                        {LineKind::winograd_output, "winograd_output"},
-                                        {LineKind::winograd_data_t, "winograd_data_t"},
-                                        {LineKind::winograd_kernel_t, "winograd_kernel_t"},
-                                        {LineKind::winograd_output_t, "winograd_output_t"}};
+constexpr NamedKind winograd_kinds[] = {
+    {LineKind::winograd_data, "winograd_data"},         {LineKind::winograd_kernel, "winograd_kernel"},
+    {LineKind::winograd_output, "winograd_output"},     {LineKind::winograd_data_t, "winograd_data_t"},
+    {LineKind::winograd_kernel_t, "winograd_kernel_t"}, {LineKind::winograd_output_t, "winograd_output_t"}};
 constexpr int fft_lengths[] = {4, 8, 9, 12, 16, 18, 20, 24, 32, 15, 28, 36, 48, 64, 72, 80, 96, 97, 128, 256, 1024};
 
 struct Release {
@@ -39,10 +37,10 @@ template <class E>
 void run_line(benchmark::State& state, const LineTransform<E>& transform, int lanes, int length, bool complex) {
     const std::ptrdiff_t part = static_cast<std::ptrdiff_t>(length + 1) * lanes;
     const std::size_t count = static_cast<std::size_t>(4 * part);
-    const std::unique_ptr<E, Release> memory(
-        static_cast<E*>(::operator new(count * sizeof(E), std::align_val_t{64})));
+    const std::unique_ptr<E, Release> memory(static_cast<E*>(::operator new(count * sizeof(E), std::align_val_t{64})));
     E* const data = memory.get();
-    for (std::size_t i = 0; i < count; ++i) data[i] = E(i % 17) - E(8);
+    for (std::size_t i = 0; i < count; ++i)
+        data[i] = E(i % 17) - E(8);
     const std::ptrdiff_t im = complex ? part : 0;
     const LineArgs<E> args{data, data + 2 * part, lanes, lanes, im, im};
     for (auto _ : state) {
@@ -56,8 +54,7 @@ template <class E>
 void add_ffts(const std::string& prefix, const KernelTable<E>& table) {
     for (const int length : fft_lengths) {
         for (const NamedKind& named : fft_kinds) {
-            const bool complex =
-                named.kind == LineKind::fft_complex || named.kind == LineKind::fft_complex_inverse;
+            const bool complex = named.kind == LineKind::fft_complex || named.kind == LineKind::fft_complex_inverse;
             const bool inverse =
                 named.kind == LineKind::fft_real_inverse || named.kind == LineKind::fft_complex_inverse;
             for (const int count : {length, (length + 1) / 2, (length + 3) / 4}) {
@@ -79,10 +76,10 @@ void add_winograds(const std::string& prefix, const KernelTable<E>& table) {
         for (const NamedKind& named : winograd_kinds) {
             const auto transform = table.winograd_line(named.kind, m, r);
             const std::string name = prefix + named.name + "/" + std::to_string(m) + "/" + std::to_string(r);
-            benchmark::RegisterBenchmark(name.c_str(), [=, tile = m + r - 1, lanes = table.lanes](
-                                                           benchmark::State& state) {
-                run_line(state, transform, lanes, tile, false);
-            });
+            benchmark::RegisterBenchmark(name.c_str(),
+                                         [=, tile = m + r - 1, lanes = table.lanes](benchmark::State& state) {
+                                             run_line(state, transform, lanes, tile, false);
+                                         });
         }
     }
 }

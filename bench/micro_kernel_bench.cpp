@@ -31,38 +31,49 @@ constexpr int peak_rounds = 200000;
 #if defined(__x86_64__)
 __attribute__((target("avx512f"), noinline)) float multiply_add_avx512(float factor) {
     __m512 sums[chains], x = _mm512_set1_ps(factor);
-    for (int k = 0; k < chains; ++k) sums[k] = _mm512_set1_ps(factor + static_cast<float>(k));
+    for (int k = 0; k < chains; ++k)
+        sums[k] = _mm512_set1_ps(factor + static_cast<float>(k));
     for (int round = 0; round < peak_rounds; ++round) {
 #pragma GCC unroll 12
-        for (int k = 0; k < chains; ++k) sums[k] = _mm512_fmadd_ps(sums[k], x, x);
+        for (int k = 0; k < chains; ++k)
+            sums[k] = _mm512_fmadd_ps(sums[k], x, x);
     }
-    for (int k = 1; k < chains; ++k) sums[0] = _mm512_add_ps(sums[0], sums[k]);
+    for (int k = 1; k < chains; ++k)
+        sums[0] = _mm512_add_ps(sums[0], sums[k]);
     return _mm512_cvtss_f32(sums[0]);
 }
 __attribute__((target("avx2,fma"), noinline)) float multiply_add_avx2(float factor) {
     __m256 sums[chains], x = _mm256_set1_ps(factor);
-    for (int k = 0; k < chains; ++k) sums[k] = _mm256_set1_ps(factor + static_cast<float>(k));
+    for (int k = 0; k < chains; ++k)
+        sums[k] = _mm256_set1_ps(factor + static_cast<float>(k));
     for (int round = 0; round < peak_rounds; ++round) {
 #pragma GCC unroll 12
-        for (int k = 0; k < chains; ++k) sums[k] = _mm256_fmadd_ps(sums[k], x, x);
+        for (int k = 0; k < chains; ++k)
+            sums[k] = _mm256_fmadd_ps(sums[k], x, x);
     }
-    for (int k = 1; k < chains; ++k) sums[0] = _mm256_add_ps(sums[0], sums[k]);
+    for (int k = 1; k < chains; ++k)
+        sums[0] = _mm256_add_ps(sums[0], sums[k]);
     return _mm256_cvtss_f32(sums[0]);
 }
 #endif
 __attribute__((noinline)) float multiply_add_baseline(float factor) {
     typedef float Vector __attribute__((vector_size(16)));
     Vector sums[chains], x = factor - Vector{};
-    for (int k = 0; k < chains; ++k) sums[k] = x + static_cast<float>(k);
+    for (int k = 0; k < chains; ++k)
+        sums[k] = x + static_cast<float>(k);
     for (int round = 0; round < peak_rounds; ++round) {
 #pragma GCC unroll 12
-        for (int k = 0; k < chains; ++k) sums[k] = sums[k] * x + x;
+        for (int k = 0; k < chains; ++k)
+            sums[k] = sums[k] * x + x;
     }
-    for (int k = 1; k < chains; ++k) sums[0] += sums[k];
+    for (int k = 1; k < chains; ++k)
+        sums[0] += sums[k];
     return sums[0][0];
 }
 
-double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+double cpu_seconds() {
+    return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+}
 
 // Operations per second of one thread, with vectors of `lanes` elements.
 double measure_peak(const std::string& isa, int lanes) {
@@ -73,7 +84,8 @@ double measure_peak(const std::string& isa, int lanes) {
 #endif
     constexpr int attempts = 5;
     const double start = cpu_seconds();
-    for (int attempt = 0; attempt < attempts; ++attempt) benchmark::DoNotOptimize(loop(0.5f));
+    for (int attempt = 0; attempt < attempts; ++attempt)
+        benchmark::DoNotOptimize(loop(0.5f));
     return 2.0 * lanes * chains * peak_rounds * attempts / (cpu_seconds() - start);
 }
 
@@ -162,9 +174,8 @@ void register_type(const std::string& isa, const std::string& type) {
                 for (int rows : {1, (kernel.mr + 1) / 2, kernel.mr}) {
                     for (int cols : {1, kernel.nr}) {
                         const std::string name = isa + "/" + type + (kind == ProductKind::real ? "/real" : "/complex") +
-                                                 (a_rows_adjacent ? "/a_rows" : "/a_steps") +
-                                                 place + std::to_string(rows) + "x" +
-                                                 std::to_string(cols);
+                                                 (a_rows_adjacent ? "/a_rows" : "/a_steps") + place +
+                                                 std::to_string(rows) + "x" + std::to_string(cols);
                         const Setting setting{isa, kind, a_rows_adjacent, reduction, streaming, rows, cols};
                         benchmark::RegisterBenchmark(
                             name.c_str(), [setting](benchmark::State& state) { run_product<E>(state, setting); });

@@ -36,10 +36,18 @@ void run_row(benchmark::State& state, const Setting& setting) {
     args.lane_count = setting.lane_count;
     args.count = count;
     switch (setting.layout) {
-        case Layout::channels_last: args.lane_stride = 1, args.pixel_stride = setting.lane_count; break;
-        case Layout::channels_first: args.lane_stride = count + 8, args.pixel_stride = 1; break;
-        case Layout::every_second_pixel: args.lane_stride = 2 * count + 8, args.pixel_stride = 2; break;
-        case Layout::strided: args.lane_stride = 3 * count + 8, args.pixel_stride = 3; break;
+        case Layout::channels_last:
+            args.lane_stride = 1, args.pixel_stride = setting.lane_count;
+            break;
+        case Layout::channels_first:
+            args.lane_stride = count + 8, args.pixel_stride = 1;
+            break;
+        case Layout::every_second_pixel:
+            args.lane_stride = 2 * count + 8, args.pixel_stride = 2;
+            break;
+        case Layout::strided:
+            args.lane_stride = 3 * count + 8, args.pixel_stride = 3;
+            break;
     }
     for (auto _ : state) {
         if (setting.write) {

@@ -18,8 +18,8 @@ namespace {
 // Lane vectors and rows of a pass's operands: a (tiles read), b (kernels, or x in weight_grad), c (the result).
 struct Work {
     std::int64_t read_blocks = 0, write_blocks = 0;  // lane blocks of the tiles read and written
-    std::int64_t kernel_vectors = 0;                 // lane vectors of weights: one for each reduced row and target block
-    std::int64_t products = 0;                       // lane-vector products for one row (tile or output) and bin or tap
+    std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
+    std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
     bool lanewise = false;
 };
 
@@ -30,7 +30,8 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
     const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
     const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
-    const auto x_count = static_cast<std::int64_t>(xs.blocks.size()), y_count = static_cast<std::int64_t>(ys.blocks.size());
+    const auto x_count = static_cast<std::int64_t>(xs.blocks.size()),
+               y_count = static_cast<std::int64_t>(ys.blocks.size());
     work.read_blocks = pass == Pass::weight_grad ? x_count + y_count : static_cast<std::int64_t>(sources.blocks.size());
     work.write_blocks = pass == Pass::weight_grad ? 0 : static_cast<std::int64_t>(targets.blocks.size());
     // In weight_grad the channels of y are rows of the product and those of x are lanes.
@@ -42,7 +43,9 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     return work;
 }
 
-double element_bytes(const Layer& layer) { return layer.dtype == DType::f32 ? 4 : 8; }
+double element_bytes(const Layer& layer) {
+    return layer.dtype == DType::f32 ? 4 : 8;
+}
 double epsilon(const Layer& layer) {
     return layer.dtype == DType::f32 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
 }
@@ -57,11 +60,11 @@ double array_bytes(const Layer& layer) {  // x and y once each
 //
 // Nanoseconds on one core of a 2.5-4 GHz machine with two vector FMAs a cycle. Only ratios matter; the constants are
 // medians over layers of measured stage times.
-constexpr double fma_ns = 0.22;             // one lane-vector multiply-add within a micro-kernel
-constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
+constexpr double fma_ns = 0.22;      // one lane-vector multiply-add within a micro-kernel
+constexpr double lanewise_ns = 0.8;  // one lane-vector product that streams its operands
 constexpr double direct_efficiency = 0.8;
-constexpr double array_byte_ns = 0.12;      // reading or writing the user's arrays, transposition included
-constexpr double tap_gather_ns = 0.8;       // one weight, read with a stride
+constexpr double array_byte_ns = 0.12;  // reading or writing the user's arrays, transposition included
+constexpr double tap_gather_ns = 0.8;   // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.03, memory_byte_ns = 0.09;
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: blocks of
@@ -71,7 +74,7 @@ constexpr double sum_error = 16;
 
 double stream_ns(double bytes) {
     const CacheSizes& cache = cache_sizes();
-    return bytes <= static_cast<double>(cache.l2) ? l2_byte_ns
+    return bytes <= static_cast<double>(cache.l2)         ? l2_byte_ns
            : bytes <= static_cast<double>(cache.l3) * 0.5 ? l3_byte_ns
                                                           : memory_byte_ns;
 }
@@ -132,7 +135,8 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double vector_bytes = lanes * static_cast<double>(sizeof(E));
     const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
     double plane_ns = 0;
-    for (int a = 0; a < axes; ++a) plane_ns += line_ns(kernels, shape, a);
+    for (int a = 0; a < axes; ++a)
+        plane_ns += line_ns(kernels, shape, a);
     const double read = static_cast<double>(work.read_blocks), write = static_cast<double>(work.write_blocks);
     const double kernel_vectors = static_cast<double>(work.kernel_vectors);
     const double transforms = tiles * (read + write) + kernel_vectors;
@@ -187,7 +191,8 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
 
 bool is_smooth(int n) {
     for (int f : {2, 3, 5})
-        while (n % f == 0) n /= f;
+        while (n % f == 0)
+            n /= f;
     return n == 1;
 }
 
@@ -204,7 +209,7 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     const std::int64_t samples = samples_along(layer, pass, axis);
     if (taps == 1) return {1};
     std::vector<std::pair<double, int>> ranked;
-    for (int t = taps; ; ++t) {
+    for (int t = taps;; ++t) {
         if (!is_smooth(t)) continue;
         const int outputs = t - taps + 1;
         TileShape shape;
@@ -218,7 +223,8 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     std::sort(ranked.begin(), ranked.end());
     if (ranked.size() > kept) ranked.resize(kept);
     std::vector<int> lengths;
-    for (const auto& [work, t] : ranked) lengths.push_back(t);
+    for (const auto& [work, t] : ranked)
+        lengths.push_back(t);
     return lengths;
 }
 
@@ -281,8 +287,8 @@ std::vector<int> fixed_size(const KernelTable<E>& kernels, const Layer& layer, c
         throw std::invalid_argument("algorithm has an FFT tile of " + std::to_string(size) + ", expected at least " +
                                     std::to_string(taps) + ", the taps of the kernel");
     if (!algorithm.fft && !has_winograd(kernels, size, taps))
-        throw std::invalid_argument("algorithm has a Winograd tile of " + std::to_string(size) + " outputs, which for " +
-                                    std::to_string(taps) + " taps there is no transform for");
+        throw std::invalid_argument("algorithm has a Winograd tile of " + std::to_string(size) +
+                                    " outputs, which for " + std::to_string(taps) + " taps there is no transform for");
     return {size};
 }
 
@@ -316,9 +322,10 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
 
 AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
     const auto bad = [&]() -> std::invalid_argument {
-        return std::invalid_argument("algorithm is '" + text +
-                                     "', expected 'auto', 'direct', 'fft' or 'winograd', or one with a tile: "
-                                     "'fft:16' or 'fft:16x32' (transform lengths), 'winograd:4' or 'winograd:4x2' (outputs)");
+        return std::invalid_argument(
+            "algorithm is '" + text +
+            "', expected 'auto', 'direct', 'fft' or 'winograd', or one with a tile: "
+            "'fft:16' or 'fft:16x32' (transform lengths), 'winograd:4' or 'winograd:4x2' (outputs)");
     };
     AlgorithmRequest request;
     const std::size_t colon = text.find(':');
@@ -364,7 +371,7 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                     \
+#define TRICONV_INSTANTIATE(E)                                                                                        \
     template std::vector<Costed> cost_candidates(const KernelTable<E>&, const Layer&, Pass, const AlgorithmRequest&); \
     template std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>&, const Layer&, Pass, const Costed&);
 TRICONV_INSTANTIATE(float)

@@ -30,7 +30,8 @@ DenseConv forward_conv(const Layer& layer) {
 // One for each pair of phases that meet any sample of x.
 std::vector<DenseConv> input_grad_convs(const Layer& layer) {
     Index phases;
-    for (int i = 0; i < axes; ++i) phases[i] = layer.axis[i].output_phases * layer.axis[i].kernel_phases;
+    for (int i = 0; i < axes; ++i)
+        phases[i] = layer.axis[i].output_phases * layer.axis[i].kernel_phases;
     std::vector<DenseConv> convs;
     for (std::int64_t index = 0; index < phases[0] * phases[1] * phases[2]; ++index) {
         const Index phase = unravel(index, phases);
@@ -97,8 +98,10 @@ std::vector<std::ptrdiff_t> tap_offsets(const DenseConv& conv, std::int64_t rows
     for (std::int64_t z = 0; z < conv[0].taps; ++z)
         for (std::int64_t y = 0; y < conv[1].taps; ++y)
             for (std::int64_t x = 0; x < conv[2].taps; ++x) {
-                const std::int64_t row = y * conv[1].tap_step - std::min<std::int64_t>(0, (conv[1].taps - 1) * conv[1].tap_step);
-                const std::int64_t pixel = x * conv[2].tap_step - std::min<std::int64_t>(0, (conv[2].taps - 1) * conv[2].tap_step);
+                const std::int64_t row =
+                    y * conv[1].tap_step - std::min<std::int64_t>(0, (conv[1].taps - 1) * conv[1].tap_step);
+                const std::int64_t pixel =
+                    x * conv[2].tap_step - std::min<std::int64_t>(0, (conv[2].taps - 1) * conv[2].tap_step);
                 offsets.push_back(((z * height + row) * width + pixel) * lanes);
             }
     return offsets;
@@ -116,8 +119,10 @@ Bands cut_bands(const DenseConv& conv, std::int64_t lane_vectors_per_pixel, std:
     const auto bytes = [&](std::int64_t r) {
         return samples_per_block(conv, r, bands.pixels) * lane_vectors_per_pixel * lane_bytes;
     };
-    while (rows > 1 && bytes(rows) > buffer_bytes) --rows;
-    while (bands.pixels > 32 && bytes(rows) > buffer_bytes) bands.pixels = ceil_div(width, ++bands.bands_x);
+    while (rows > 1 && bytes(rows) > buffer_bytes)
+        --rows;
+    while (bands.pixels > 32 && bytes(rows) > buffer_bytes)
+        bands.pixels = ceil_div(width, ++bands.bands_x);
     bands.bands_y = ceil_div(height, rows);
     bands.rows = ceil_div(height, bands.bands_y);
     return bands;
@@ -291,10 +296,9 @@ void DirectPass<E>::write_band(const Operands<E>& operands, const SubProblem& su
         row.bias = bias ? bias + block_index * lanes : nullptr;
         for (std::int64_t r = 0; r < task.rows; ++r) {
             row.lanes = sums + target * sums_stride + r * sub.bands.pixels * lanes;
-            row.destination = to.data + task.n * to.outer + block.channel * to.inner +
-                              conv[0].target.index(task.t[0]) * to.along[0] +
-                              conv[1].target.index(task.t[1] + r) * to.along[1] +
-                              conv[2].target.index(task.t[2]) * to.along[2];
+            row.destination =
+                to.data + task.n * to.outer + block.channel * to.inner + conv[0].target.index(task.t[0]) * to.along[0] +
+                conv[1].target.index(task.t[1] + r) * to.along[1] + conv[2].target.index(task.t[2]) * to.along[2];
             if (!kernels_.write_row(row)) continue;
             DamagedBox box{task.n, block, {conv[0].target, conv[1].target, conv[2].target}, task.t, task.t};
             box.begin[1] += r;
@@ -333,15 +337,15 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
             task.rows = std::min(sub.bands.rows, conv[1].end - task.t[1]);
             task.pixels = std::min(sub.bands.pixels, conv[2].end - task.t[2]);
             if (task.rows <= 0 || task.pixels <= 0) return;
-            E* const buffer = reinterpret_cast<E*>(static_cast<char*>(workspace.data()) + need.fixed +
-                                                   need.per_thread * slot);
+            E* const buffer =
+                reinterpret_cast<E*>(static_cast<char*>(workspace.data()) + need.fixed + need.per_thread * slot);
             ArenaLayout thread;
             thread.add<E>(buffer_size_);
             E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
             for (int s = 0; s < sources_.per_group; ++s)
                 read_samples(kernels_, forward ? operands.x : operands.dy, task.n,
-                             sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)], conv, task.t,
-                             sub.bands.rows, sub.bands.pixels,
+                             sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)], conv,
+                             task.t, sub.bands.rows, sub.bands.pixels,
                              buffer + s * samples_per_block(conv, sub.bands.rows, sub.bands.pixels) * lanes);
             compute_band(sub, task, panels, buffer, sums);
             write_band(operands, sub, task, bias, sums, damage.of(slot));
@@ -373,8 +377,11 @@ struct DirectWeightGrad<E>::Band {
 
 template <class E>
 DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
-    : kernels_(kernels), layer_(layer), lanewise_(use_lanewise(layer, kernels.lanes)),
-      xs_(input_blocks(layer, kernels.lanes, lanewise_, false)), ys_(output_blocks(layer, kernels.lanes, lanewise_)),
+    : kernels_(kernels),
+      layer_(layer),
+      lanewise_(use_lanewise(layer, kernels.lanes)),
+      xs_(input_blocks(layer, kernels.lanes, lanewise_, false)),
+      ys_(output_blocks(layer, kernels.lanes, lanewise_)),
       conv_(forward_conv(layer)) {
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
@@ -390,10 +397,11 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     }
     // sums: [tap][x block][output channel of the group]
     constexpr std::int64_t chunk_bytes = 4 << 20, chunk_outputs = 1024;
-    const std::int64_t band_bytes = static_cast<std::int64_t>(
-        (x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
-    bands_per_chunk_ = std::clamp<std::int64_t>(
-        std::min(chunk_bytes / band_bytes, chunk_outputs / (bands_.rows * bands_.pixels)), 1, std::max<std::int64_t>(1, band_count_));
+    const std::int64_t band_bytes =
+        static_cast<std::int64_t>((x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
+    bands_per_chunk_ =
+        std::clamp<std::int64_t>(std::min(chunk_bytes / band_bytes, chunk_outputs / (bands_.rows * bands_.pixels)), 1,
+                                 std::max<std::int64_t>(1, band_count_));
     block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
     tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
     sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
@@ -412,12 +420,14 @@ auto DirectWeightGrad<E>::band_at(std::int64_t index) const -> Band {
 
 // One block of x (all samples the band's outputs read) or of dy (the band's outputs, zeros up to a full band).
 template <class E>
-void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block, E* buffer) const {
+void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block,
+                                    E* buffer) const {
     if (of_x)
         return read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, band.t,
                             bands_.rows, bands_.pixels, buffer);
     DenseConv outputs = conv_;
-    for (DenseAxis& axis : outputs) axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    for (DenseAxis& axis : outputs)
+        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
     read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs, band.t,
                  bands_.rows, bands_.pixels, buffer);
 }
@@ -446,7 +456,8 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     layout.add<E>(sums_size_);
     E* const sums = reinterpret_cast<E*>(workspace);
     const std::size_t x_size = x_block_size_ * xs_.blocks.size(), y_size = y_block_size_ * ys_.blocks.size();
-    E* const x_buffer = reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
+    E* const x_buffer =
+        reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
     E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
     const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
     const std::ptrdiff_t row_step = conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
@@ -535,7 +546,8 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
     });
     const std::int64_t total = y_blocks * sums_of_block;
     for (std::int64_t part = 1; part < parts_; ++part)
-        for (std::int64_t i = 0; i < total; ++i) sums[i] += sums[part * total + i];
+        for (std::int64_t i = 0; i < total; ++i)
+            sums[i] += sums[part * total + i];
 }
 
 // Sums to dw; the number of (x block, y block) pairs computed again.
@@ -571,7 +583,8 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
         recompute_weight_grad(layer_, operands, x, y, lanewise_, {0, 0, 0}, {1, 1, 1});
     });
     std::int64_t total = 0;
-    for (std::int64_t count : recomputed) total += count;
+    for (std::int64_t count : recomputed)
+        total += count;
     return total;
 }
 

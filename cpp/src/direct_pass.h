@@ -63,7 +63,7 @@ private:
     bool lanewise_;
     LaneBlocks sources_, targets_;
     std::vector<SubProblem> subs_;
-    bool covers_output_ = true;  // else it is set to zero first
+    bool covers_output_ = true;        // else it is set to zero first
     std::ptrdiff_t panel_stride_ = 0;  // between the weight panels of two target blocks
     std::size_t panels_size_ = 0, buffer_size_ = 0, sums_size_ = 0;
 };
@@ -90,8 +90,8 @@ private:
     DenseConv conv_;
     Bands bands_;
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
-    std::size_t x_block_size_ = 0, y_block_size_ = 0;           // elements of one block of one band
-    std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;          // of the sums
+    std::size_t x_block_size_ = 0, y_block_size_ = 0;   // elements of one block of one band
+    std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;  // of the sums
     std::size_t sums_size_ = 0;
 };
 

@@ -37,8 +37,11 @@ std::vector<Strip> strips_of(const TileGrid& grid, std::int64_t first, std::int6
 
 template <class E>
 Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape)
-    : kernels_(kernels), layer_(layer), lanewise_(use_lanewise(layer, kernels.lanes)),
-      x_blocks_(input_blocks(layer, kernels.lanes, lanewise_, true)), y_blocks_(output_blocks(layer, kernels.lanes, lanewise_)),
+    : kernels_(kernels),
+      layer_(layer),
+      lanewise_(use_lanewise(layer, kernels.lanes)),
+      x_blocks_(input_blocks(layer, kernels.lanes, lanewise_, true)),
+      y_blocks_(output_blocks(layer, kernels.lanes, lanewise_)),
       transform_(kernels, shape) {
     std::int64_t rows = 1, tile = 1;  // of the largest box any role reads or writes
     for (int a = 0; a < axes; ++a) {
@@ -56,8 +59,9 @@ Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileS
 // The image index of a TileGrid holds the batch index and the output phase of each axis.
 template <class E>
 std::array<SubGrid, axes> Engine<E>::grids(bool on_input, std::int64_t image, const LaneBlock& block) const {
-    const Index rho = unravel(image % layer_.output_phases(),
-                              {layer_.axis[0].output_phases, layer_.axis[1].output_phases, layer_.axis[2].output_phases});
+    const Index rho =
+        unravel(image % layer_.output_phases(),
+                {layer_.axis[0].output_phases, layer_.axis[1].output_phases, layer_.axis[2].output_phases});
     std::array<SubGrid, axes> result;
     for (int a = 0; a < axes; ++a)
         result[a] = on_input ? input_grid(layer_.axis[a], rho[a], block.phase[a]) : output_grid(layer_.axis[a], rho[a]);
@@ -92,7 +96,8 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
     const std::int64_t pitch = overlap ? shape.outputs[2] : extent;
     const std::int64_t width = (strip.count - 1) * pitch + extent;
     Index start;
-    for (int a = 0; a < axes; ++a) start[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
+    for (int a = 0; a < axes; ++a)
+        start[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
 
     RowArgs<E> row{};
     row.lane_stride = map.tensor.inner * block.channel_step;
@@ -114,8 +119,8 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
     for (int z = 0; z < rows_z; ++z)
         for (int y = 0; y < rows_y; ++y) {
             E* line = scratch + (z * rows_y + y) * width * lanes;
-            if (z >= transform_.count(role, 0) || y >= transform_.count(role, 1) ||
-                !grid[0].contains(start[0] + z) || !grid[1].contains(start[1] + y)) {
+            if (z >= transform_.count(role, 0) || y >= transform_.count(role, 1) || !grid[0].contains(start[0] + z) ||
+                !grid[1].contains(start[1] + y)) {
                 std::fill_n(line, width * lanes, E(0));
             } else if (overlap) {
                 read_piece(line, start[0] + z, start[1] + y, 0, start[2], start[2] + width);
@@ -138,8 +143,8 @@ namespace {
 
 // Whether any of a tile's outputs is non-finite in a lane in use.
 template <class E>
-bool any_non_finite(const E* tile, const std::array<int, axes>& outputs, const std::array<std::ptrdiff_t, axes>& strides,
-                    int lanes_used) {
+bool any_non_finite(const E* tile, const std::array<int, axes>& outputs,
+                    const std::array<std::ptrdiff_t, axes>& strides, int lanes_used) {
     for (int z = 0; z < outputs[0]; ++z)
         for (int y = 0; y < outputs[1]; ++y)
             for (int x = 0; x < outputs[2]; ++x)
@@ -184,7 +189,8 @@ void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block
     for (std::int64_t z = begin[0]; z < end[0]; ++z)
         for (std::int64_t y = begin[1]; y < end[1]; ++y) {
             if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
-            row.lanes = scratch + ((z - begin[0]) * rows_y + (y - begin[1])) * width * lanes + (first - begin[2]) * lanes;
+            row.lanes =
+                scratch + ((z - begin[0]) * rows_y + (y - begin[1])) * width * lanes + (first - begin[2]) * lanes;
             row.destination = row_start(map.tensor, n, block, grid, z, y, first);
             finite = !kernels_.write_row(row) && finite;
         }
@@ -280,7 +286,8 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     const int first_row = lanewise_ ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
     const TileShape& shape = transform_.shape();
     Index extent;
-    for (int a = 0; a < axes; ++a) extent[a] = transform_.extent(TileRole::read_kernel, a);
+    for (int a = 0; a < axes; ++a)
+        extent[a] = transform_.extent(TileRole::read_kernel, a);
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
     const std::ptrdiff_t size = extent[0] * strides[0];
     const E scale = static_cast<E>(transform_.scale());
@@ -293,7 +300,8 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
         row.count = view.taps[2];
         for (std::int64_t z = 0; z < view.taps[0]; ++z)
             for (std::int64_t y = 0; y < view.taps[1]; ++y) {
-                const E* taps = w.data + view.start + r * view.row_stride + z * view.tap_stride[0] + y * view.tap_stride[1];
+                const E* taps =
+                    w.data + view.start + r * view.row_stride + z * view.tap_stride[0] + y * view.tap_stride[1];
                 Index at{z, y, 0};
                 row.source = taps;
                 row.pixel_stride = view.tap_stride[2];
@@ -306,10 +314,10 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
                 kernels_.read_row(row);
             }
         if (scale != E(1))
-            for (std::ptrdiff_t i = 0; i < size; ++i) scratch[i] *= scale;
-        transform_.forward(TileRole::read_kernel, scratch, strides,
-                           spectra.at(0, target) + (first_row + r) * lanes, spectra.shape.plane_stride,
-                           scratch + strip_size_);
+            for (std::ptrdiff_t i = 0; i < size; ++i)
+                scratch[i] *= scale;
+        transform_.forward(TileRole::read_kernel, scratch, strides, spectra.at(0, target) + (first_row + r) * lanes,
+                           spectra.shape.plane_stride, scratch + strip_size_);
     }
 }
 
@@ -322,7 +330,8 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
     const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
     const int first_row = lanewise_ ? y_in_group : y_blocks_.row_of(y_in_group, lanes);
     Index extent;
-    for (int a = 0; a < axes; ++a) extent[a] = transform_.extent(TileRole::write_kernel, a);
+    for (int a = 0; a < axes; ++a)
+        extent[a] = transform_.extent(TileRole::write_kernel, a);
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
     const E scale = static_cast<E>(transform_.scale());
     bool non_finite = false;
@@ -337,8 +346,10 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
         for (std::int64_t z = 0; z < view.taps[0]; ++z)
             for (std::int64_t ty = 0; ty < view.taps[1]; ++ty) {
                 row.lanes = scratch + z * strides[0] + ty * strides[1];
-                for (std::int64_t i = 0; i < row.count * lanes; ++i) row.lanes[i] *= scale;
-                row.destination = dw.data + view.start + r * view.row_stride + z * view.tap_stride[0] + ty * view.tap_stride[1];
+                for (std::int64_t i = 0; i < row.count * lanes; ++i)
+                    row.lanes[i] *= scale;
+                row.destination =
+                    dw.data + view.start + r * view.row_stride + z * view.tap_stride[0] + ty * view.tap_stride[1];
                 non_finite = kernels_.write_row(row) || non_finite;
             }
     }
@@ -442,9 +453,10 @@ void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const
     if (lanewise_) {
         for (int i = 0; i < x_blocks_.per_group; ++i) {
             const int x_block = group * x_blocks_.per_group + i;
-            kernels_.lanewise[static_cast<int>(kind)](
-                {dy.at(bin.plane, y_block), x.at(bin.plane, x_block), dw.at(bin.plane, x_block) + in_group * lanes,
-                 dy.shape.plane_stride, x.shape.plane_stride, dw.shape.plane_stride, lanes, lanes, 0, rows, accumulate});
+            kernels_.lanewise[static_cast<int>(kind)]({dy.at(bin.plane, y_block), x.at(bin.plane, x_block),
+                                                       dw.at(bin.plane, x_block) + in_group * lanes,
+                                                       dy.shape.plane_stride, x.shape.plane_stride,
+                                                       dw.shape.plane_stride, lanes, lanes, 0, rows, accumulate});
         }
         return;
     }

@@ -60,8 +60,8 @@ struct TileMap {
     Tensor<E> tensor;
     const LaneBlocks* blocks;
     bool on_input;
-    Index origin{};                    // t of the first sample of tile 0
-    Index end{};                       // writing: t of samples not to be written any more
+    Index origin{};  // t of the first sample of tile 0
+    Index end{};     // writing: t of samples not to be written any more
 };
 
 template <class E>
@@ -76,7 +76,7 @@ public:
     const LaneBlocks& y_blocks() const { return y_blocks_; }
     bool lanewise() const { return lanewise_; }
     int lanes() const { return kernels_.lanes; }
-    int longest_strip() const { return longest_strip_; }  // tiles; bounds the strip buffer
+    int longest_strip() const { return longest_strip_; }        // tiles; bounds the strip buffer
     std::size_t scratch_size() const { return scratch_size_; }  // elements, of the four tile stages
 
     // ---- tiles and kernels to spectra and back; scratch has scratch_size() elements

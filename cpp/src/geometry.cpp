@@ -26,14 +26,21 @@ Axis make_axis(const Problem& p, int i) {
     return a;
 }
 
-std::int64_t floor_div(std::int64_t a, std::int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+std::int64_t floor_div(std::int64_t a, std::int64_t b) {
+    return a >= 0 ? a / b : -ceil_div(-a, b);
+}
 
 }  // namespace
 
 Layer::Layer(const Problem& p)
-    : dtype(p.dtype), rank(p.rank), batch(p.batch), in_channels(p.in_channels), out_channels(p.out_channels),
+    : dtype(p.dtype),
+      rank(p.rank),
+      batch(p.batch),
+      in_channels(p.in_channels),
+      out_channels(p.out_channels),
       groups(p.groups) {
-    for (int i = 0; i < p.rank; ++i) axis[axes - p.rank + i] = make_axis(p, i);
+    for (int i = 0; i < p.rank; ++i)
+        axis[axes - p.rank + i] = make_axis(p, i);
 }
 
 std::int64_t Layer::output_phases() const {
@@ -42,19 +49,27 @@ std::int64_t Layer::output_phases() const {
 std::int64_t Layer::kernel_phases() const {
     return axis[0].kernel_phases * axis[1].kernel_phases * axis[2].kernel_phases;
 }
-std::int64_t Layer::outputs() const { return axis[0].out * axis[1].out * axis[2].out; }
-std::int64_t Layer::inputs() const { return axis[0].in * axis[1].in * axis[2].in; }
-std::int64_t Layer::taps() const { return axis[0].kernel * axis[1].kernel * axis[2].kernel; }
+std::int64_t Layer::outputs() const {
+    return axis[0].out * axis[1].out * axis[2].out;
+}
+std::int64_t Layer::inputs() const {
+    return axis[0].in * axis[1].in * axis[2].in;
+}
+std::int64_t Layer::taps() const {
+    return axis[0].kernel * axis[1].kernel * axis[2].kernel;
+}
 
 void SubGrid::clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const {
-    first = std::max(begin, -floor_div(offset, step));                    // ceil(-offset / step)
+    first = std::max(begin, -floor_div(offset, step));  // ceil(-offset / step)
     last = std::max(first, std::min(end, floor_div(size - 1 - offset, step) + 1));
 }
 
 SubGrid input_grid(const Axis& a, std::int64_t rho, std::int64_t phi) {
     return {rho * a.stride - a.pad + phi * a.dilation, a.step, a.in};
 }
-SubGrid output_grid(const Axis& a, std::int64_t rho) { return {rho, a.out_step, a.out}; }
+SubGrid output_grid(const Axis& a, std::int64_t rho) {
+    return {rho, a.out_step, a.out};
+}
 
 Range input_support(const Axis& a) {
     const std::int64_t longest = ceil_div(a.out, a.out_step) + a.taps - 1;
@@ -90,7 +105,8 @@ bool input_covered(const Layer& layer) {
 
 Tensor<const char> as_tensor(const ConstView& view, int rank) {
     Tensor<const char> t{nullptr, view.strides[0], view.strides[1], {}};
-    for (int i = 0; i < rank; ++i) t.along[axes - rank + i] = view.strides[2 + i];
+    for (int i = 0; i < rank; ++i)
+        t.along[axes - rank + i] = view.strides[2 + i];
     return t;
 }
 
@@ -99,7 +115,9 @@ Tensor<const char> as_tensor(const ConstView& view, int rank) {
 int LaneBlocks::row_of(int block, int lanes) const {
     return block < full_per_group ? block * lanes : full_per_group * lanes + (block - full_per_group) * tail_lanes;
 }
-int LaneBlocks::rows_per_group(int lanes) const { return row_of(per_group, lanes); }
+int LaneBlocks::rows_per_group(int lanes) const {
+    return row_of(per_group, lanes);
+}
 
 bool use_lanewise(const Layer& layer, int lanes) {
     if (layer.groups == 1 || layer.in_per_group() != 1) return false;
@@ -114,8 +132,8 @@ using Phases = std::vector<Index>;
 Phases kernel_phases_of(const Layer& layer) {
     Phases phases;
     for (std::int64_t i = 0; i < layer.kernel_phases(); ++i)
-        phases.push_back(unravel(i, {layer.axis[0].kernel_phases, layer.axis[1].kernel_phases,
-                                     layer.axis[2].kernel_phases}));
+        phases.push_back(
+            unravel(i, {layer.axis[0].kernel_phases, layer.axis[1].kernel_phases, layer.axis[2].kernel_phases}));
     return phases;
 }
 
@@ -141,8 +159,8 @@ LaneBlocks lanewise_blocks(std::int64_t groups, std::int64_t channels, int lanes
     for (std::int64_t g = 0; g < groups; g += lanes)
         for (std::int64_t j = 0; j < channels; ++j)
             for (const auto& phase : phases)
-                result.blocks.push_back({g * channels + j, channels,
-                                         static_cast<int>(std::min<std::int64_t>(lanes, groups - g)), phase});
+                result.blocks.push_back(
+                    {g * channels + j, channels, static_cast<int>(std::min<std::int64_t>(lanes, groups - g)), phase});
     result.per_group = static_cast<int>(channels) * static_cast<int>(phases.size());
     result.full_per_group = 0;
     result.tail_lanes = 1;  // a lane-wise product reduces over blocks, not over lanes

@@ -122,7 +122,9 @@ LaneBlocks output_blocks(const Layer& layer, int lanes, bool lanewise);
 
 // ---- counting -------------------------------------------------------------------------------------------------------
 
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
 
 // Splits an index over extents, last one fastest.
 inline Index unravel(std::int64_t index, const Index& extent) {

@@ -69,17 +69,17 @@ struct LanewiseArgs {
 //   out element i at out + i * out_stride  (complex: imaginary part at + out_im)
 // in and out must not overlap. Real spectra are packed, T values: r0 r1 i1 r2 i2 ... [r(T/2) if T is even].
 enum class LineKind : std::uint8_t {
-    fft_real,          // T reals (the last T - n_in zero)      -> packed half spectrum
-    fft_real_inverse,  // packed half spectrum                  -> the first n_out of T reals, unscaled
-    fft_complex,       // T complex (the last T - n_in zero)    -> T complex, exp(-2 pi i jk / T)
+    fft_real,             // T reals (the last T - n_in zero)      -> packed half spectrum
+    fft_real_inverse,     // packed half spectrum                  -> the first n_out of T reals, unscaled
+    fft_complex,          // T complex (the last T - n_in zero)    -> T complex, exp(-2 pi i jk / T)
     fft_complex_inverse,  // T complex -> the first n_out of T complex, exp(+2 pi i jk / T), unscaled
     // Winograd F(m, r), T = m + r - 1, Cook-Toom matrices: y = A^T [(G w) * (B^T x)]
-    winograd_data,       // B^T: T -> T
-    winograd_kernel,     // G:   r -> T
-    winograd_output,     // A^T: T -> m
-    winograd_data_t,     // B:   T -> T   (the transposes serve the gradients)
-    winograd_kernel_t,   // G^T: T -> r
-    winograd_output_t,   // A:   m -> T
+    winograd_data,      // B^T: T -> T
+    winograd_kernel,    // G:   r -> T
+    winograd_output,    // A^T: T -> m
+    winograd_data_t,    // B:   T -> T   (the transposes serve the gradients)
+    winograd_kernel_t,  // G^T: T -> r
+    winograd_output_t,  // A:   m -> T
 };
 
 template <class E>
@@ -102,14 +102,14 @@ struct LineTransform {
 // The user's arrays are strided; tiles are made of lane vectors. One row of pixels crosses over here.
 template <class E>
 struct RowArgs {
-    E* lanes;                     // [count] lane vectors, contiguous
-    const E* source;              // read:  element (lane, i) at source + lane * lane_stride + i * pixel_stride
-    E* destination;               // write: the same addressing
+    E* lanes;         // [count] lane vectors, contiguous
+    const E* source;  // read:  element (lane, i) at source + lane * lane_stride + i * pixel_stride
+    E* destination;   // write: the same addressing
     std::ptrdiff_t lane_stride, pixel_stride;
-    int lane_count;               // lanes in use; read sets the others to zero
-    std::int64_t count;           // pixels
-    const E* bias;                // write: one lane vector added to each pixel, or null
-    bool add;                     // write: add to the destination
+    int lane_count;      // lanes in use; read sets the others to zero
+    std::int64_t count;  // pixels
+    const E* bias;       // write: one lane vector added to each pixel, or null
+    bool add;            // write: add to the destination
 };
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
@@ -120,9 +120,9 @@ struct RowArgs {
 template <class E>
 struct DepthwiseArgs {
     const E* in;
-    const E* w;      // forward
-    const E* dy;     // weight_grad
-    E* out;          // forward: out, weight_grad: dw
+    const E* w;   // forward
+    const E* dy;  // weight_grad
+    E* out;       // forward: out, weight_grad: dw
     const std::ptrdiff_t* tap_offset;
     int taps;
     std::ptrdiff_t in_step;

@@ -16,7 +16,6 @@ void set_num_threads(int count);
 // of indices (static partitioning). Denormals are flushed to zero inside, the caller's mode restored after. The first
 // exception thrown by a task is rethrown here when all have ended. Called from inside a task, or while another thread
 // has the pool, it runs serially as slot 0.
-void parallel_for(std::int64_t count, int max_threads,
-                  const std::function<void(std::int64_t index, int slot)>& task);
+void parallel_for(std::int64_t count, int max_threads, const std::function<void(std::int64_t index, int slot)>& task);
 
 }  // namespace triconv

@@ -14,7 +14,8 @@ void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, 
         for (std::int64_t z = 0; z < extent[0]; ++z)
             for (std::int64_t y = 0; y < extent[1]; ++y) {
                 E* const line = channel + z * tensor.along[0] + y * tensor.along[1];
-                for (std::int64_t x = 0; x < extent[2]; ++x) line[x * tensor.along[2]] = E(0);
+                for (std::int64_t x = 0; x < extent[2]; ++x)
+                    line[x * tensor.along[2]] = E(0);
             }
     });
 }
@@ -53,11 +54,11 @@ void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, cons
         }
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                        \
-    template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                         \
-    template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                        \
-    template E forward_value(const Layer&, const Operands<E>&, std::int64_t, std::int64_t, const Index&);             \
-    template void recompute_weight_grad(const Layer&, const Operands<E>&, const LaneBlock&, const LaneBlock&, bool,   \
+#define TRICONV_INSTANTIATE(E)                                                                                      \
+    template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                       \
+    template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                      \
+    template E forward_value(const Layer&, const Operands<E>&, std::int64_t, std::int64_t, const Index&);           \
+    template void recompute_weight_grad(const Layer&, const Operands<E>&, const LaneBlock&, const LaneBlock&, bool, \
                                         const Index&, const Index&);
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)

@@ -34,7 +34,9 @@ template <class E>
 class TypedPlan {
 public:
     TypedPlan(const Problem& problem, const Options& options)
-        : kernels_(table_of<E>(kernels())), layer_(problem), options_(options),
+        : kernels_(table_of<E>(kernels())),
+          layer_(problem),
+          options_(options),
           request_(parse_algorithm(options.algorithm, problem.rank)) {}
 
     const Layer& layer() const { return layer_; }
@@ -63,7 +65,8 @@ public:
         const Index in{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
         const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
         const int all = std::numeric_limits<int>::max();
-        const bool no_x = layer_.batch == 0 || layer_.in_channels == 0, no_y = layer_.batch == 0 || layer_.out_channels == 0;
+        const bool no_x = layer_.batch == 0 || layer_.in_channels == 0,
+                   no_y = layer_.batch == 0 || layer_.out_channels == 0;
         if (!no_x && !no_y) return false;
         if (which == Pass::forward && !no_y) fill_bias(operands);
         if (which == Pass::input_grad && !no_x) fill_zero(operands.dx, layer_.batch, layer_.in_channels, in, all);
@@ -122,7 +125,8 @@ private:
                     (options_.max_workspace - need.fixed) / need.per_thread, 1, std::numeric_limits<int>::max()));
         }
         if (!planned.algorithm) throw std::invalid_argument(none_fits(which, costed, least));
-        for (const Costed& c : costed) planned.candidates.push_back(c.candidate);
+        for (const Costed& c : costed)
+            planned.candidates.push_back(c.candidate);
         return planned;
     }
 
@@ -188,7 +192,8 @@ public:
             visit([](const auto& plan) { plan.pass(Pass::forward); });
         if (options.max_workspace >= 0 || options.tolerance > 0)
             visit([](const auto& plan) {
-                for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad}) plan.pass(pass);
+                for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+                    plan.pass(pass);
             });
     }
 
@@ -206,9 +211,15 @@ namespace {
 template <class E>
 E element_of(const TypedPlan<E>&);  // names the element type of a plan within a generic lambda
 
-bool has_x(const Problem& p) { return p.batch > 0 && p.in_channels > 0; }
-bool has_y(const Problem& p) { return p.batch > 0 && p.out_channels > 0; }
-bool has_w(const Problem& p) { return p.in_channels > 0 && p.out_channels > 0; }
+bool has_x(const Problem& p) {
+    return p.batch > 0 && p.in_channels > 0;
+}
+bool has_y(const Problem& p) {
+    return p.batch > 0 && p.out_channels > 0;
+}
+bool has_w(const Problem& p) {
+    return p.in_channels > 0 && p.out_channels > 0;
+}
 
 }  // namespace
 
@@ -217,7 +228,9 @@ Plan::Plan(const Problem& problem, const Options& options) {
     impl_ = std::make_shared<const PlanImpl>(problem, options);
 }
 
-const Problem& Plan::problem() const { return impl_->problem(); }
+const Problem& Plan::problem() const {
+    return impl_->problem();
+}
 
 RunInfo Plan::forward(const ConstView& x, const ConstView& w, const void* bias, std::ptrdiff_t bias_stride,
                       const View& y) const {
@@ -316,7 +329,8 @@ public:
             operands.y = as_tensor<E>(y, p.rank);
             operands.bias = static_cast<const E*>(bias);
             operands.bias_stride = bias_stride;
-            return info_of(typed, step.forward(operands, std::numeric_limits<int>::max(), static_cast<E*>(kept_.data())));
+            return info_of(typed,
+                           step.forward(operands, std::numeric_limits<int>::max(), static_cast<E*>(kept_.data())));
         });
         return info;
     }
@@ -345,7 +359,7 @@ public:
             operands.dx = as_tensor<E>(dx, p.rank);
             operands.dw = as_tensor<E>(dw, p.rank);
             return info_of(typed, std::get<TransformStep<E>>(step_).backward(operands, std::numeric_limits<int>::max(),
-                                                                              static_cast<const E*>(kept_.data())));
+                                                                             static_cast<const E*>(kept_.data())));
         });
     }
 
@@ -383,8 +397,12 @@ Step::~Step() = default;
 RunInfo Step::forward(const void* bias, std::ptrdiff_t bias_stride, const View& y) {
     return impl_->forward(bias, bias_stride, y);
 }
-RunInfo Step::backward(const ConstView& dy, const View& dx, const View& dw) { return impl_->backward(dy, dx, dw); }
-bool Step::reuses_transforms() const { return impl_->reuses(); }
+RunInfo Step::backward(const ConstView& dy, const View& dx, const View& dw) {
+    return impl_->backward(dy, dx, dw);
+}
+bool Step::reuses_transforms() const {
+    return impl_->reuses();
+}
 
 // ---- build information ----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ namespace triconv {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument(message); }
+[[noreturn]] void fail(const std::string& message) {
+    throw std::invalid_argument(message);
+}
 
 std::string axis_name(const Problem& p, int axis) {
     static const char* const names[] = {"depth", "height", "width"};
@@ -37,8 +39,10 @@ void check_bytes(const char* name, std::initializer_list<std::int64_t> outer, co
             fail(std::string(name) + " is too large: its size in bytes overflows a 64-bit integer");
         if (size > 0) bytes *= size;
     };
-    for (std::int64_t size : outer) multiply(size);
-    for (int axis = 0; axis < rank; ++axis) multiply(inner[axis]);
+    for (std::int64_t size : outer)
+        multiply(size);
+    for (int axis = 0; axis < rank; ++axis)
+        multiply(inner[axis]);
 }
 
 }  // namespace
@@ -57,8 +61,8 @@ void validate(const Problem& p) {
     check_range("groups", p.groups, 1);
     for (auto [name, channels] : {std::pair{"in_channels", p.in_channels}, std::pair{"out_channels", p.out_channels}})
         if (channels % p.groups != 0)
-            fail(std::string(name) + " is " + std::to_string(channels) + ", expected a multiple of groups = " +
-                 std::to_string(p.groups));
+            fail(std::string(name) + " is " + std::to_string(channels) +
+                 ", expected a multiple of groups = " + std::to_string(p.groups));
     for (int axis = 0; axis < p.rank; ++axis) {
         const std::string where = " (" + axis_name(p, axis) + ")";
         check_range("input size" + where, p.input[axis], 1);
@@ -76,9 +80,10 @@ void validate(const Problem& p) {
         if (span > padded) {
             std::string kernel = std::to_string(span);
             if (p.dilation[axis] > 1)
-                kernel += " = " + std::to_string(p.dilation[axis]) + " * (" + std::to_string(p.kernel[axis]) + " - 1) + 1";
-            fail("kernel is larger than the padded input" + where + ": kernel spans " + kernel +
-                 ", expected at most " + std::to_string(padded) + " = " + std::to_string(p.input[axis]) + " + " +
+                kernel +=
+                    " = " + std::to_string(p.dilation[axis]) + " * (" + std::to_string(p.kernel[axis]) + " - 1) + 1";
+            fail("kernel is larger than the padded input" + where + ": kernel spans " + kernel + ", expected at most " +
+                 std::to_string(padded) + " = " + std::to_string(p.input[axis]) + " + " +
                  std::to_string(p.pad_lo[axis]) + " + " + std::to_string(p.pad_hi[axis]));
         }
     }
@@ -98,7 +103,8 @@ namespace {
 
 void write_axes(std::ostream& out, const char* key, const std::int64_t* values, int rank) {
     out << ' ' << key;
-    for (int axis = 0; axis < rank; ++axis) out << (axis ? "x" : "") << values[axis];
+    for (int axis = 0; axis < rank; ++axis)
+        out << (axis ? "x" : "") << values[axis];
 }
 
 bool all_equal_to(const std::int64_t* values, int rank, std::int64_t value) {
@@ -170,16 +176,20 @@ private:
 // One value given for all axes is spread over them.
 void spread(std::int64_t* values, int count, int rank, const WordReader& reader) {
     if (count != 1 && count != rank) reader.bad();
-    for (int axis = count; axis < rank; ++axis) values[axis] = values[0];
+    for (int axis = count; axis < rank; ++axis)
+        values[axis] = values[0];
 }
 
 }  // namespace
 
 const char* to_string(Pass pass) {
     switch (pass) {
-        case Pass::forward: return "fwd";
-        case Pass::input_grad: return "bwd_input";
-        case Pass::weight_grad: return "bwd_weight";
+        case Pass::forward:
+            return "fwd";
+        case Pass::input_grad:
+            return "bwd_input";
+        case Pass::weight_grad:
+            return "bwd_weight";
     }
     return "";
 }
@@ -197,7 +207,9 @@ std::string to_string(const Problem& p) {
     return out.str();
 }
 
-std::string to_string(const Problem& p, Pass pass) { return to_string(p) + ' ' + to_string(pass); }
+std::string to_string(const Problem& p, Pass pass) {
+    return to_string(p) + ' ' + to_string(pass);
+}
 
 ProblemAndPass parse_problem(const std::string& text) {
     ProblemAndPass result;
@@ -233,16 +245,27 @@ ProblemAndPass parse_problem(const std::string& text) {
                 p.out_channels = reader.number();
                 if (!reader.done()) reader.bad();
                 break;
-            case 'i': inputs = reader.axes(p.input); break;
-            case 'r': kernels = reader.axes(p.kernel); break;
-            case 's': strides = reader.axes(p.stride); break;
-            case 'd': dilations = reader.axes(p.dilation); break;
-            case 'p': paddings = reader.axes(p.pad_lo, p.pad_hi); break;
+            case 'i':
+                inputs = reader.axes(p.input);
+                break;
+            case 'r':
+                kernels = reader.axes(p.kernel);
+                break;
+            case 's':
+                strides = reader.axes(p.stride);
+                break;
+            case 'd':
+                dilations = reader.axes(p.dilation);
+                break;
+            case 'p':
+                paddings = reader.axes(p.pad_lo, p.pad_hi);
+                break;
             case 'g':
                 p.groups = reader.number();
                 if (!reader.done()) reader.bad();
                 break;
-            default: reader.bad();
+            default:
+                reader.bad();
         }
     }
     const WordReader whole(text, text.size(), text.size());
@@ -260,7 +283,8 @@ ProblemAndPass parse_problem(const std::string& text) {
 View::operator ConstView() const {
     ConstView view;
     view.data = data;
-    for (int i = 0; i < 2 + max_rank; ++i) view.strides[i] = strides[i];
+    for (int i = 0; i < 2 + max_rank; ++i)
+        view.strides[i] = strides[i];
     return view;
 }
 

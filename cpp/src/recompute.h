@@ -24,7 +24,8 @@ public:
     std::vector<DamagedBox>& of(int slot) { return of_slot_[static_cast<std::size_t>(slot)]; }
     std::vector<DamagedBox> all() const {
         std::vector<DamagedBox> result;
-        for (const auto& boxes : of_slot_) result.insert(result.end(), boxes.begin(), boxes.end());
+        for (const auto& boxes : of_slot_)
+            result.insert(result.end(), boxes.begin(), boxes.end());
         return result;
     }
 

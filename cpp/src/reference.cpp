@@ -54,16 +54,23 @@ void for_each_index(const Index& extent, F f) {
     Index i;
     for (i[0] = 0; i[0] < extent[0]; ++i[0])
         for (i[1] = 0; i[1] < extent[1]; ++i[1])
-            for (i[2] = 0; i[2] < extent[2]; ++i[2]) f(i);
+            for (i[2] = 0; i[2] < extent[2]; ++i[2])
+                f(i);
 }
 
 std::ptrdiff_t offset_of(const Index& i, const std::array<std::ptrdiff_t, axes>& along) {
     return i[0] * along[0] + i[1] * along[1] + i[2] * along[2];
 }
 
-Index kernel_extent(const Layer& l) { return {l.axis[0].kernel, l.axis[1].kernel, l.axis[2].kernel}; }
-Index input_extent(const Layer& l) { return {l.axis[0].in, l.axis[1].in, l.axis[2].in}; }
-Index output_extent(const Layer& l) { return {l.axis[0].out, l.axis[1].out, l.axis[2].out}; }
+Index kernel_extent(const Layer& l) {
+    return {l.axis[0].kernel, l.axis[1].kernel, l.axis[2].kernel};
+}
+Index input_extent(const Layer& l) {
+    return {l.axis[0].in, l.axis[1].in, l.axis[2].in};
+}
+Index output_extent(const Layer& l) {
+    return {l.axis[0].out, l.axis[1].out, l.axis[2].out};
+}
 
 Index sample_of(const Layer& l, const Index& o, const Index& r) {
     Index i;

@@ -7,8 +7,10 @@ namespace triconv {
 
 std::string TileShape::name(int rank) const {
     std::string text = fft ? "fft:" : "winograd:";
-    for (int a = axes - rank; a < axes; ++a)
-        text += (a > axes - rank ? "x" : "") + std::to_string(fft ? transform[a] : outputs[a]);
+    for (int a = axes - rank; a < axes; ++a) {
+        if (a > axes - rank) text += 'x';
+        text += std::to_string(fft ? transform[a] : outputs[a]);
+    }
     return text;
 }
 
@@ -24,12 +26,22 @@ auto TileTransform<E>::make_lines(const KernelTable<E>& kernels, TileRole role, 
     if (shape_.fft) {
         int n_in = t, n_out = t;
         switch (role) {
-            case TileRole::read_tile: break;
-            case TileRole::read_kernel: n_in = r; break;
-            case TileRole::read_grad: n_in = m; break;
-            case TileRole::write_tile: n_out = m; break;
-            case TileRole::add_tile: break;
-            case TileRole::write_kernel: n_out = r; break;
+            case TileRole::read_tile:
+                break;
+            case TileRole::read_kernel:
+                n_in = r;
+                break;
+            case TileRole::read_grad:
+                n_in = m;
+                break;
+            case TileRole::write_tile:
+                n_out = m;
+                break;
+            case TileRole::add_tile:
+                break;
+            case TileRole::write_kernel:
+                n_out = r;
+                break;
         }
         const bool inverse =
             role == TileRole::write_tile || role == TileRole::add_tile || role == TileRole::write_kernel;
@@ -37,8 +49,8 @@ auto TileTransform<E>::make_lines(const KernelTable<E>& kernels, TileRole role, 
         lines.complex =
             kernels.fft_line(inverse ? LineKind::fft_complex_inverse : LineKind::fft_complex, t, n_in, n_out);
         lines.count = inverse ? n_out : n_in;
-        lines.extent = inverse ? std::max(lines.real.n_out, lines.complex.n_out)
-                               : std::max(lines.real.n_in, lines.complex.n_in);
+        lines.extent =
+            inverse ? std::max(lines.real.n_out, lines.complex.n_out) : std::max(lines.real.n_in, lines.complex.n_in);
         return lines;
     }
     static constexpr LineKind kinds[tile_role_count] = {LineKind::winograd_data,     LineKind::winograd_kernel,
@@ -71,7 +83,8 @@ TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& 
     list_bins(0, 0, false);
     for (const Role& role : roles_) {
         std::size_t size = 0;
-        for (std::size_t level = 0; level + 1 < levels_.size(); ++level) size += level_size(role, level);
+        for (std::size_t level = 0; level + 1 < levels_.size(); ++level)
+            size += level_size(role, level);
         scratch_size_ = std::max(scratch_size_, size);
     }
 }
@@ -80,7 +93,8 @@ template <class E>
 void TileTransform<E>::list_bins(std::size_t level, int plane, bool complex) {
     if (complex) {
         const int count = level < levels_.size() ? rest_[level] * shape_.transform[levels_[level]] : 1;
-        for (int i = 0; i < count; ++i) bins_.push_back({plane + 2 * i, true});
+        for (int i = 0; i < count; ++i)
+            bins_.push_back({plane + 2 * i, true});
         return;
     }
     if (level == levels_.size()) {
@@ -99,7 +113,8 @@ void TileTransform<E>::list_bins(std::size_t level, int plane, bool complex) {
 template <class E>
 std::size_t TileTransform<E>::level_size(const Role& role, std::size_t level) const {
     std::size_t size = static_cast<std::size_t>(shape_.transform[levels_[level]]) * lanes_ * (level > 0 ? 2 : 1);
-    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) size *= role.extent[levels_[outer]];
+    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer)
+        size *= role.extent[levels_[outer]];
     return size;
 }
 
@@ -135,7 +150,8 @@ void TileTransform<E>::forward_level(const Role& role, std::size_t level, bool c
     const int axis = levels_[level], length = shape_.transform[axis];
     const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context, {in, out, strides[axis], complex ? 2 * plane_stride : plane_stride, in_im, plane_stride});
+        line.run(line.context,
+                 {in, out, strides[axis], complex ? 2 * plane_stride : plane_stride, in_im, plane_stride});
         return;
     }
     LineLoop loop;
@@ -153,7 +169,8 @@ void TileTransform<E>::forward_level(const Role& role, std::size_t level, bool c
     const std::ptrdiff_t line_size = length * lanes_ * width;
     if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, next_stride, E(0));
     for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
-        line.run(line.context, {in + offset, scratch + index * line_size, strides[axis], lanes_ * width, in_im, lanes_});
+        line.run(line.context,
+                 {in + offset, scratch + index * line_size, strides[axis], lanes_ * width, in_im, lanes_});
     });
     E* rest_scratch = scratch + next_stride;
     if (complex) {
@@ -187,7 +204,8 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, bool c
     const int axis = levels_[level], length = shape_.transform[axis];
     const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context, {in, out, complex ? 2 * plane_stride : plane_stride, strides[axis], plane_stride, out_im});
+        line.run(line.context,
+                 {in, out, complex ? 2 * plane_stride : plane_stride, strides[axis], plane_stride, out_im});
         return;
     }
     LineLoop loop;
@@ -211,7 +229,8 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, bool c
         q += pair && !complex ? 2 : 1;
     }
     for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
-        line.run(line.context, {scratch + index * line_size, out + offset, lanes_ * width, strides[axis], lanes_, out_im});
+        line.run(line.context,
+                 {scratch + index * line_size, out + offset, lanes_ * width, strides[axis], lanes_, out_im});
     });
 }
 

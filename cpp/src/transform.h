@@ -31,12 +31,12 @@ struct Bin {
 
 // What is transformed. The three on the right are the transposes of those on the left.
 enum class TileRole : std::uint8_t {
-    read_tile,    // T samples -> spectrum        x in forward and weight_grad
-    read_kernel,  // R taps -> spectrum
-    write_tile,   // spectrum -> M outputs        y in forward
-    add_tile,     // spectrum -> T samples        dx, overlap-add
-    write_kernel, // spectrum -> R taps           dw
-    read_grad,    // M samples -> spectrum        dy in weight_grad and overlap-add
+    read_tile,     // T samples -> spectrum        x in forward and weight_grad
+    read_kernel,   // R taps -> spectrum
+    write_tile,    // spectrum -> M outputs        y in forward
+    add_tile,      // spectrum -> T samples        dx, overlap-add
+    write_kernel,  // spectrum -> R taps           dw
+    read_grad,     // M samples -> spectrum        dy in weight_grad and overlap-add
 };
 inline constexpr int tile_role_count = 6;
 
@@ -83,13 +83,15 @@ private:
                        E* out, std::ptrdiff_t out_im, const std::array<std::ptrdiff_t, axes>& strides,
                        E* scratch) const;
     std::size_t level_size(const Role& role, std::size_t level) const;
-    bool is_pair(int packed, int length) const { return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1); }
+    bool is_pair(int packed, int length) const {
+        return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1);
+    }
 
     TileShape shape_;
     int lanes_;
     int planes_ = 1;
-    std::vector<int> levels_;         // the axes with T > 1, innermost first
-    std::vector<int> rest_;           // planes of one value of level i: product of the T of the later levels
+    std::vector<int> levels_;  // the axes with T > 1, innermost first
+    std::vector<int> rest_;    // planes of one value of level i: product of the T of the later levels
     std::vector<Bin> bins_;
     std::array<Role, tile_role_count> roles_;
     std::size_t scratch_size_ = 0;

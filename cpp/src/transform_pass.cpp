@@ -11,21 +11,27 @@ namespace triconv {
 
 namespace {
 
-std::int64_t sub_outputs(const Axis& a) { return ceil_div(a.out, a.out_step); }  // of output phase 0
+std::int64_t sub_outputs(const Axis& a) {
+    return ceil_div(a.out, a.out_step);
+}  // of output phase 0
 
 Index output_extent(const Layer& layer) {
     Index extent;
-    for (int a = 0; a < axes; ++a) extent[a] = sub_outputs(layer.axis[a]);
+    for (int a = 0; a < axes; ++a)
+        extent[a] = sub_outputs(layer.axis[a]);
     return extent;
 }
 
 Index support_end(const Layer& layer) {
     Index end;
-    for (int a = 0; a < axes; ++a) end[a] = input_support(layer.axis[a]).end;
+    for (int a = 0; a < axes; ++a)
+        end[a] = input_support(layer.axis[a]).end;
     return end;
 }
 
-Index input_extent(const Layer& layer) { return {layer.axis[0].in, layer.axis[1].in, layer.axis[2].in}; }
+Index input_extent(const Layer& layer) {
+    return {layer.axis[0].in, layer.axis[1].in, layer.axis[2].in};
+}
 
 // ---- stages over many tasks -----------------------------------------------------------------------------------------
 
@@ -34,8 +40,8 @@ void read_stage(const Engine<E>& engine, const Runner& runner, const std::functi
                 const TileMap<const E>& map, const std::vector<Strip>& strips, const Spectra<E>& spectra) {
     const std::int64_t blocks = static_cast<std::int64_t>(map.blocks->blocks.size());
     runner(static_cast<std::int64_t>(strips.size()) * blocks, [&](std::int64_t i, int slot) {
-        engine.read_tiles(role, map, strips[static_cast<std::size_t>(i / blocks)], static_cast<int>(i % blocks), spectra,
-                          scratch(slot));
+        engine.read_tiles(role, map, strips[static_cast<std::size_t>(i / blocks)], static_cast<int>(i % blocks),
+                          spectra, scratch(slot));
     });
 }
 
@@ -109,19 +115,22 @@ std::int64_t write_kernels_stage(const Engine<E>& engine, const std::function<E*
     const LaneBlocks& ys = engine.y_blocks();
     const Layer& layer = engine.layer();
     std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
-    parallel_for(static_cast<std::int64_t>(xs.blocks.size()) * ys.per_group, max_threads, [&](std::int64_t i, int slot) {
-        const int x_block = static_cast<int>(i / ys.per_group);
-        const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
-        if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
-        ++recomputed[static_cast<std::size_t>(slot)];
-        const LaneBlock& x = xs.blocks[static_cast<std::size_t>(x_block)];
-        const LaneBlock& y = ys.blocks[static_cast<std::size_t>(y_block)];
-        Index step;
-        for (int a = 0; a < axes; ++a) step[a] = layer.axis[a].tap_step;
-        recompute_weight_grad(layer, operands, x, y, engine.lanewise(), x.phase, step);
-    });
+    parallel_for(static_cast<std::int64_t>(xs.blocks.size()) * ys.per_group, max_threads,
+                 [&](std::int64_t i, int slot) {
+                     const int x_block = static_cast<int>(i / ys.per_group);
+                     const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
+                     if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
+                     ++recomputed[static_cast<std::size_t>(slot)];
+                     const LaneBlock& x = xs.blocks[static_cast<std::size_t>(x_block)];
+                     const LaneBlock& y = ys.blocks[static_cast<std::size_t>(y_block)];
+                     Index step;
+                     for (int a = 0; a < axes; ++a)
+                         step[a] = layer.axis[a].tap_step;
+                     recompute_weight_grad(layer, operands, x, y, engine.lanewise(), x.phase, step);
+                 });
     std::int64_t total = 0;
-    for (std::int64_t count : recomputed) total += count;
+    for (std::int64_t count : recomputed)
+        total += count;
     return total;
 }
 
@@ -182,7 +191,8 @@ struct TransformPass<E>::Arena {
     Damage* damage;
 
     E* part(bool of_thread, int slot, std::size_t at) const {
-        return reinterpret_cast<E*>((of_thread ? per_thread + static_cast<std::size_t>(slot) * per_thread_size : fixed) + at);
+        return reinterpret_cast<E*>(
+            (of_thread ? per_thread + static_cast<std::size_t>(slot) * per_thread_size : fixed) + at);
     }
     E* scratch(int slot) const { return part(true, slot, scratch_at); }
 };
@@ -287,12 +297,14 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) co
     if (blocking_.fused) {
         parallel_for(blocks, slots, [&](std::int64_t block, int slot) {
             const Runner serial = [slot](std::int64_t count, const auto& task) {
-                for (std::int64_t i = 0; i < count; ++i) task(i, slot);
+                for (std::int64_t i = 0; i < count; ++i)
+                    task(i, slot);
             };
             run_block(operands, block, arena, slot, serial);
         });
     } else {
-        for (std::int64_t block = 0; block < blocks; ++block) run_block(operands, block, arena, 0, parallel);
+        for (std::int64_t block = 0; block < blocks; ++block)
+            run_block(operands, block, arena, 0, parallel);
     }
     if (pass_ == Pass::weight_grad)
         return {grid_.count(), write_kernels_stage(engine_, scratch, operands,
@@ -322,9 +334,10 @@ struct TransformStep<E>::Arena {
 template <class E>
 TransformStep<E>::TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape,
                                 std::int64_t tiles_per_block)
-    : engine_(kernels, layer, shape), grid_(tile_grid(layer, Pass::forward, shape)),
-      tiles_per_block_(std::clamp<std::int64_t>(tiles_per_block, 1,
-                                                std::clamp<std::int64_t>(grid_.count(), 1, max_reduction))) {
+    : engine_(kernels, layer, shape),
+      grid_(tile_grid(layer, Pass::forward, shape)),
+      tiles_per_block_(
+          std::clamp<std::int64_t>(tiles_per_block, 1, std::clamp<std::int64_t>(grid_.count(), 1, max_reduction))) {
     const int planes = engine_.transform().planes(), lanes = kernels.lanes;
     const std::size_t xs = engine_.x_blocks().blocks.size(), ys = engine_.y_blocks().blocks.size();
     const auto rows_of = [&](const LaneBlocks& blocks) {
@@ -410,7 +423,8 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
             add_stage<E>(engine_, runner, scratch, dx_map(engine_, operands), strips, dx, damage);
         }
         if (operands.dw.data)
-            multiply_weight_grad_stage(engine_, runner, dy, kept_block(kept, first / tiles_per_block_), dw, rows, first > 0);
+            multiply_weight_grad_stage(engine_, runner, dy, kept_block(kept, first / tiles_per_block_), dw, rows,
+                                       first > 0);
     }
     RunCounts counts{grid_.count(), 0};
     if (operands.dw.data) counts.recomputed += write_kernels_stage(engine_, scratch, operands, dw, slots, slots);

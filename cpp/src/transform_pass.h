@@ -37,7 +37,7 @@ private:
     Pass pass_;
     TileGrid grid_;
     Blocking blocking_;
-    SpectraShape a_, b_, c_;  // tiles read; kernels (or x in weight_grad); result
+    SpectraShape a_, b_, c_;                                    // tiles read; kernels (or x in weight_grad); result
     std::size_t a_at_ = 0, b_at_ = 0, c_at_ = 0, bias_at_ = 0;  // bytes into the fixed or the per-thread part
     std::size_t fixed_ = 0, per_thread_ = 0;
 };
@@ -47,9 +47,10 @@ private:
 template <class E>
 class TransformStep {
 public:
-    TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, std::int64_t tiles_per_block);
-    WorkspaceNeed workspace() const;          // while forward or backward run
-    std::int64_t kept_bytes() const;          // spectra of x, from forward to backward
+    TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape,
+                  std::int64_t tiles_per_block);
+    WorkspaceNeed workspace() const;  // while forward or backward run
+    std::int64_t kept_bytes() const;  // spectra of x, from forward to backward
     // `kept` has kept_bytes() bytes, 64-byte aligned.
     RunCounts forward(const Operands<E>& operands, int max_threads, E* kept) const;
     RunCounts backward(const Operands<E>& operands, int max_threads, const E* kept) const;

@@ -44,7 +44,8 @@ struct Problem {
           in(lanes * (std::max(shape.taps - 1, 0) + std::max<std::int64_t>(shape.count - 1, 0) * shape.step + 1), side,
              0) {
         fill(in);
-        for (int tap = 0; tap < shape.taps; ++tap) tap_offset.push_back((shape.taps - 1 - tap) * lanes);
+        for (int tap = 0; tap < shape.taps; ++tap)
+            tap_offset.push_back((shape.taps - 1 - tap) * lanes);
         args.in = in.data();
         args.tap_offset = tap_offset.data();
         args.taps = shape.taps;
@@ -54,7 +55,8 @@ struct Problem {
     static void fill(GuardedBuffer<E>& buffer) {
         std::mt19937 generator(static_cast<unsigned>(buffer.size()));
         std::uniform_real_distribution<E> distribution(-1, 1);
-        for (E& value : buffer) value = distribution(generator);
+        for (E& value : buffer)
+            value = distribution(generator);
     }
     long double input(int tap, std::int64_t i, int lane) { return in[tap_offset[tap] + i * args.in_step + lane]; }
 };
@@ -112,10 +114,14 @@ void check_weight_grad(const KernelTable<E>& table, const Shape& shape, Guard si
 std::vector<Shape> all_shapes() {
     std::vector<Shape> shapes;
     for (int step : {1, 2, 3}) {
-        for (std::int64_t count = 0; count <= 40; ++count) shapes.push_back({9, count, step});
-        for (int taps = 0; taps <= 20; ++taps) shapes.push_back({taps, 13, step});
-        for (int taps : {47, 48, 49, 96, 97, 961}) shapes.push_back({taps, 14, step});
-        for (std::int64_t count : {255, 256, 257, 1000}) shapes.push_back({5, count, step});
+        for (std::int64_t count = 0; count <= 40; ++count)
+            shapes.push_back({9, count, step});
+        for (int taps = 0; taps <= 20; ++taps)
+            shapes.push_back({taps, 13, step});
+        for (int taps : {47, 48, 49, 96, 97, 961})
+            shapes.push_back({taps, 14, step});
+        for (std::int64_t count : {255, 256, 257, 1000})
+            shapes.push_back({5, count, step});
     }
     return shapes;
 }
@@ -138,8 +144,12 @@ void check_all_weight_grad(const KernelTable<E>& table) {
 
 class DepthwiseOfIsa : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumFloat) { check_all_forward(table_of<float>(kernels(GetParam()))); }
-TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumDouble) { check_all_forward(table_of<double>(kernels(GetParam()))); }
+TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumFloat) {
+    check_all_forward(table_of<float>(kernels(GetParam())));
+}
+TEST_P(DepthwiseOfIsa, ForwardMatchesTheExactSumDouble) {
+    check_all_forward(table_of<double>(kernels(GetParam())));
+}
 TEST_P(DepthwiseOfIsa, WeightGradMatchesTheExactSumFloat) {
     check_all_weight_grad(table_of<float>(kernels(GetParam())));
 }

@@ -26,7 +26,8 @@ public:
         base_ = static_cast<std::byte*>(memory);
         if (inner > 0 && mprotect(base_ + page, inner, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
         data_ = reinterpret_cast<E*>(base_ + page + (side == Guard::after ? inner - bytes : 0));
-        for (std::ptrdiff_t i = 0; i < count; ++i) data_[i] = fill;
+        for (std::ptrdiff_t i = 0; i < count; ++i)
+            data_[i] = fill;
     }
     ~GuardedBuffer() { munmap(base_, mapped_); }
     GuardedBuffer(const GuardedBuffer&) = delete;

@@ -34,9 +34,15 @@ enum class Array { x, w, y };
 inline std::vector<std::int64_t> shape_of(const Problem& p, Array which) {
     std::vector<std::int64_t> shape;
     switch (which) {
-        case Array::x: shape = {p.batch, p.in_channels}; break;
-        case Array::w: shape = {p.out_channels, p.in_channels / p.groups}; break;
-        case Array::y: shape = {p.batch, p.out_channels}; break;
+        case Array::x:
+            shape = {p.batch, p.in_channels};
+            break;
+        case Array::w:
+            shape = {p.out_channels, p.in_channels / p.groups};
+            break;
+        case Array::y:
+            shape = {p.batch, p.out_channels};
+            break;
     }
     for (int a = 0; a < p.rank; ++a)
         shape.push_back(which == Array::x ? p.input[a] : which == Array::w ? p.kernel[a] : p.output(a));
@@ -45,7 +51,8 @@ inline std::vector<std::int64_t> shape_of(const Problem& p, Array which) {
 
 inline std::int64_t size_of(const std::vector<std::int64_t>& shape) {
     std::int64_t size = 1;
-    for (std::int64_t extent : shape) size *= extent;
+    for (std::int64_t extent : shape)
+        size *= extent;
     return size;
 }
 
@@ -71,10 +78,12 @@ struct LayerData {
         std::normal_distribution<double> normal;
         for (auto [values, which] : {std::pair{&x, Array::x}, std::pair{&w, Array::w}, std::pair{&dy, Array::y}}) {
             values->resize(static_cast<std::size_t>(size_of(shape_of(p, which))));
-            for (E& v : *values) v = static_cast<E>(normal(random));
+            for (E& v : *values)
+                v = static_cast<E>(normal(random));
         }
         bias.resize(static_cast<std::size_t>(p.out_channels));
-        for (E& v : bias) v = static_cast<E>(normal(random));
+        for (E& v : bias)
+            v = static_cast<E>(normal(random));
     }
 
     ConstView view(Array which) const {
@@ -93,24 +102,30 @@ struct LayerData {
     RunInfo run(const Plan& plan, Pass pass, std::vector<E>& out) const {
         const View to = contiguous(shape_of(problem, output_of(pass)), out.data());
         switch (pass) {
-            case Pass::forward: return plan.forward(view(Array::x), view(Array::w), nullptr, 0, to);
-            case Pass::input_grad: return plan.input_grad(view(Array::w), view(Array::y), to);
-            case Pass::weight_grad: return plan.weight_grad(view(Array::x), view(Array::y), to);
+            case Pass::forward:
+                return plan.forward(view(Array::x), view(Array::w), nullptr, 0, to);
+            case Pass::input_grad:
+                return plan.input_grad(view(Array::w), view(Array::y), to);
+            case Pass::weight_grad:
+                return plan.weight_grad(view(Array::x), view(Array::y), to);
         }
         return {};
     }
     std::vector<E> reference(Pass pass) const {
         std::vector<E> out = empty_output(pass);
-        reference_pass(problem, pass, first(pass), second(pass), contiguous(shape_of(problem, output_of(pass)), out.data()));
+        reference_pass(problem, pass, first(pass), second(pass),
+                       contiguous(shape_of(problem, output_of(pass)), out.data()));
         return out;
     }
     // sum |first| |second| for each output: what rounding errors are relative to.
     double largest_absolute_sum(Pass pass) const {
         LayerData absolute = *this;
         for (auto* values : {&absolute.x, &absolute.w, &absolute.dy})
-            for (E& v : *values) v = std::abs(v);
+            for (E& v : *values)
+                v = std::abs(v);
         double largest = 0;
-        for (E v : absolute.reference(pass)) largest = std::max(largest, static_cast<double>(v));
+        for (E v : absolute.reference(pass))
+            largest = std::max(largest, static_cast<double>(v));
         return largest;
     }
 };

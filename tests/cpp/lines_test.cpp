@@ -33,8 +33,8 @@ bool is_complex(LineKind kind) {
     return kind == LineKind::fft_complex || kind == LineKind::fft_complex_inverse;
 }
 const char* name_of(LineKind kind) {
-    constexpr const char* names[] = {"fft_real",        "fft_real_inverse", "fft_complex",     "fft_complex_inverse",
-                                     "winograd_data",   "winograd_kernel",  "winograd_output", "winograd_data_t",
+    constexpr const char* names[] = {"fft_real",          "fft_real_inverse", "fft_complex",     "fft_complex_inverse",
+                                     "winograd_data",     "winograd_kernel",  "winograd_output", "winograd_data_t",
                                      "winograd_kernel_t", "winograd_output_t"};
     return names[static_cast<int>(kind)];
 }
@@ -113,7 +113,8 @@ private:
     void for_each(int count, F f) {
         for (int i = 0; i < count; ++i)
             for (int part = 0; part < parts; ++part)
-                for (int lane = 0; lane < lanes; ++lane) f(i, part, lane);
+                for (int lane = 0; lane < lanes; ++lane)
+                    f(i, part, lane);
     }
 };
 
@@ -132,7 +133,8 @@ std::vector<Complex> full_sequence(const Execution<E>& run, LineKind kind, int l
         }
         return x;
     }
-    for (int i = 0; i < count; ++i) x[i] = Complex(run.input(i, 0, lane), is_complex(kind) ? run.input(i, 1, lane) : 0);
+    for (int i = 0; i < count; ++i)
+        x[i] = Complex(run.input(i, 0, lane), is_complex(kind) ? run.input(i, 1, lane) : 0);
     return x;
 }
 
@@ -149,7 +151,8 @@ struct Roots {
     std::vector<Complex> values;
     Roots(int n, int sign) {
         const Real pi = std::acos(Real(-1));
-        for (int k = 0; k < n; ++k) values.push_back(std::polar(Real(1), sign * 2 * pi * k / n));
+        for (int k = 0; k < n; ++k)
+            values.push_back(std::polar(Real(1), sign * 2 * pi * k / n));
     }
 };
 
@@ -159,7 +162,8 @@ struct Roots {
 template <class E>
 Real fft_tolerance(const std::vector<Complex>& x) {
     Real sum = 0;
-    for (const Complex& value : x) sum += std::abs(value);
+    for (const Complex& value : x)
+        sum += std::abs(value);
     return 8 * std::log2(2 * Real(x.size())) * std::numeric_limits<E>::epsilon() * sum;
 }
 
@@ -191,9 +195,8 @@ void check_fft(const KernelTable<E>& table, LineKind kind, int length, int count
                 for (int j = 0; j < length; ++j)
                     expected += x[j] * roots.values[static_cast<std::int64_t>(j) * element.bin % length];
                 const Real error = run.output(i, part, lane) - (element.part ? expected.imag() : expected.real());
-                ASSERT_TRUE(std::abs(error) <= tolerance)
-                    << "entry " << i << " part " << part << " lane " << lane << ": error " << error << " above "
-                    << tolerance;
+                ASSERT_TRUE(std::abs(error) <= tolerance) << "entry " << i << " part " << part << " lane " << lane
+                                                          << ": error " << error << " above " << tolerance;
             }
         }
     }
@@ -207,7 +210,8 @@ void check_all_ffts(const std::string& isa) {
             for (int count = 1; count <= length; ++count)
                 check_fft(table, kind, length, count, layouts[(length + count) % std::size(layouts)]);
         for (const int length : {2, 5, 8, 13, 16, 32})
-            for (const Layout& layout : layouts) check_fft(table, kind, length, length, layout);
+            for (const Layout& layout : layouts)
+                check_fft(table, kind, length, length, layout);
         for (const int length : {48, 64, 72, 80, 96, 97, 101, 128, 256, 1000, 1021, 1024, 4096})
             for (const int count : {1, length / 3, length / 2 + 1, length})
                 check_fft(table, kind, length, count, layouts[(length + count) % std::size(layouts)]);
@@ -256,7 +260,8 @@ TEST_P(LinesTest, FftLinesMayBeMadeAndRunByManyThreads) {
                 check_fft(table, LineKind::fft_real, length, length, layouts[0]);
         });
     }
-    for (std::thread& thread : threads) thread.join();
+    for (std::thread& thread : threads)
+        thread.join();
 }
 
 // ---- Winograd -------------------------------------------------------------------------------------------------------
@@ -269,7 +274,8 @@ Matrix zeros(int rows, int cols) {
 Matrix transposed(const Matrix& a) {
     Matrix t = zeros(static_cast<int>(a[0].size()), static_cast<int>(a.size()));
     for (std::size_t i = 0; i < a.size(); ++i)
-        for (std::size_t j = 0; j < a[0].size(); ++j) t[j][i] = a[i][j];
+        for (std::size_t j = 0; j < a[0].size(); ++j)
+            t[j][i] = a[i][j];
     return t;
 }
 
@@ -289,12 +295,16 @@ CookToom cook_toom(int m, int r) {
         for (int b = 0; b < tile - 1; ++b) {
             if (b == j) continue;
             polynomial.insert(polynomial.begin(), 0);
-            for (std::size_t i = 0; i + 1 < polynomial.size(); ++i) polynomial[i] -= points[b] * polynomial[i + 1];
+            for (std::size_t i = 0; i + 1 < polynomial.size(); ++i)
+                polynomial[i] -= points[b] * polynomial[i + 1];
             if (!infinite) divisor *= points[j] - points[b];
         }
-        for (std::size_t i = 0; i < polynomial.size(); ++i) f.data[j][i] = polynomial[i];
-        for (int i = 0; i < m; ++i) f.output[i][j] = infinite ? i == m - 1 : std::pow(points[j], Real(i));
-        for (int i = 0; i < r; ++i) f.kernel[j][i] = infinite ? i == r - 1 : std::pow(points[j], Real(i)) / divisor;
+        for (std::size_t i = 0; i < polynomial.size(); ++i)
+            f.data[j][i] = polynomial[i];
+        for (int i = 0; i < m; ++i)
+            f.output[i][j] = infinite ? i == m - 1 : std::pow(points[j], Real(i));
+        for (int i = 0; i < r; ++i)
+            f.kernel[j][i] = infinite ? i == r - 1 : std::pow(points[j], Real(i)) / divisor;
     }
     return f;
 }
@@ -383,7 +393,8 @@ TEST(CookToomTest, MatricesCorrelate) {
                 for (int k = 0; k < r; ++k)
                     for (int n = 0; n < m + r - 1; ++n) {
                         Real sum = 0;
-                        for (int j = 0; j < m + r - 1; ++j) sum += f.output[i][j] * f.kernel[j][k] * f.data[j][n];
+                        for (int j = 0; j < m + r - 1; ++j)
+                            sum += f.output[i][j] * f.kernel[j][k] * f.data[j][n];
                         EXPECT_NEAR(double(sum), n == i + k, 1e-15) << m << " " << r;
                     }
         }

@@ -43,7 +43,8 @@ long double tolerance(std::ptrdiff_t terms, long double magnitude) {
 template <class E>
 void fill_random(GuardedBuffer<E>& buffer, std::mt19937& generator) {
     std::uniform_real_distribution<E> distribution(-1, 1);
-    for (E& value : buffer) value = distribution(generator);
+    for (E& value : buffer)
+        value = distribution(generator);
 }
 
 template <class E>
@@ -178,7 +179,8 @@ void check_all_shapes(const KernelTable<E>& table) {
         ASSERT_GE(kernel.nr, 1);
         for (int rows = 1; rows <= kernel.mr; ++rows) {
             for (int cols = 1; cols <= kernel.nr; ++cols) {
-                for (const ProductCase& k : cases) check_product(table, kind, k, rows, cols);
+                for (const ProductCase& k : cases)
+                    check_product(table, kind, k, rows, cols);
             }
         }
     }
@@ -257,8 +259,12 @@ TEST_P(ProductsOfIsa, EveryShapeOfMicroKernelMatchesTheExactSumFloat) {
 TEST_P(ProductsOfIsa, EveryShapeOfMicroKernelMatchesTheExactSumDouble) {
     check_all_shapes(table_of<double>(kernels(GetParam())));
 }
-TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumFloat) { check_all_lanewise(table_of<float>(kernels(GetParam()))); }
-TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumDouble) { check_all_lanewise(table_of<double>(kernels(GetParam()))); }
+TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumFloat) {
+    check_all_lanewise(table_of<float>(kernels(GetParam())));
+}
+TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumDouble) {
+    check_all_lanewise(table_of<double>(kernels(GetParam())));
+}
 
 INSTANTIATE_TEST_SUITE_P(Isa, ProductsOfIsa, ::testing::ValuesIn(supported_isas()),
                          [](const auto& info) { return info.param; });

@@ -25,9 +25,7 @@ void expect_close_to_reference(const Problem& problem, const std::string& algori
         EXPECT_LE(largest_difference(out, data.reference(pass)), bound * largest + 1e-300) << plan.algorithm(pass);
         EXPECT_EQ(info.recomputed_tiles, 0) << "finite data must not need the reference";
         EXPECT_EQ(info.isa, kernels().f32.isa);
-        if (algorithm != "auto") {
-            EXPECT_EQ(info.algorithm.substr(0, algorithm.size()), algorithm);
-        }
+        if (algorithm != "auto") { EXPECT_EQ(info.algorithm.substr(0, algorithm.size()), algorithm); }
         if (algorithm.substr(0, 3) == "fft" && pass == Pass::forward && !out.empty() && problem.in_channels > 0) {
             EXPECT_GT(info.tiles, 0);
         }
@@ -47,9 +45,7 @@ bool winograd_can(const Problem& problem) {
         options.algorithm = "winograd";
         const Plan plan(problem, options);
         return true;
-    } catch (const std::invalid_argument&) {
-        return false;
-    }
+    } catch (const std::invalid_argument&) { return false; }
 }
 
 class NamedProblems : public testing::TestWithParam<const char*> {};
@@ -71,7 +67,8 @@ INSTANTIATE_TEST_SUITE_P(Algorithms, NamedProblems, testing::Values("direct", "f
 // Tiles other than the cheapest: every FFT length there is a codelet for and some without, every Winograd size.
 TEST(Tiles, FixedFftLengths) {
     for (int length : {3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 20, 24, 30, 32, 34, 40, 48, 64})
-        expect_close_to_reference<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem, "fft:" + std::to_string(length) + "x" + std::to_string(length), "tile");
+        expect_close_to_reference<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem,
+                                         "fft:" + std::to_string(length) + "x" + std::to_string(length), "tile");
     expect_close_to_reference<double>(parse_problem("n1c3k4 i9x20 r2x5 p1 f64").problem, "fft:6x16", "tile");
     expect_close_to_reference<float>(parse_problem("n1c3k4 i9x8x20 r2x3x5 p1 f32").problem, "fft:4x9x12", "tile");
 }
@@ -111,8 +108,7 @@ Problem random_problem(std::mt19937_64& random) {
         try {
             validate(p);
             return p;
-        } catch (const std::invalid_argument&) {
-        }
+        } catch (const std::invalid_argument&) {}
     }
 }
 
@@ -173,8 +169,8 @@ TEST(StepTest, AgreesWithTheReference) {
             View views[3];
             for (Pass pass : all_passes) {
                 out[static_cast<int>(pass)] = data.empty_output(pass);
-                views[static_cast<int>(pass)] =
-                    contiguous(shape_of(named.problem, LayerData<float>::output_of(pass)), out[static_cast<int>(pass)].data());
+                views[static_cast<int>(pass)] = contiguous(shape_of(named.problem, LayerData<float>::output_of(pass)),
+                                                           out[static_cast<int>(pass)].data());
             }
             step.forward(nullptr, 0, views[0]);
             const RunInfo info = step.backward(data.view(Array::y), views[1], views[2]);
@@ -210,7 +206,8 @@ TEST(Bias, IsAddedToEachOutputChannel) {
 
 // The class of every output is the reference's, and values far from the odd one are computed as ever.
 TEST(NonFinite, StaysWhereItBelongs) {
-    for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32"})
+    for (const char* text :
+         {"n1c3k18 i30x28 r3x3 p1 f32", "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32"})
         for (const char* algorithm : {"direct", "fft", "winograd"})
             for (float odd : {NAN, INFINITY, -INFINITY})
                 for (int where = 0; where < 3; ++where) {

@@ -15,17 +15,15 @@ TEST(ProblemText, RoundTrips) {
 }
 
 TEST(ProblemText, RejectsWhatItCannotRead) {
-    for (const char* text : {"", "n1c2k3", "n1c2k3 i5x5 r3x3x3", "n1c2k3 i5x5x5x5 r3", "n1c2 i5 r3", "q4 i5 r3", "n1c2k3 i5 r3 s",
-                             "n1c2k3 i5 r3 p1x2", "n1c2k3 i5 r3 f16"})
+    for (const char* text : {"", "n1c2k3", "n1c2k3 i5x5 r3x3x3", "n1c2k3 i5x5x5x5 r3", "n1c2 i5 r3", "q4 i5 r3",
+                             "n1c2k3 i5 r3 s", "n1c2k3 i5 r3 p1x2", "n1c2k3 i5 r3 f16"})
         EXPECT_THROW(parse_problem(text), std::invalid_argument) << text;
 }
 
 std::string message_of(const Problem& problem, const Options& options = {}) {
     try {
         const Plan plan(problem, options);
-    } catch (const std::invalid_argument& error) {
-        return error.what();
-    }
+    } catch (const std::invalid_argument& error) { return error.what(); }
     return "";
 }
 
@@ -44,15 +42,17 @@ TEST(ProblemChecks, NameTheArgumentItsValueAndWhatWasExpected) {
     EXPECT_EQ(changed([](Problem& p) { p.pad_lo[0] = -1; }), "padding (height) is -1, expected at least 0");
     EXPECT_EQ(changed([](Problem& p) { p.kernel[0] = 9; }),
               "kernel is larger than the padded input (height): kernel spans 9, expected at most 8 = 8 + 0 + 0");
-    EXPECT_NE(changed([](Problem& p) { p.batch = p.in_channels = p.out_channels = std::int64_t{1} << 30; }).find("overflows"),
-              std::string::npos);
+    EXPECT_NE(
+        changed([](Problem& p) { p.batch = p.in_channels = p.out_channels = std::int64_t{1} << 30; }).find("overflows"),
+        std::string::npos);
 }
 
 TEST(PlanChecks, NameWhatCannotBeDone) {
     const Problem problem = parse_problem("n1c4k6 i18x18 r9x9 f32").problem;
     Options options;
     options.algorithm = "magic";
-    EXPECT_NE(message_of(problem, options).find("'magic', expected 'auto', 'direct', 'fft' or 'winograd'"), std::string::npos);
+    EXPECT_NE(message_of(problem, options).find("'magic', expected 'auto', 'direct', 'fft' or 'winograd'"),
+              std::string::npos);
     options.algorithm = "winograd";
     EXPECT_NE(message_of(problem, options).find("no transform for 9 taps along the height"), std::string::npos);
     options.algorithm = "fft:8";
@@ -73,16 +73,16 @@ TEST(PlanChecks, WorkspaceLimitIsKept) {
     const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 f32").problem;
     Options options;
     const Plan plain(problem, options);
-    for (Pass pass : all_passes) EXPECT_GT(plain.workspace_bytes(pass), 0);
+    for (Pass pass : all_passes)
+        EXPECT_GT(plain.workspace_bytes(pass), 0);
     options.algorithm = "fft";
     for (std::int64_t limit : {1 << 19, 1 << 20, 1 << 21, 1 << 22, 1 << 24}) {
         options.max_workspace = limit;
         try {
             const Plan plan(problem, options);
-            for (Pass pass : all_passes) EXPECT_LE(plan.workspace_bytes(pass), limit);
-        } catch (const std::invalid_argument&) {
-            EXPECT_LT(limit, 1 << 21);
-        }
+            for (Pass pass : all_passes)
+                EXPECT_LE(plan.workspace_bytes(pass), limit);
+        } catch (const std::invalid_argument&) { EXPECT_LT(limit, 1 << 21); }
     }
 }
 
@@ -91,7 +91,8 @@ TEST(PlanChecks, ToleranceExcludesWinograd) {
     Options options;
     options.tolerance = 1e-5;
     const Plan plan(problem, options);
-    for (Pass pass : all_passes) EXPECT_EQ(plan.algorithm(pass).find("winograd:6"), std::string::npos);
+    for (Pass pass : all_passes)
+        EXPECT_EQ(plan.algorithm(pass).find("winograd:6"), std::string::npos);
 }
 
 }  // namespace

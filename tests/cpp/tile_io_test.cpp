@@ -77,7 +77,8 @@ void check_read(const KernelTable<E>& table, const Row& row, Guard side) {
     SCOPED_TRACE(row);
     const int lanes = table.lanes;
     GuardedBuffer<E> source(row.span(), side, 0), out(row.count * lanes, side, poison<E>);
-    for (std::ptrdiff_t i = 0; i < source.size(); ++i) source[i] = static_cast<E>(i + 1);
+    for (std::ptrdiff_t i = 0; i < source.size(); ++i)
+        source[i] = static_cast<E>(i + 1);
     RowArgs<E> args{};
     args.lanes = out.data();
     args.source = source.data() - (row.span() > 0 ? row.first() : 0);
@@ -102,7 +103,8 @@ void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool b
     GuardedBuffer<E> in(row.count * lanes, side, nan), destination(row.span(), side, poison<E>);
     GuardedBuffer<E> bias_values(lanes, side, nan);
     std::vector<E> expected(destination.begin(), destination.end());
-    for (int lane = 0; lane < row.lane_count; ++lane) bias_values[lane] = static_cast<E>(1000 * (lane + 1));
+    for (int lane = 0; lane < row.lane_count; ++lane)
+        bias_values[lane] = static_cast<E>(1000 * (lane + 1));
     for (std::int64_t i = 0; i < row.count; ++i) {
         for (int lane = 0; lane < row.lane_count; ++lane) {
             const E value = static_cast<E>(i * lanes + lane + 1);
@@ -121,7 +123,8 @@ void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool b
     args.bias = bias ? bias_values.data() : nullptr;
     args.add = add;
     ASSERT_FALSE(table.write_row(args));
-    for (std::ptrdiff_t i = 0; i < destination.size(); ++i) ASSERT_EQ(destination[i], expected[i]) << "element " << i;
+    for (std::ptrdiff_t i = 0; i < destination.size(); ++i)
+        ASSERT_EQ(destination[i], expected[i]) << "element " << i;
 }
 
 template <class E>
@@ -129,9 +132,9 @@ void check_non_finite_detection(const KernelTable<E>& table) {
     const int lanes = table.lanes;
     const std::int64_t count = 2 * lanes + 1;
     const E infinity = std::numeric_limits<E>::infinity(), largest = std::numeric_limits<E>::max();
-    for (const Row& row : {Row{1, lanes, lanes, count}, Row{1, lanes - 1, lanes - 1, count},
-                           Row{count, 1, lanes, count}, Row{count, 1, lanes - 1, count},
-                           Row{3 * count, 3, lanes, count}}) {
+    for (const Row& row :
+         {Row{1, lanes, lanes, count}, Row{1, lanes - 1, lanes - 1, count}, Row{count, 1, lanes, count},
+          Row{count, 1, lanes - 1, count}, Row{3 * count, 3, lanes, count}}) {
         SCOPED_TRACE(row);
         GuardedBuffer<E> in(count * lanes, Guard::after, largest), destination(row.span(), Guard::after, 0);
         RowArgs<E> args{};
@@ -168,7 +171,8 @@ void check_non_finite_detection(const KernelTable<E>& table) {
 template <class E>
 void check_all_reads(const KernelTable<E>& table) {
     for (const Row& row : rows_to_test(table.lanes, false)) {
-        for (Guard side : {Guard::before, Guard::after}) check_read(table, row, side);
+        for (Guard side : {Guard::before, Guard::after})
+            check_read(table, row, side);
     }
 }
 
@@ -185,10 +189,18 @@ void check_all_writes(const KernelTable<E>& table) {
 
 class TileIoOfIsa : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(TileIoOfIsa, ReadsAnyStridesFloat) { check_all_reads(table_of<float>(kernels(GetParam()))); }
-TEST_P(TileIoOfIsa, ReadsAnyStridesDouble) { check_all_reads(table_of<double>(kernels(GetParam()))); }
-TEST_P(TileIoOfIsa, WritesAnyStridesFloat) { check_all_writes(table_of<float>(kernels(GetParam()))); }
-TEST_P(TileIoOfIsa, WritesAnyStridesDouble) { check_all_writes(table_of<double>(kernels(GetParam()))); }
+TEST_P(TileIoOfIsa, ReadsAnyStridesFloat) {
+    check_all_reads(table_of<float>(kernels(GetParam())));
+}
+TEST_P(TileIoOfIsa, ReadsAnyStridesDouble) {
+    check_all_reads(table_of<double>(kernels(GetParam())));
+}
+TEST_P(TileIoOfIsa, WritesAnyStridesFloat) {
+    check_all_writes(table_of<float>(kernels(GetParam())));
+}
+TEST_P(TileIoOfIsa, WritesAnyStridesDouble) {
+    check_all_writes(table_of<double>(kernels(GetParam())));
+}
 TEST_P(TileIoOfIsa, NoticesWhatIsNotFinite) {
     check_non_finite_detection(table_of<float>(kernels(GetParam())));
     check_non_finite_detection(table_of<double>(kernels(GetParam())));

@@ -82,14 +82,14 @@ struct Options {
 
 // One row of Plan::candidates: what an algorithm would cost for a pass, or why it cannot be used.
 struct Candidate {
-    std::string algorithm;        // "direct", "fft:16x16", "winograd:4x4"
+    std::string algorithm;  // "direct", "fft:16x16", "winograd:4x4"
     bool possible = false;
     bool chosen = false;
-    std::string reason;           // why it was not possible or not chosen
-    double multiplications = 0;   // real multiplications in the products
+    std::string reason;          // why it was not possible or not chosen
+    double multiplications = 0;  // real multiplications in the products
     double transform_flops = 0;
-    double bytes = 0;             // memory traffic beyond the caches, estimated
-    double predicted_seconds = 0; // on one core
+    double bytes = 0;              // memory traffic beyond the caches, estimated
+    double predicted_seconds = 0;  // on one core
     double error_bound = 0;
     std::int64_t workspace_bytes = 0;
 };
@@ -116,9 +116,9 @@ public:
     RunInfo weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const;
 
     const Problem& problem() const;
-    std::string algorithm(Pass pass) const;           // "direct", "fft:16x16", "winograd:4x4"
-    std::int64_t workspace_bytes(Pass pass) const;    // with the present number of threads
-    double flops(Pass pass) const;                    // floating-point operations of the chosen algorithm
+    std::string algorithm(Pass pass) const;         // "direct", "fft:16x16", "winograd:4x4"
+    std::int64_t workspace_bytes(Pass pass) const;  // with the present number of threads
+    double flops(Pass pass) const;                  // floating-point operations of the chosen algorithm
     std::vector<Candidate> candidates(Pass pass) const;
 
 private:

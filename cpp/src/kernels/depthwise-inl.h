@@ -54,7 +54,8 @@ void depthwise_forward_block(const DepthwiseArgs<E>& args, std::int64_t first) {
             const E* in = args.in + args.tap_offset[tap] + first * step;
             const Vec<E> w = load(args.w + static_cast<std::ptrdiff_t>(tap) * lanes<E>);
             TRICONV_UNROLL
-            for (int i = 0; i < outputs; ++i) sums[i] += load(in + i * step) * w;
+            for (int i = 0; i < outputs; ++i)
+                sums[i] += load(in + i * step) * w;
         }
         TRICONV_UNROLL
         for (int i = 0; i < outputs; ++i) {
@@ -66,8 +67,8 @@ void depthwise_forward_block(const DepthwiseArgs<E>& args, std::int64_t first) {
 
 template <class E, bool adjacent, int... shape>
 TRICONV_INLINE void depthwise_forward_row(const DepthwiseArgs<E>& args, std::integer_sequence<int, shape...>) {
-    static constexpr void (*blocks[])(const DepthwiseArgs<E>&, std::int64_t) = {
-        depthwise_forward_block<E, adjacent, shape + 1>...};
+    static constexpr void (*blocks[])(const DepthwiseArgs<E>&,
+                                      std::int64_t) = {depthwise_forward_block<E, adjacent, shape + 1>...};
     for_equal_parts(args.count, depthwise_outputs,
                     [&](std::int64_t first, int outputs) { blocks[outputs - 1](args, first); });
 }
@@ -90,7 +91,8 @@ void depthwise_weight_grad_block(const DepthwiseArgs<E>& args, std::int64_t firs
     const std::ptrdiff_t step = entry_step<E, adjacent>(args);
     const E* in[taps];
     TRICONV_UNROLL
-    for (int tap = 0; tap < taps; ++tap) in[tap] = args.in + args.tap_offset[first_tap + tap];
+    for (int tap = 0; tap < taps; ++tap)
+        in[tap] = args.in + args.tap_offset[first_tap + tap];
     Vec<E> sums[partial_sums][taps] = {};
     std::int64_t i = first;
     for (; i + partial_sums <= last; i += partial_sums) {
@@ -98,27 +100,30 @@ void depthwise_weight_grad_block(const DepthwiseArgs<E>& args, std::int64_t firs
         for (int k = 0; k < partial_sums; ++k) {
             const Vec<E> dy = load(args.dy + (i + k) * lanes<E>);
             TRICONV_UNROLL
-            for (int tap = 0; tap < taps; ++tap) sums[k][tap] += load(in[tap] + (i + k) * step) * dy;
+            for (int tap = 0; tap < taps; ++tap)
+                sums[k][tap] += load(in[tap] + (i + k) * step) * dy;
         }
     }
     for (; i < last; ++i) {
         const Vec<E> dy = load(args.dy + i * lanes<E>);
         TRICONV_UNROLL
-        for (int tap = 0; tap < taps; ++tap) sums[0][tap] += load(in[tap] + i * step) * dy;
+        for (int tap = 0; tap < taps; ++tap)
+            sums[0][tap] += load(in[tap] + i * step) * dy;
     }
     E* dw = args.out + first_tap * lanes<E>;
     TRICONV_UNROLL
     for (int tap = 0; tap < taps; ++tap) {
         TRICONV_UNROLL
-        for (int k = 1; k < partial_sums; ++k) sums[0][tap] += sums[k][tap];
+        for (int k = 1; k < partial_sums; ++k)
+            sums[0][tap] += sums[k][tap];
         store(dw + tap * lanes<E>, load(dw + tap * lanes<E>) + sums[0][tap]);
     }
 }
 
 template <class E, bool adjacent, int... shape>
 TRICONV_INLINE void depthwise_weight_grad_row(const DepthwiseArgs<E>& args, std::integer_sequence<int, shape...>) {
-    static constexpr void (*blocks[])(const DepthwiseArgs<E>&, std::int64_t, std::int64_t, std::int64_t) = {
-        depthwise_weight_grad_block<E, adjacent, shape + 1>...};
+    static constexpr void (*blocks[])(const DepthwiseArgs<E>&, std::int64_t, std::int64_t,
+                                      std::int64_t) = {depthwise_weight_grad_block<E, adjacent, shape + 1>...};
     for_equal_parts(args.count, depthwise_row_block, [&](std::int64_t first, int size) {
         for_equal_parts(args.taps, depthwise_taps, [&](std::int64_t first_tap, int taps) {
             blocks[taps - 1](args, first_tap, first, first + size);

@@ -59,10 +59,13 @@ void run_real_line(const void* context, const LineArgs<E>& args) {
     using T = typename PlainVec<E>::type;
     const auto& line = *static_cast<const PocketfftLine<E>*>(context);
     auto* const data = reinterpret_cast<E*>(line_scratch(line.length * sizeof(T)));
-    for (int i = 0; i < line.n_in; ++i) store<E>(data + i * lanes<E>, load(args.in + i * args.in_stride));
-    for (int i = line.n_in; i < line.length; ++i) store<E>(data + i * lanes<E>, Vec<E>{});
+    for (int i = 0; i < line.n_in; ++i)
+        store<E>(data + i * lanes<E>, load(args.in + i * args.in_stride));
+    for (int i = line.n_in; i < line.length; ++i)
+        store<E>(data + i * lanes<E>, Vec<E>{});
     line.real_plan->exec(reinterpret_cast<T*>(data), E(1), !is_inverse(line.kind));
-    for (int i = 0; i < line.n_out; ++i) store<E>(args.out + i * args.out_stride, load(data + i * lanes<E>));
+    for (int i = 0; i < line.n_out; ++i)
+        store<E>(args.out + i * args.out_stride, load(data + i * lanes<E>));
 }
 
 template <class E>

@@ -26,11 +26,11 @@ template <class E>
 struct ComposedLine {
     LineKind kind;
     int length, first, second;
-    int groups;  // entries read (inverse: written) / second
-    void (*run_first)(const void*, const LineArgs<E>&);          // over p, pruned to `groups`
-    void (*run_second)(const void*, const LineArgs<E>&);         // over j, complex
-    void (*run_second_real)(const void*, const LineArgs<E>&);    // over j, row 0 of the real kinds
-    std::vector<E> cosines, sines;                               // of 2 pi j k1 / T at k1 * second + j
+    int groups;                                                // entries read (inverse: written) / second
+    void (*run_first)(const void*, const LineArgs<E>&);        // over p, pruned to `groups`
+    void (*run_second)(const void*, const LineArgs<E>&);       // over j, complex
+    void (*run_second_real)(const void*, const LineArgs<E>&);  // over j, row 0 of the real kinds
+    std::vector<E> cosines, sines;                             // of 2 pi j k1 / T at k1 * second + j
 
     std::ptrdiff_t pitch() const { return (second + 1) * std::ptrdiff_t{lanes<E>}; }  // not a power of two
     E* matrix() const { return reinterpret_cast<E*>(line_scratch(scratch_elements() * sizeof(E))); }
@@ -68,8 +68,8 @@ void run_composed_complex(const void* context, const LineArgs<E>& args) {
     for (int k1 = 0; k1 < line.first; ++k1) {
         E* const row = matrix + k1 * pitch;
         if (k1 > 0) apply_twiddles(line, k1, E(-1), row, row + im);
-        line.run_second(nullptr, {row, args.out + k1 * args.out_stride, lanes<E>, line.first * args.out_stride, im,
-                                  args.out_im});
+        line.run_second(
+            nullptr, {row, args.out + k1 * args.out_stride, lanes<E>, line.first * args.out_stride, im, args.out_im});
     }
 }
 
@@ -80,8 +80,8 @@ void run_composed_complex_inverse(const void* context, const LineArgs<E>& args) 
     E* const matrix = line.matrix();
     for (int k1 = 0; k1 < line.first; ++k1) {
         E* const row = matrix + k1 * pitch;
-        line.run_second(nullptr, {args.in + k1 * args.in_stride, row, line.first * args.in_stride, lanes<E>, args.in_im,
-                                  im});
+        line.run_second(nullptr,
+                        {args.in + k1 * args.in_stride, row, line.first * args.in_stride, lanes<E>, args.in_im, im});
         if (k1 > 0) apply_twiddles(line, k1, E(1), row, row + im);
     }
     for (int j = 0; j < line.second; ++j) {
@@ -94,7 +94,7 @@ void run_composed_complex_inverse(const void* context, const LineArgs<E>& args) 
 
 // Where bin k of a real spectrum of length T is found in packed form: mirrored bins are conjugates.
 struct PackedBin {
-    int re, im;    // entries; im < 0: the imaginary part is zero
+    int re, im;  // entries; im < 0: the imaginary part is zero
     bool mirrored;
 };
 constexpr PackedBin packed_bin(int k, int length) {
@@ -134,7 +134,8 @@ void run_composed_real(const void* context, const LineArgs<E>& args) {
         E* const re = matrix + (2 * k1 - 1) * pitch;
         E* const im = re + pitch;
         if (middle)
-            for (int j = 0; j < line.second; ++j) store<E>(im + std::ptrdiff_t{j} * lanes<E>, Vec<E>{});
+            for (int j = 0; j < line.second; ++j)
+                store<E>(im + std::ptrdiff_t{j} * lanes<E>, Vec<E>{});
         apply_twiddles(line, k1, E(-1), re, im);
         line.run_second(nullptr, {re, column, lanes<E>, lanes<E>, pitch, part});
         for (int k2 = 0; k2 < line.second; ++k2) {
@@ -208,9 +209,16 @@ ComposedLine<E> make_composed_line(LineKind kind, int length, int first, int cou
     const LineKind complex_kind = inverse ? LineKind::fft_complex_inverse : LineKind::fft_complex;
     const LineKind real_kind = inverse ? LineKind::fft_real_inverse : LineKind::fft_real;
     const FftCodelet<E>* const over_p = find_codelet<E>(kind, first, (count + second - 1) / second);
-    ComposedLine<E> line{kind, length, first, second, over_p->count, over_p->run,
+    ComposedLine<E> line{kind,
+                         length,
+                         first,
+                         second,
+                         over_p->count,
+                         over_p->run,
                          find_codelet<E>(complex_kind, second, second)->run,
-                         find_codelet<E>(real_kind, second, second)->run, {}, {}};
+                         find_codelet<E>(real_kind, second, second)->run,
+                         {},
+                         {}};
     constexpr long double two_pi = 6.283185307179586476925286766559005768L;
     for (int k1 = 0; k1 < first; ++k1) {
         for (int j = 0; j < second; ++j) {
@@ -234,9 +242,8 @@ LineTransform<E> composed_line(LineKind kind, int length, int count) {
             return item.kind == kind && item.length == length && item.groups == groups;
         },
         [&] { return make_composed_line<E>(kind, length, first, count); });
-    constexpr void (*runs[])(const void*, const LineArgs<E>&) = {run_composed_real<E>, run_composed_real_inverse<E>,
-                                                                 run_composed_complex<E>,
-                                                                 run_composed_complex_inverse<E>};
+    constexpr void (*runs[])(const void*, const LineArgs<E>&) = {
+        run_composed_real<E>, run_composed_real_inverse<E>, run_composed_complex<E>, run_composed_complex_inverse<E>};
     const int entries = groups * line.second;
     const bool inverse = is_inverse(kind);
     return {runs[static_cast<int>(kind)], &line, inverse ? length : entries, inverse ? entries : length};

@@ -25,7 +25,7 @@ inline constexpr RegisterBlock complex_block{6, 2};
 #elif TRICONV_VECTOR_BYTES == 32  // 16 registers
 inline constexpr RegisterBlock real_block{6, 2};
 inline constexpr RegisterBlock complex_block{6, 1};
-#else  // 16 registers, and a product needs one of its own before it is added
+#else                             // 16 registers, and a product needs one of its own before it is added
 inline constexpr RegisterBlock real_block{6, 2};  // float: 1 to 6 % above 4 x 2, one noisy run
 inline constexpr RegisterBlock complex_block{4, 1};
 #endif
@@ -102,7 +102,8 @@ TRICONV_INLINE void add_sums(Sums<E, kind, rows, cols>& sums, const Sums<E, kind
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         TRICONV_UNROLL
-        for (int j = 0; j < cols; ++j) add_number(sums.at[i][j], others.at[i][j]);
+        for (int j = 0; j < cols; ++j)
+            add_number(sums.at[i][j], others.at[i][j]);
     }
 }
 
@@ -111,12 +112,14 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, st
                                  const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im) {
     Number<E, kind> vectors[cols];
     TRICONV_UNROLL
-    for (int j = 0; j < cols; ++j) vectors[j] = load_number<E, kind>(b + j * b_col, b_im);
+    for (int j = 0; j < cols; ++j)
+        vectors[j] = load_number<E, kind>(b + j * b_col, b_im);
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);
         TRICONV_UNROLL
-        for (int j = 0; j < cols; ++j) multiply_add(sums.at[i][j], element, vectors[j]);
+        for (int j = 0; j < cols; ++j)
+            multiply_add(sums.at[i][j], element, vectors[j]);
     }
 }
 

@@ -67,9 +67,11 @@ template <class E>
 TRICONV_INLINE void transpose(Vec<E> (&rows)[lanes<E>]) {
     constexpr int inner = inner_lanes<E>, outer = lanes<E> / inner;
     TRICONV_UNROLL
-    for (int i = 0; i < outer; ++i) transpose_blocks<E, 1, inner>(rows + i * inner, 1);
+    for (int i = 0; i < outer; ++i)
+        transpose_blocks<E, 1, inner>(rows + i * inner, 1);
     TRICONV_UNROLL
-    for (int i = 0; i < inner; ++i) transpose_blocks<E, inner, outer>(rows + i, inner);
+    for (int i = 0; i < inner; ++i)
+        transpose_blocks<E, inner, outer>(rows + i, inner);
 }
 
 // ---- read -----------------------------------------------------------------------------------------------------------
@@ -134,7 +136,8 @@ TRICONV_INLINE void read_pixels(const RowArgs<E>& args, std::int64_t first, int 
 template <class E, int pixel_stride, int live_lanes>
 void read_channels_first(const RowArgs<E>& args) {
     std::int64_t i = 0;
-    for (; i + lanes<E> <= args.count; i += lanes<E>) read_pixels<E, pixel_stride, live_lanes>(args, i, lanes<E>);
+    for (; i + lanes<E> <= args.count; i += lanes<E>)
+        read_pixels<E, pixel_stride, live_lanes>(args, i, lanes<E>);
     if (i < args.count) read_pixels<E, pixel_stride, live_lanes>(args, i, static_cast<int>(args.count - i));
 }
 
@@ -144,7 +147,8 @@ void read_elements(const RowArgs<E>& args) {
         E* out = args.lanes + i * lanes<E>;
         const E* source = args.source + i * args.pixel_stride;
         store(out, Vec<E>{});
-        for (int lane = 0; lane < args.lane_count; ++lane) out[lane] = source[lane * args.lane_stride];
+        for (int lane = 0; lane < args.lane_count; ++lane)
+            out[lane] = source[lane * args.lane_stride];
     }
 }
 
@@ -221,7 +225,8 @@ bool write_channels_first(const RowArgs<E>& args) {
     const Vec<E> bias = bias_or_zero(args);
     FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
     std::int64_t i = 0;
-    for (; i + lanes<E> <= args.count; i += lanes<E>) write_pixels<E, live_lanes>(args, bias, test, i, lanes<E>);
+    for (; i + lanes<E> <= args.count; i += lanes<E>)
+        write_pixels<E, live_lanes>(args, bias, test, i, lanes<E>);
     if (i < args.count) write_pixels<E, live_lanes>(args, bias, test, i, static_cast<int>(args.count - i));
     return test.failed(lanes<E>);
 }

@@ -1,0 +1,138 @@
+// The engine with micro-kernels of odd register blocks, so that its own cutting into blocks is what is tested.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "algorithms.h"
+#include "dispatch.h"
+#include "layer_data.h"
+
+namespace triconv::test {
+namespace {
+
+// Plain loops with a register block of MR x NR, refusing to be called with more.
+template <int MR, int NR, ProductKind Kind>
+void fake_product(const ProductArgs<float>& p) {
+    ASSERT_GE(p.rows, 1);
+    ASSERT_GE(p.cols, 1);
+    ASSERT_LE(p.rows, MR);
+    ASSERT_LE(p.cols, NR);
+    ASSERT_LE(p.full_blocks, p.blocks);
+    const int lanes = kernels().f32.lanes;
+    for (int i = 0; i < p.rows; ++i)
+        for (int j = 0; j < p.cols; ++j)
+            for (int lane = 0; lane < lanes; ++lane) {
+                double re = 0, im = 0;
+                for (int block = 0; block < p.blocks; ++block)
+                    for (int t = 0; t < (block < p.full_blocks ? p.length : p.tail_length); ++t) {
+                        const float* a = p.a + p.a_offset[block] + i * p.a_row + t * p.a_step;
+                        const float* b = p.b + p.b_offset[block] + t * p.b_step + j * p.b_col + lane;
+                        const double ai = Kind == ProductKind::real             ? 0.0
+                                          : Kind == ProductKind::complex_conj_a ? -a[p.a_im]
+                                                                                : a[p.a_im];
+                        const double bi = Kind == ProductKind::real             ? 0.0
+                                          : Kind == ProductKind::complex_conj_b ? -b[p.b_im]
+                                                                                : b[p.b_im];
+                        re += static_cast<double>(*a) * *b - ai * bi;
+                        im += *a * bi + ai * *b;
+                    }
+                float* c = p.c + i * p.c_row + j * p.c_col + lane;
+                *c = static_cast<float>((p.accumulate ? *c : 0) + re);
+                if (Kind != ProductKind::real) c[p.c_im] = static_cast<float>((p.accumulate ? c[p.c_im] : 0) + im);
+            }
+}
+
+template <int MR, int NR>
+KernelTable<float> table_with_blocks() {
+    KernelTable<float> table = kernels().f32;
+    table.product[static_cast<int>(ProductKind::real)] = {MR, NR, fake_product<MR, NR, ProductKind::real>};
+    table.product[static_cast<int>(ProductKind::complex)] = {MR, NR, fake_product<MR, NR, ProductKind::complex>};
+    table.product[static_cast<int>(ProductKind::complex_conj_a)] = {MR, NR,
+                                                                    fake_product<MR, NR, ProductKind::complex_conj_a>};
+    table.product[static_cast<int>(ProductKind::complex_conj_b)] = {MR, NR,
+                                                                    fake_product<MR, NR, ProductKind::complex_conj_b>};
+    return table;
+}
+
+void expect_all_passes(const KernelTable<float>& table, const Problem& problem, const std::string& algorithm,
+                       const Blocking* blocking) {
+    const Layer layer(problem);
+    const LayerData<float> data(problem);
+    for (Pass pass : all_passes) {
+        SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
+        std::vector<Costed> costed = cost_candidates(table, layer, pass, parse_algorithm(algorithm, problem.rank));
+        if (blocking) costed.front().blocking = *blocking;
+        const auto run = make_pass(table, layer, pass, costed.front());
+        std::vector<float> out = data.empty_output(pass);
+        Operands<float> operands;
+        operands.x = as_tensor<float>(data.view(Array::x), problem.rank);
+        operands.w = as_tensor<float>(data.view(Array::w), problem.rank);
+        operands.dy = as_tensor<float>(data.view(Array::y), problem.rank);
+        const Tensor<float> to = as_tensor<float>(
+            contiguous(shape_of(problem, LayerData<float>::output_of(pass)), out.data()), problem.rank);
+        operands.y = operands.dx = operands.dw = to;
+        run->run(operands, 2);
+        EXPECT_LE(largest_difference(out, data.reference(pass)),
+                  costed.front().candidate.error_bound * data.largest_absolute_sum(pass));
+    }
+}
+
+TEST(Engine, WorksWithAnyRegisterBlock) {
+    for (const char* text :
+         {"n2c37k41 i11x13 r3x3 p1 f32", "n1c20k70 i9x9 r5x5 s2 p2 f32", "n2c12k18 i9x10 r3x3 p1 g3 f32"})
+        for (const char* algorithm : {"direct", "fft", "winograd"}) {
+            const Problem problem = parse_problem(text).problem;
+            expect_all_passes(table_with_blocks<1, 1>(), problem, algorithm, nullptr);
+            expect_all_passes(table_with_blocks<5, 3>(), problem, algorithm, nullptr);
+            expect_all_passes(table_with_blocks<7, 11>(), problem, algorithm, nullptr);
+        }
+}
+
+// Blocks of tiles that end anywhere within rows and images, fused and staged.
+TEST(Engine, WorksWithAnyBlocking) {
+    const Problem problem = parse_problem("n3c5k18 i19x17 r3x3 p1 f32").problem;
+    for (std::int64_t tiles : {1, 2, 3, 7, 10, 64, 1000})
+        for (bool fused : {false, true})
+            for (const char* algorithm : {"fft:8", "winograd:4"}) {
+                const Blocking blocking{tiles, fused};
+                expect_all_passes(kernels().f32, problem, algorithm, &blocking);
+            }
+}
+
+TEST(Geometry, SubGridsCoverTheInputOnce) {
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        const Layer layer(named.problem);
+        for (const Axis& axis : layer.axis) {
+            std::vector<int> hits(static_cast<std::size_t>(axis.in), 0);
+            for (std::int64_t rho = 0; rho < axis.output_phases; ++rho)
+                for (std::int64_t phi = 0; phi < axis.kernel_phases; ++phi) {
+                    const SubGrid grid = input_grid(axis, rho, phi);
+                    std::int64_t first, last;
+                    grid.clip(-1000, 1000, first, last);
+                    for (std::int64_t t = first; t < last; ++t)
+                        ++hits[static_cast<std::size_t>(grid.index(t))];
+                }
+            EXPECT_LE(*std::max_element(hits.begin(), hits.end()), 1) << named.name;
+        }
+    }
+}
+
+TEST(Blocks, ChannelsAppearOncePerPhase) {
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        const Layer layer(named.problem);
+        for (bool lanewise : {false, true}) {
+            if (lanewise && layer.in_per_group() != 1) continue;
+            const LaneBlocks blocks = input_blocks(layer, 16, lanewise, true);
+            std::vector<std::int64_t> uses(static_cast<std::size_t>(layer.in_channels), 0);
+            for (const LaneBlock& block : blocks.blocks)
+                for (int lane = 0; lane < block.lanes; ++lane)
+                    ++uses[static_cast<std::size_t>(block.channel + lane * block.channel_step)];
+            for (std::int64_t count : uses)
+                EXPECT_EQ(count, layer.kernel_phases()) << named.name;
+            EXPECT_EQ(static_cast<int>(blocks.blocks.size()), layer.in_channels ? blocks.groups * blocks.per_group : 0);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace triconv::test
