@@ -27,7 +27,7 @@ struct PlannedPass {
     Costed costed;
     std::unique_ptr<PassAlgorithm<E>> algorithm;
     int max_threads = std::numeric_limits<int>::max();  // what max_workspace leaves room for
-    std::vector<Candidate> candidates;
+    std::vector<Costed> considered;
 };
 
 template <class E>
@@ -47,6 +47,17 @@ public:
         const auto i = static_cast<std::size_t>(which);
         std::call_once(once_[i], [&] { passes_[i] = choose(which); });
         return passes_[i];
+    }
+
+    // With the workspace of each, for one thread: not needed for the choice, and not cheap.
+    std::vector<Candidate> candidates(Pass which) const {
+        std::vector<Candidate> result;
+        for (const Costed& costed : pass(which).considered) {
+            result.push_back(costed.candidate);
+            if (costed.candidate.possible && costed.candidate.workspace_bytes == 0)
+                result.back().workspace_bytes = make_pass(kernels_, layer_, which, costed)->workspace().total(1);
+        }
+        return result;
     }
 
     RunInfo run(Pass which, const Operands<E>& operands) const {
@@ -125,8 +136,7 @@ private:
                     (options_.max_workspace - need.fixed) / need.per_thread, 1, std::numeric_limits<int>::max()));
         }
         if (!planned.algorithm) throw std::invalid_argument(none_fits(which, costed, least));
-        for (const Costed& c : costed)
-            planned.candidates.push_back(c.candidate);
+        planned.considered = std::move(costed);
         return planned;
     }
 
@@ -299,7 +309,7 @@ double Plan::flops(Pass pass) const {
 }
 
 std::vector<Candidate> Plan::candidates(Pass pass) const {
-    return impl_->visit([&](const auto& plan) { return plan.pass(pass).candidates; });
+    return impl_->visit([&](const auto& plan) { return plan.candidates(pass); });
 }
 
 // ---- training step --------------------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ DType promoted_dtype(const char* name, const py::dtype& dtype) {
                          ", expected real numbers: float32, float64, float16, integers or booleans");
 }
 
-std::int64_t item_size(DType dtype) { return dtype == DType::f32 ? 4 : 8; }
+std::int64_t item_size(DType dtype) {
+    return dtype == DType::f32 ? 4 : 8;
+}
 
 bool is_native(const py::array& array, DType dtype) {
     const py::dtype present = array.dtype();
@@ -58,7 +60,8 @@ bool is_aligned(const py::array& array, std::int64_t size) {
 void fill_strides(const py::array& array, bool batched, std::ptrdiff_t* strides) {
     const auto size = static_cast<py::ssize_t>(array.itemsize());
     const py::ssize_t first = batched ? 0 : 1;
-    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) strides[first + axis] = array.strides(axis) / size;
+    for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+        strides[first + axis] = array.strides(axis) / size;
 }
 
 // First byte and one past the last byte of an array's elements.
@@ -124,17 +127,22 @@ void check_out(const py::object& out, const Shape& shape, DType dtype, std::init
 
 std::string format_shape(const Shape& shape) {
     std::string text = "(";
-    for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    for (std::size_t i = 0; i < shape.size(); ++i)
+        text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
     return text + (shape.size() == 1 ? ",)" : ")");
 }
 
-std::string format_dtype(const py::dtype& dtype) { return py::str(dtype).cast<std::string>(); }
+std::string format_dtype(const py::dtype& dtype) {
+    return py::str(dtype).cast<std::string>();
+}
 
 py::dtype numpy_dtype(DType dtype) {
     return dtype == DType::f32 ? py::dtype::of<float>() : py::dtype::of<double>();
 }
 
-Shape Argument::shape() const { return Shape(array.shape(), array.shape() + array.ndim()); }
+Shape Argument::shape() const {
+    return Shape(array.shape(), array.shape() + array.ndim());
+}
 
 Argument read_argument(const char* name, const py::object& value) {
     py::array array = to_array(name, value);

@@ -26,7 +26,9 @@ Plan plan_for(const Problem& problem, const Call& call) {
     return plan_cache().get(problem, options);
 }
 
-NamedShape named_shape(const Argument& argument) { return {argument.name, argument.shape()}; }
+NamedShape named_shape(const Argument& argument) {
+    return {argument.name, argument.shape()};
+}
 
 // "the output of input (2, 3, 8, 8) and weight (4, 3, 3, 3)".
 std::string output_of(const NamedShape& input, const NamedShape& weight) {
@@ -34,7 +36,9 @@ std::string output_of(const NamedShape& input, const NamedShape& weight) {
            format_shape(weight.shape);
 }
 
-void fill_zero(py::array& array) { array.attr("fill")(0); }
+void fill_zero(py::array& array) {
+    array.attr("fill")(0);
+}
 
 // Adds bias[k] to channel k.
 void add_bias(py::array& array, const Argument& bias, bool batched) {
@@ -159,24 +163,24 @@ void register_functions(py::module_& module) {
         return conv_weight({rank, {stride, padding, dilation, groups}, algorithm, out}, input, weight_size,
                            grad_output);
     });
-    module.def("conv_transpose", [](int rank, Object input, Object weight, Object bias, Object stride, Object padding,
-                                    Object output_padding, Object groups, Object dilation, Object algorithm,
-                                    Object out) {
-        return conv_transpose({rank, {stride, padding, dilation, groups}, algorithm, out}, output_padding, input,
-                              weight, bias);
-    });
-    module.def("conv_transpose_input", [](int rank, Object input_size, Object weight, Object grad_output, Object stride,
-                                          Object padding, Object output_padding, Object groups, Object dilation,
-                                          Object algorithm, Object out) {
-        return conv_transpose_input({rank, {stride, padding, dilation, groups}, algorithm, out}, output_padding,
-                                    input_size, weight, grad_output);
-    });
-    module.def("conv_transpose_weight", [](int rank, Object input, Object weight_size, Object grad_output,
-                                           Object stride, Object padding, Object output_padding, Object groups,
-                                           Object dilation, Object algorithm, Object out) {
-        return conv_transpose_weight({rank, {stride, padding, dilation, groups}, algorithm, out}, output_padding,
-                                     input, weight_size, grad_output);
-    });
+    module.def("conv_transpose",
+               [](int rank, Object input, Object weight, Object bias, Object stride, Object padding,
+                  Object output_padding, Object groups, Object dilation, Object algorithm, Object out) {
+                   return conv_transpose({rank, {stride, padding, dilation, groups}, algorithm, out}, output_padding,
+                                         input, weight, bias);
+               });
+    module.def("conv_transpose_input",
+               [](int rank, Object input_size, Object weight, Object grad_output, Object stride, Object padding,
+                  Object output_padding, Object groups, Object dilation, Object algorithm, Object out) {
+                   return conv_transpose_input({rank, {stride, padding, dilation, groups}, algorithm, out},
+                                               output_padding, input_size, weight, grad_output);
+               });
+    module.def("conv_transpose_weight",
+               [](int rank, Object input, Object weight_size, Object grad_output, Object stride, Object padding,
+                  Object output_padding, Object groups, Object dilation, Object algorithm, Object out) {
+                   return conv_transpose_weight({rank, {stride, padding, dilation, groups}, algorithm, out},
+                                                output_padding, input, weight_size, grad_output);
+               });
 }
 
 }  // namespace triconv::python

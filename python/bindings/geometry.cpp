@@ -34,13 +34,17 @@ std::optional<std::int64_t> as_int(const char* name, const py::handle& value) {
     return number;
 }
 
-std::string text_of(const py::handle& value) { return py::repr(value).cast<std::string>(); }
+std::string text_of(const py::handle& value) {
+    return py::repr(value).cast<std::string>();
+}
 
 bool is_sequence(const py::handle& value) {
     return py::isinstance<py::sequence>(value) && !py::isinstance<py::str>(value) && !py::isinstance<py::bytes>(value);
 }
 
-std::string count_of_ints(int rank) { return rank == 1 ? "1 int" : std::to_string(rank) + " ints"; }
+std::string count_of_ints(int rank) {
+    return rank == 1 ? "1 int" : std::to_string(rank) + " ints";
+}
 
 // One value for all axes, or one per axis; each at least `least`.
 Axes read_axes(const char* name, const py::object& value, int rank, std::int64_t least) {
@@ -184,8 +188,10 @@ void require_moderate(const Problem& problem, const NamedShape& input, const Nam
             throw py::value_error(std::string(name) + " contains " + std::to_string(value) +
                                   ", expected at most 2**40: sizes in bytes overflow 64 bits beyond");
     };
-    for (const std::int64_t extent : input.shape) require(input.name, extent);
-    for (const std::int64_t extent : weight.shape) require(weight.name, extent);
+    for (const std::int64_t extent : input.shape)
+        require(input.name, extent);
+    for (const std::int64_t extent : weight.shape)
+        require(weight.name, extent);
     for (int axis = 0; axis < problem.rank; ++axis) {
         const auto i = static_cast<std::size_t>(axis);
         require("stride", problem.stride[axis]);
@@ -222,8 +228,8 @@ Shape full_shape(const Problem& problem, bool batched, std::int64_t channels, co
 std::int64_t set_transposed_axis(TransposedGeometry& geometry, int axis, std::int64_t input,
                                  std::int64_t output_padding) {
     Problem& problem = geometry.conv.problem;
-    const std::int64_t last = (input - 1) * problem.stride[axis] + problem.dilation[axis] * (problem.kernel[axis] - 1) -
-                              problem.pad_lo[axis];
+    const std::int64_t last =
+        (input - 1) * problem.stride[axis] + problem.dilation[axis] * (problem.kernel[axis] - 1) - problem.pad_lo[axis];
     const std::int64_t size = last + 1 - problem.pad_hi[axis] + output_padding;
     const std::int64_t beyond = output_padding - problem.pad_hi[axis];
     problem.pad_hi[axis] = std::max<std::int64_t>(-beyond, 0);
@@ -251,13 +257,16 @@ Shape read_size(const char* name, const py::object& value) {
     Shape shape;
     for (const py::handle entry : value) {
         const auto number = as_int(name, entry);
-        if (!number) throw py::type_error(std::string(name) + " is " + text_of(value) + ", expected a sequence of ints");
+        if (!number)
+            throw py::type_error(std::string(name) + " is " + text_of(value) + ", expected a sequence of ints");
         shape.push_back(*number);
     }
     return shape;
 }
 
-Shape Geometry::input_shape() const { return full_shape(problem, batched, problem.in_channels, problem.input); }
+Shape Geometry::input_shape() const {
+    return full_shape(problem, batched, problem.in_channels, problem.input);
+}
 
 Shape Geometry::weight_shape() const {
     Shape shape = {problem.out_channels, problem.in_channels / problem.groups};
@@ -267,7 +276,8 @@ Shape Geometry::weight_shape() const {
 
 Shape Geometry::output_shape() const {
     std::int64_t extents[max_rank];
-    for (int axis = 0; axis < problem.rank; ++axis) extents[axis] = problem.output(axis);
+    for (int axis = 0; axis < problem.rank; ++axis)
+        extents[axis] = problem.output(axis);
     return full_shape(problem, batched, problem.out_channels, extents);
 }
 
@@ -290,11 +300,11 @@ Geometry convolution_geometry(int rank, const NamedShape& input, const NamedShap
     require_divides(problem.groups, problem.in_channels, input.name, "input");
     require_divides(problem.groups, problem.out_channels, weight.name, "output");
     if (weight.shape[1] != problem.in_channels / problem.groups)
-        throw py::value_error(std::string(weight.name) + " has " + std::to_string(weight.shape[1]) +
-                              (problem.groups == 1 ? " input channels, expected "
-                                                   : " input channels per group, expected ") +
-                              per_group_text(problem.in_channels, problem.groups) +
-                              (problem.groups == 1 ? std::string(", those of ") + input.name : ""));
+        throw py::value_error(
+            std::string(weight.name) + " has " + std::to_string(weight.shape[1]) +
+            (problem.groups == 1 ? " input channels, expected " : " input channels per group, expected ") +
+            per_group_text(problem.in_channels, problem.groups) +
+            (problem.groups == 1 ? std::string(", those of ") + input.name : ""));
 
     const Axes stride = read_axes("stride", parameters.stride, rank, 1);
     const Axes dilation = read_axes("dilation", parameters.dilation, rank, 1);

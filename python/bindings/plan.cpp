@@ -38,7 +38,8 @@ double read_tolerance(const py::object& value) {
         throw py::type_error("tolerance is " + py::repr(value).cast<std::string>() + ", expected a float or None");
     }
     if (!(tolerance > 0))
-        throw py::value_error("tolerance is " + py::repr(value).cast<std::string>() + ", expected more than 0, or None");
+        throw py::value_error("tolerance is " + py::repr(value).cast<std::string>() +
+                              ", expected more than 0, or None");
     return tolerance;
 }
 
@@ -236,19 +237,17 @@ void register_plan(py::module_& module) {
                                [=](const PyPlan& self) { return shape_tuple(self.geometry().weight_shape()); })
         .def_property_readonly("output_shape",
                                [=](const PyPlan& self) { return shape_tuple(self.geometry().output_shape()); })
-        .def_property_readonly("algorithm",
-                               [](const PyPlan& self) {
-                                   return PyPlan::per_pass([&](Pass pass) { return self.plan().algorithm(pass); });
-                               })
+        .def_property_readonly(
+            "algorithm",
+            [](const PyPlan& self) { return PyPlan::per_pass([&](Pass pass) { return self.plan().algorithm(pass); }); })
         .def_property_readonly(
             "workspace_bytes",
             [](const PyPlan& self) {
                 return PyPlan::per_pass([&](Pass pass) { return self.plan().workspace_bytes(pass); });
             })
-        .def_property_readonly("flops",
-                               [](const PyPlan& self) {
-                                   return PyPlan::per_pass([&](Pass pass) { return self.plan().flops(pass); });
-                               })
+        .def_property_readonly(
+            "flops",
+            [](const PyPlan& self) { return PyPlan::per_pass([&](Pass pass) { return self.plan().flops(pass); }); })
         .def_property_readonly("candidates", &PyPlan::candidates);
 }
 

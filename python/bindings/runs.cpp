@@ -10,7 +10,9 @@ thread_local std::optional<LastRun> last_run_;
 
 }  // namespace
 
-const std::optional<LastRun>& last_run() { return last_run_; }
+const std::optional<LastRun>& last_run() {
+    return last_run_;
+}
 
 void record_run(const Problem& problem, std::optional<Pass> pass, RunInfo info) {
     last_run_ = LastRun{problem, pass, std::move(info)};
@@ -20,9 +22,8 @@ py::array run_forward(const Plan& plan, bool batched, const Argument& input, con
                       const std::optional<Argument>& bias, const py::object& out, const Shape& shape) {
     const Problem& problem = plan.problem();
     const bool channels_last = is_channels_last(input.array, batched);
-    py::array result =
-        bias ? output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight, &*bias})
-             : output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight});
+    py::array result = bias ? output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight, &*bias})
+                            : output_array(out, shape, problem.dtype, channels_last, batched, {&input, &weight});
     const py::array x = readable(input, problem.dtype);
     const py::array w = readable(weight, problem.dtype);
     const py::array b = bias ? readable(*bias, problem.dtype) : py::array();

@@ -120,6 +120,8 @@ class Candidate(NamedTuple):
 class Explanation(NamedTuple):
     """Every algorithm for every pass of a problem, as `explain` returns it; ``print`` shows it as a table.
 
+    The table has the three tiles of each algorithm that are predicted fastest; the fields have all of them.
+
     Attributes
     ----------
     problem
@@ -143,8 +145,24 @@ class Explanation(NamedTuple):
         passes = {"forward": self.forward, "input_grad": self.input_grad, "weight_grad": self.weight_grad}
         lines = [self.problem]
         for name, candidates in passes.items():
-            lines += ["", name, *_table(candidates)]
+            shown = _fastest(candidates)
+            lines += ["", name, *_table(shown)]
+            if len(shown) < len(candidates):
+                lines.append(f"   and {len(candidates) - len(shown)} slower tiles")
         return "\n".join(lines)
+
+
+def _fastest(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """The chosen candidate, the impossible ones, and of each algorithm the three tiles predicted fastest."""
+    by_time = sorted(candidates, key=lambda row: row.predicted_seconds)
+    seen: dict[str, int] = {}
+    kept = set()
+    for row in by_time:
+        family = row.algorithm.split(":")[0]
+        seen[family] = seen.get(family, 0) + row.possible
+        if row.chosen or not row.possible or seen[family] <= 3:
+            kept.add(row)
+    return tuple(row for row in candidates if row in kept)
 
 
 def _table(candidates: tuple[Candidate, ...]) -> list[str]:

@@ -15,8 +15,8 @@
 namespace triconv {
 namespace {
 
-using testing::Guard;
-using testing::GuardedBuffer;
+using test::Guard;
+using test::GuardedBuffer;
 
 struct Shape {
     int taps;

@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <new>
 
-namespace triconv::testing {
+namespace triconv::test {
 
 enum class Guard : std::uint8_t { before, after };  // the side on which the elements adjoin the unmapped page
 
@@ -46,4 +46,4 @@ private:
     std::ptrdiff_t count_;
 };
 
-}  // namespace triconv::testing
+}  // namespace triconv::test

@@ -16,8 +16,8 @@
 namespace triconv {
 namespace {
 
-using testing::Guard;
-using testing::GuardedBuffer;
+using test::Guard;
+using test::GuardedBuffer;
 using Exact = std::complex<long double>;
 
 constexpr ProductKind all_kinds[] = {ProductKind::real, ProductKind::complex, ProductKind::complex_conj_a,

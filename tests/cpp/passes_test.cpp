@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "dispatch.h"
+#include "guarded_buffer.h"
 #include "layer_data.h"
 
 namespace triconv::test {
@@ -234,6 +235,75 @@ TEST(NonFinite, StaysWhereItBelongs) {
                         }
                     }
                 }
+}
+
+// Arrays that adjoin unmapped pages, in both layouts: nothing outside them is read or written.
+TEST(Bounds, NothingOutsideTheArraysIsTouched) {
+    const auto guarded_view = [](const std::vector<std::int64_t>& shape, float* data, bool channels_last) {
+        View view = contiguous(shape, data);
+        if (!channels_last) return view;
+        std::ptrdiff_t stride = shape[1];
+        for (std::size_t i = shape.size(); i-- > 2;) {
+            view.strides[i] = stride;
+            stride *= shape[i];
+        }
+        view.strides[1] = 1;
+        view.strides[0] = stride;
+        return view;
+    };
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        const Problem& p = named.problem;
+        if (p.dtype != DType::f32) continue;
+        for (Guard side : {Guard::before, Guard::after})
+            for (bool channels_last : {false, true}) {
+                const auto shapes = {shape_of(p, Array::x), shape_of(p, Array::w), shape_of(p, Array::y)};
+                GuardedBuffer<float> x(size_of(shapes.begin()[0]), side, 1), w(size_of(shapes.begin()[1]), side, 1),
+                    y(size_of(shapes.begin()[2]), side, 1);
+                const View x_view = guarded_view(shapes.begin()[0], x.data(), channels_last);
+                const View w_view = guarded_view(shapes.begin()[1], w.data(), channels_last);
+                const View y_view = guarded_view(shapes.begin()[2], y.data(), channels_last);
+                for (const char* algorithm : {"direct", "fft", "winograd"}) {
+                    if (algorithm[0] == 'w' && !winograd_can(p)) continue;
+                    SCOPED_TRACE(named.name + ": " + to_string(p) + " " + algorithm);
+                    Options options;
+                    options.algorithm = algorithm;
+                    const Plan plan(p, options);
+                    plan.forward(x_view, w_view, nullptr, 0, y_view);
+                    plan.input_grad(w_view, y_view, x_view);
+                    plan.weight_grad(x_view, y_view, w_view);
+                    Step step(plan, x_view, w_view);
+                    step.forward(nullptr, 0, y_view);
+                    step.backward(y_view, View{}, w_view);
+                }
+            }
+    }
+}
+
+// The layout of the arrays must not change a bit of the result.
+TEST(Determinism, BitsDoNotDependOnTheLayout) {
+    const Problem p = parse_problem("n2c19k21 i14x13 r3x3 p1 f32").problem;
+    const LayerData<float> data(p);
+    const std::int64_t pixels = p.input[0] * p.input[1];
+    std::vector<float> x_last(data.x.size());
+    for (std::int64_t n = 0; n < p.batch; ++n)
+        for (std::int64_t c = 0; c < p.in_channels; ++c)
+            for (std::int64_t i = 0; i < pixels; ++i)
+                x_last[static_cast<std::size_t>((n * pixels + i) * p.in_channels + c)] =
+                    data.x[static_cast<std::size_t>((n * p.in_channels + c) * pixels + i)];
+    ConstView x_view = data.view(Array::x);
+    x_view.data = x_last.data();
+    x_view.strides[1] = 1;
+    x_view.strides[3] = p.in_channels;
+    x_view.strides[2] = p.in_channels * p.input[1];
+    for (const char* algorithm : {"direct", "fft", "winograd"}) {
+        Options options;
+        options.algorithm = algorithm;
+        const Plan plan(p, options);
+        std::vector<float> first = data.empty_output(Pass::forward), second = first;
+        data.run(plan, Pass::forward, first);
+        plan.forward(x_view, data.view(Array::w), nullptr, 0, contiguous(shape_of(p, Array::y), second.data()));
+        EXPECT_TRUE(first == second) << algorithm;
+    }
 }
 
 TEST(Determinism, BitsDoNotDependOnTheNumberOfThreads) {

@@ -15,8 +15,8 @@
 namespace triconv {
 namespace {
 
-using testing::Guard;
-using testing::GuardedBuffer;
+using test::Guard;
+using test::GuardedBuffer;
 
 template <class E>
 constexpr E poison = E(-777);

@@ -215,7 +215,7 @@ def test_output_is_channels_last_if_the_input_is(rng, rank):
     assert weight_grad(channels_last(x), w.shape, channels_last(y)).flags.c_contiguous
     sample = conv(channels_last(x)[0], w)
     assert np.moveaxis(sample, 0, -1).flags.c_contiguous
-    np.testing.assert_array_equal(sample, y[0])
+    np.testing.assert_allclose(sample, y[0], rtol=0, atol=1e-12)  # another problem: perhaps another algorithm
 
 
 @pytest.mark.parametrize(

@@ -345,13 +345,13 @@ def test_unknown_algorithm():
 
 
 def test_algorithm_that_cannot_compute_the_shape():
-    with raises_value(r"(?i)winograd.*stride"):
-        tc.conv2d(X, W, stride=2, algorithm="winograd")
+    with raises_value(r"winograd has no transform for 9 taps along the height, expected 1 to 7"):
+        tc.conv2d(X, np.ones((8, 4, 9, 3)), padding=4, algorithm="winograd")
 
 
 @pytest.mark.parametrize("tile", ["fft:", "fft:0", "fft:x", "winograd:-1", "fft:2", "direct:4", "fft:16x16x16"])
 def test_tiles_of_no_meaning(tile):
-    with raises_value(tile.split(":")[0]):
+    with raises_value("(?i)" + tile.split(":")[0]):
         tc.conv2d(X, W, algorithm=tile)
 
 

@@ -103,7 +103,7 @@ def test_the_dft_diagonalises_circulant_matrices(rng, n, taps):
     assert_equal_to_rounding(ref.convolve_circular_dft(x, w)[taps - 1 :], np.convolve(x, w, "valid"), (n, taps))
 
 
-# ---- The gradient through the Fourier domain is the spatial gradient ---------------------------------------------------
+# ---- The gradient through the Fourier domain is the spatial gradient -------------------------------------------------
 
 
 def gradients_by_dft_matrices_1d(x, w, dy):
@@ -267,5 +267,5 @@ def test_layer_reference_sums_in_extended_precision():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1, 1, 200_000))
     y = ref.conv_reference(x, x.copy())
-    exact = sum(map(lambda v: int(v * 2**60) ** 2, x.ravel())) / 2**120
+    exact = sum(int(v * 2**60) ** 2 for v in x.ravel()) / 2**120
     assert abs(y.item() - exact) <= 4 * np.spacing(exact)
