@@ -3,8 +3,8 @@
 The 1,797 images of 8x8 pixels ship inside scikit-learn; a quarter of them, stratified by digit, is held out. All but the
 convolutions is NumPy, gradients written out, so that a training step can be read from top to bottom:
 
-    image  1x8x8 -> conv 5x5 -> 16x8x8 -> ReLU, 2x2 mean -> 16x4x4 -> conv 3x3 -> 32x4x4 -> ReLU, 2x2 mean -> 32x2x2
-           -> linear -> 10 scores -> softmax cross-entropy
+    image 1x8x8 -> conv 5x5 -> 16x8x8 -> ReLU -> conv 3x3 -> 32x8x8 -> ReLU -> largest of each 2x2 block -> 32x4x4
+          -> linear -> 10 scores -> softmax cross-entropy
 
 Run ``python examples/train_digits.py --help`` for the options. With one seed every algorithm starts from the same weights
 and sees the same batches, so that their loss curves differ by rounding only:
@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 ALGORITHMS = ("auto", "direct", "fft", "winograd")
 CLASSES = 10
-EPOCHS = 15
+EPOCHS = 20
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1e-2
 
 
 # ---- layers: forward(x) returns y; backward(dy), with dy = dL/dy, sets the parameters' gradients and returns dL/dx ----
@@ -93,17 +93,31 @@ class Convolution:
         return self.timed("input grad", plan.input_grad, self.parameters["weight"], dy)
 
 
-class ReluMeanPool:
-    """max(x, 0), then the mean of each 2x2 block: N C H W -> N C H/2 W/2."""
+class Relu:
+    """max(x, 0), of any shape."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.positive = x > 0
+        return x * self.positive
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        return dy * self.positive  # what was cut off has no influence
+
+
+class MaxPool:
+    """The largest of each 2x2 block: N C H W -> N C H/2 W/2."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         n, c, h, w = x.shape
-        self.positive = x > 0
-        return (x * self.positive).reshape(n, c, h // 2, 2, w // 2, 2).mean(axis=(3, 5))
+        blocks = x.reshape(n, c, h // 2, 2, w // 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, c, h // 2, w // 2, 4)
+        self.largest = blocks.argmax(axis=-1)[..., np.newaxis]
+        return np.take_along_axis(blocks, self.largest, axis=-1)[..., 0]
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
-        # Each of the four pixels has a quarter of the mean; those cut off by the ReLU have no influence.
-        return dy.repeat(2, axis=2).repeat(2, axis=3) / 4 * self.positive
+        n, c, h, w = dy.shape
+        blocks = np.zeros((n, c, h, w, 4), dy.dtype)  # the other three have no influence
+        np.put_along_axis(blocks, self.largest, dy[..., np.newaxis], axis=-1)
+        return blocks.reshape(n, c, h, w, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, c, 2 * h, 2 * w)
 
 
 class Linear:
@@ -142,10 +156,11 @@ def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.nda
 class Network:
     def __init__(self, algorithm: str, dtype: np.dtype, rng: np.random.Generator) -> None:
         self.conv1 = Convolution(1, 16, 5, algorithm, dtype, rng)
-        self.pool1 = ReluMeanPool()
+        self.relu1 = Relu()
         self.conv2 = Convolution(16, 32, 3, algorithm, dtype, rng)
-        self.pool2 = ReluMeanPool()
-        self.linear = Linear(32 * 2 * 2, CLASSES, dtype, rng)
+        self.relu2 = Relu()
+        self.pool = MaxPool()
+        self.linear = Linear(32 * 4 * 4, CLASSES, dtype, rng)
 
     @property
     def trained_layers(self) -> tuple[Convolution, Convolution, Linear]:
@@ -153,26 +168,33 @@ class Network:
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Scores, N 10, of images, N 1 8 8."""
-        x = self.pool1.forward(self.conv1.forward(images))  # N 16 4 4
-        x = self.pool2.forward(self.conv2.forward(x))  # N 32 2 2
+        x = self.relu1.forward(self.conv1.forward(images))  # N 16 8 8
+        x = self.pool.forward(self.relu2.forward(self.conv2.forward(x)))  # N 32 4 4
         return self.linear.forward(x.reshape(len(x), -1))
 
     def backward(self, dscores: np.ndarray) -> None:
         """Set the gradients of all parameters, from the last layer to the first."""
-        dx = self.linear.backward(dscores).reshape(-1, 32, 2, 2)
-        dx = self.conv2.backward(self.pool2.backward(dx))  # N 16 4 4
-        self.conv1.backward(self.pool1.backward(dx), needs_input_grad=False)
+        dx = self.linear.backward(dscores).reshape(-1, 32, 4, 4)
+        dx = self.conv2.backward(self.relu2.backward(self.pool.backward(dx)))  # N 16 8 8
+        self.conv1.backward(self.relu1.backward(dx), needs_input_grad=False)
 
 
 class Adam:
-    """Kingma and Ba, arXiv:1412.6980, algorithm 1: steps scaled by running moments of the gradient."""
+    """Kingma and Ba, arXiv:1412.6980, algorithm 1: steps scaled by running moments of the gradient.
 
-    def __init__(self, rate: float, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+    The rate falls linearly to 0 over `total_steps`.
+    """
+
+    def __init__(
+        self, rate: float, total_steps: int, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
         self.rate, self.beta1, self.beta2, self.epsilon = rate, beta1, beta2, epsilon
+        self.total_steps = total_steps
         self.steps = 0
         self.moments: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def update(self, layers: tuple[Convolution | Linear, ...]) -> None:
+        rate = self.rate * (1 - self.steps / self.total_steps)
         self.steps += 1
         for index, layer in enumerate(layers):
             for name, parameter in layer.parameters.items():
@@ -183,7 +205,7 @@ class Adam:
                 square += (1 - self.beta2) * (gradient**2 - square)
                 unbiased_mean = mean / (1 - self.beta1**self.steps)
                 unbiased_square = square / (1 - self.beta2**self.steps)
-                parameter -= self.rate * unbiased_mean / (np.sqrt(unbiased_square) + self.epsilon)
+                parameter -= rate * unbiased_mean / (np.sqrt(unbiased_square) + self.epsilon)
 
 
 # ---- data and training -----------------------------------------------------------------------------------------------
@@ -248,12 +270,12 @@ def train(
     digits = load(number_type, seed)
     rng = np.random.default_rng(seed)
     network = Network(algorithm, number_type, rng)
-    optimizer = Adam(LEARNING_RATE)
     result = Result(algorithm, network, digits.test_images, digits.test_labels)
     count = len(digits.train_labels)
     if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size is {batch_size}, expected 1 to {count}, the number of training images")
     per_epoch = count // batch_size
+    optimizer = Adam(LEARNING_RATE, epochs * per_epoch)
     total = epochs * per_epoch if steps is None else min(steps, epochs * per_epoch)
     with tqdm(total=total, desc=algorithm, unit="step", disable=not progress) as bar:
         while len(result.losses) < total:

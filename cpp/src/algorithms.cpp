@@ -113,15 +113,20 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
     const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
     const double l2 = static_cast<double>(cache_sizes().l2);
     constexpr double staged_bytes = 48 << 20;  // enough rows to pay for streaming the kernels
+    constexpr double most_bytes = 256 << 20;   // even when tiles are so large that few fit
     constexpr double row_step = 12;            // a multiple of the micro-kernels' rows
     if (pass == Pass::weight_grad) {
-        const double rows = std::clamp(2 * l2 / tile_bytes, 24.0, static_cast<double>(max_reduction));
-        return {static_cast<std::int64_t>(std::max(rows, kernel_bytes > 8e6 ? 128.0 : 24.0)), false};
+        const double least = std::clamp(std::floor(most_bytes / tile_bytes), 1.0, kernel_bytes > 8e6 ? 128.0 : 24.0);
+        return {static_cast<std::int64_t>(std::clamp(2 * l2 / tile_bytes, least, static_cast<double>(max_reduction))),
+                false};
     }
+    const double rows = work.lanewise ? 1 : 2 * row_step;
+    const double staged =
+        std::max({1.0, staged_bytes / tile_bytes, std::min(rows, std::floor(most_bytes / tile_bytes))});
     const double fitting = std::floor(1.25 * l2 / tile_bytes / row_step) * row_step;
     const bool fused = fitting >= row_step && kernel_bytes < 8e6 && tiles > row_step;
     if (fused) return {static_cast<std::int64_t>(std::min(fitting, 48.0)), true};
-    return {static_cast<std::int64_t>(std::max(2 * row_step, staged_bytes / tile_bytes)), false};
+    return {static_cast<std::int64_t>(staged), false};
 }
 
 template <class E>
@@ -189,11 +194,19 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
 
 // ---- tiles worth looking at -----------------------------------------------------------------------------------------
 
-bool is_smooth(int n) {
-    for (int f : {2, 3, 5})
-        while (n % f == 0)
-            n /= f;
-    return n == 1;
+// Lengths 2^a 3^b 5^c from `least` on, sorted, up to the first that is `enough`.
+std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
+    std::vector<int> lengths;
+    constexpr std::int64_t largest = std::int64_t{1} << 30;
+    const std::int64_t limit = std::min(largest, 2 * enough);  // the power of two below it is enough
+    for (std::int64_t five = 1; five <= limit; five *= 5)
+        for (std::int64_t three = five; three <= limit; three *= 3)
+            for (std::int64_t t = three; t <= limit; t *= 2)
+                if (t >= least) lengths.push_back(static_cast<int>(t));
+    std::sort(lengths.begin(), lengths.end());
+    const auto last = std::lower_bound(lengths.begin(), lengths.end(), enough);
+    if (last != lengths.end()) lengths.erase(last + 1, lengths.end());
+    return lengths;
 }
 
 std::int64_t samples_along(const Layer& layer, Pass pass, int axis) {
@@ -205,19 +218,18 @@ std::int64_t samples_along(const Layer& layer, Pass pass, int axis) {
 // FFT lengths for one axis: the few with the least work per output of that axis.
 template <class E>
 std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) {
-    const int taps = static_cast<int>(layer.axis[axis].taps);
-    const std::int64_t samples = samples_along(layer, pass, axis);
+    const std::int64_t taps = layer.axis[axis].taps,
+                       samples = std::max<std::int64_t>(1, samples_along(layer, pass, axis));
     if (taps == 1) return {1};
+    // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
+    const std::int64_t longest = std::max<std::int64_t>(16 * taps, 1 << 16);
     std::vector<std::pair<double, int>> ranked;
-    for (int t = taps;; ++t) {
-        if (!is_smooth(t)) continue;
-        const int outputs = t - taps + 1;
+    for (int t : smooth_lengths(taps, std::min(samples + taps - 1, longest))) {
         TileShape shape;
         shape.fft = true;
         shape.transform[axis] = t;
-        const double tiles = static_cast<double>(ceil_div(samples, outputs));
+        const double tiles = static_cast<double>(ceil_div(samples, t - taps + 1));
         ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
-        if (outputs >= samples || t >= taps + (1 << 20)) break;
     }
     constexpr std::size_t kept = 8;
     std::sort(ranked.begin(), ranked.end());

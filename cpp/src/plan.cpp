@@ -21,6 +21,9 @@ const char* role_name(Pass pass) {
     return pass == Pass::forward ? "forward" : pass == Pass::input_grad ? "input_grad" : "weight_grad";
 }
 
+// What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
+constexpr std::int64_t auto_workspace = std::int64_t{1} << 30;
+
 // A pass of a plan, for one element type.
 template <class E>
 struct PlannedPass {
@@ -126,6 +129,10 @@ private:
             least = std::min(least, need.total(1));
             if (limited() && need.total(1) > options_.max_workspace) {
                 c->candidate.reason = "workspace above max_workspace";
+                continue;
+            }
+            if (!limited() && request_.name == "auto" && !c->direct && need.total(1) > auto_workspace) {
+                c->candidate.reason = "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it";
                 continue;
             }
             c->candidate.chosen = true;

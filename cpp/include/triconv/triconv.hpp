@@ -76,7 +76,8 @@ struct Options {
     std::string algorithm = "auto";
     // Largest accepted error bound, relative to the largest sum of |input * weight|; 0 accepts every algorithm.
     double tolerance = 0;
-    // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit.
+    // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but "auto" passes
+    // over transforms that need more than 1 GiB.
     std::int64_t max_workspace = -1;
 };
 
