@@ -130,8 +130,8 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
 }
 
 template <class E>
-Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape) {
-    const Work work = work_of(layer, pass, kernels.lanes, true);
+Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Work& work,
+                      const TileShape& shape) {
     Costed result;
     result.shape = shape;
     result.blocking = blocking_of(kernels, layer, pass, shape, work);
@@ -319,14 +319,17 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         impossible.candidate.reason = impossible_reason(layer, a);
         return {impossible};
     }
+    const Work work = work_of(layer, pass, kernels.lanes, true);
     std::vector<Costed> all;
     for (int z : sizes[0])
         for (int y : sizes[1])
             for (int x : sizes[2])
-                all.push_back(cost_transform(kernels, layer, pass, tile_shape(layer, algorithm.fft, {z, y, x})));
+                all.push_back(cost_transform(kernels, layer, pass, work, tile_shape(layer, algorithm.fft, {z, y, x})));
     std::sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
+    constexpr std::size_t kept = 32;  // in case a workspace limit rules out the cheapest
+    if (all.size() > kept && request.name == "auto") all.resize(kept);
     return all;
 }
 
