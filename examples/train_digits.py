@@ -1,13 +1,13 @@
 """Train a small convolutional network on handwritten digits, with every convolution pass computed by triconv.
 
-The 1,797 images of 8x8 pixels ship inside scikit-learn; a quarter of them, stratified by digit, is held out. All but the
-convolutions is NumPy, gradients written out, so that a training step can be read from top to bottom:
+The 1,797 images of 8x8 pixels ship inside scikit-learn; a quarter of them, stratified by digit, is held out. All but
+the convolutions is NumPy, gradients written out, so that a training step can be read from top to bottom:
 
     image 1x8x8 -> conv 5x5 -> 16x8x8 -> ReLU -> conv 3x3 -> 32x8x8 -> ReLU -> largest of each 2x2 block -> 32x4x4
           -> linear -> 10 scores -> softmax cross-entropy
 
-Run ``python examples/train_digits.py --help`` for the options. With one seed every algorithm starts from the same weights
-and sees the same batches, so that their loss curves differ by rounding only:
+Run ``python examples/train_digits.py --help`` for the options. With one seed every algorithm starts from the same
+weights and sees the same batches, so that their loss curves differ by rounding only:
 
     python examples/train_digits.py --algorithm direct fft winograd
 
@@ -35,7 +35,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 1e-2
 
 
-# ---- layers: forward(x) returns y; backward(dy), with dy = dL/dy, sets the parameters' gradients and returns dL/dx ----
+# ---- layers: forward(x) returns y; backward(dy), dy = dL/dy, sets the parameters' gradients and returns dL/dx --------
 
 
 class Convolution:
@@ -45,7 +45,13 @@ class Convolution:
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, algorithm: str, dtype: np.dtype, rng: np.random.Generator
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        algorithm: str,
+        dtype: np.dtype,
+        rng: np.random.Generator,
     ) -> None:
         bound = 1 / np.sqrt(in_channels * kernel**2)
         weight = rng.uniform(-bound, bound, (out_channels, in_channels, kernel, kernel))
@@ -182,19 +188,26 @@ class Network:
 class Adam:
     """Kingma and Ba, arXiv:1412.6980, algorithm 1: steps scaled by running moments of the gradient.
 
-    The rate falls linearly to 0 over `total_steps`.
+    The rate rises linearly over `warm_up` steps and falls linearly to 0 at `total_steps`. `epsilon` is larger than the
+    paper's 1e-8: without it the first steps have full length along a gradient of nearly 0, whose sign is rounding.
     """
 
     def __init__(
-        self, rate: float, total_steps: int, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8
+        self,
+        rate: float,
+        total_steps: int,
+        warm_up: int = 100,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-3,
     ) -> None:
         self.rate, self.beta1, self.beta2, self.epsilon = rate, beta1, beta2, epsilon
-        self.total_steps = total_steps
+        self.total_steps, self.warm_up = total_steps, warm_up
         self.steps = 0
         self.moments: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def update(self, layers: tuple[Convolution | Linear, ...]) -> None:
-        rate = self.rate * (1 - self.steps / self.total_steps)
+        rate = self.rate * min((self.steps + 1) / self.warm_up, 1 - self.steps / self.total_steps)
         self.steps += 1
         for index, layer in enumerate(layers):
             for name, parameter in layer.parameters.items():
@@ -297,7 +310,7 @@ def train(
 
 
 def print_report(result: Result) -> None:
-    print(f"\n{len(result.losses)} steps and the tests between them took {result.seconds:.1f} s, of which convolutions:")
+    print(f"\n{len(result.losses)} steps and the tests between took {result.seconds:.1f} s, of which the convolutions:")
     print(f"{'layer':<8}{'pass':<14}{'algorithm':<16}{'seconds':>8}")
     for name, layer in (("conv1", result.network.conv1), ("conv2", result.network.conv2)):
         algorithms = next(iter(layer.plans.values())).algorithm  # of the plan for the training batches
@@ -344,7 +357,7 @@ def plot_images(figure, images: list[np.ndarray], titles: list[str] | None = Non
     axes = figure.subplots(max(1, -(-len(images) // columns)), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for index, (axis, image) in enumerate(zip(axes.flat, images)):  # noqa: B905 (the last row may be shorter)
+    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):  # the last row may be shorter
         axis.imshow(image, cmap=cmap)
         if titles:
             axis.set_title(titles[index], fontsize=8)

@@ -232,7 +232,7 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
         ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
     }
     constexpr std::size_t kept = 8;
-    std::sort(ranked.begin(), ranked.end());
+    std::stable_sort(ranked.begin(), ranked.end());
     if (ranked.size() > kept) ranked.resize(kept);
     std::vector<int> lengths;
     for (const auto& [work, t] : ranked)
@@ -325,7 +325,7 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         for (int y : sizes[1])
             for (int x : sizes[2])
                 all.push_back(cost_transform(kernels, layer, pass, work, tile_shape(layer, algorithm.fft, {z, y, x})));
-    std::sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
+    std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
     constexpr std::size_t kept = 32;  // in case a workspace limit rules out the cheapest

@@ -113,7 +113,7 @@ private:
             else
                 order.push_back(&c);
         }
-        std::sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
+        std::stable_sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
             return a->candidate.predicted_seconds < b->candidate.predicted_seconds;
         });
         PlannedPass<E> planned;

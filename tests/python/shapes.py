@@ -76,6 +76,10 @@ class Problem:
 
     __repr__ = __str__
 
+    def _repr_pretty_(self, printer, cycle: bool) -> None:
+        """What Hypothesis prints of a failing example."""
+        printer.text(str(self))
+
     def with_dtype(self, name: str) -> Problem:
         return replace(self, dtype=DTYPES[name])
 
