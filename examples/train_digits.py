@@ -196,7 +196,7 @@ class Adam:
         self,
         rate: float,
         total_steps: int,
-        warm_up: int = 100,
+        warm_up: int = 200,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-3,
