@@ -190,6 +190,7 @@ WorkspaceNeed DirectPass<E>::workspace() const {
     fixed.add<E>(targets_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
     per_thread.add<E>(buffer_size_);
     per_thread.add<E>(sums_size_);
+    per_thread.add<E>(sums_size_);  // partial
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
 }
 
@@ -229,8 +230,8 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
 }
 
 template <class E>
-void DirectPass<E>::compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer,
-                                 E* sums) const {
+void DirectPass<E>::compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums,
+                                 E* partial) const {
     const int lanes = kernels_.lanes;
     const DenseConv& conv = sub.conv;
     // The buffer is laid out for full bands; a band at the edge uses a part of it.
@@ -274,7 +275,7 @@ void DirectPass<E>::compute_band(const SubProblem& sub, const Task& task, const 
         args.a = buffer + r * row_step;
         args.c = sums + r * sub.bands.pixels * lanes;
         multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args, static_cast<int>(task.pixels),
-                        targets_.per_group);
+                        targets_.per_group, lanes, partial);
     }
 }
 
@@ -342,12 +343,14 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
             ArenaLayout thread;
             thread.add<E>(buffer_size_);
             E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
+            thread.add<E>(sums_size_);
+            E* const partial = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
             for (int s = 0; s < sources_.per_group; ++s)
                 read_samples(kernels_, forward ? operands.x : operands.dy, task.n,
                              sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)], conv,
                              task.t, sub.bands.rows, sub.bands.pixels,
                              buffer + s * samples_per_block(conv, sub.bands.rows, sub.bands.pixels) * lanes);
-            compute_band(sub, task, panels, buffer, sums);
+            compute_band(sub, task, panels, buffer, sums, partial);
             write_band(operands, sub, task, bias, sums, damage.of(slot));
         });
     }
@@ -398,6 +401,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     // sums: [tap][x block][output channel of the group]
     constexpr std::int64_t chunk_bytes = 4 << 20, chunk_outputs = 1024;
     const std::int64_t band_bytes =
+        1 +
         static_cast<std::int64_t>((x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
     bands_per_chunk_ =
         std::clamp<std::int64_t>(std::min(chunk_bytes / band_bytes, chunk_outputs / (bands_.rows * bands_.pixels)), 1,
@@ -501,7 +505,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
             args.c_col = block_stride_;
             args.accumulate = first > 0;
             multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args,
-                            ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group);
+                            ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group, lanes);
         });
     }
 }

@@ -53,7 +53,8 @@ private:
     struct Task;
     SubProblem make_sub_problem(const DenseConv& conv) const;
     void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
-    void compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums) const;
+    void compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums,
+                      E* partial) const;
     void write_band(const Operands<E>& operands, const SubProblem& sub, const Task& task, const E* bias, E* sums,
                     std::vector<DamagedBox>& damage) const;
 

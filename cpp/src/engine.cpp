@@ -367,32 +367,53 @@ int balanced_part(int total, int done, int most) {
     return (left + parts - 1) / parts;
 }
 
-}  // namespace
-
+// One part of the reduction, cut into register blocks.
 template <class E>
-void multiply_blocks(const MicroKernel<E>& kernel, ProductArgs<E> args, int rows, int cols) {
-    const int blocks_per_part = std::max(1, max_reduction / std::max(1, args.length));
-    const ProductArgs<E> whole = args;
-    for (int block = 0; block < whole.blocks; block += blocks_per_part) {
-        args.blocks = std::min(blocks_per_part, whole.blocks - block);
-        args.full_blocks = std::clamp(whole.full_blocks - block, 0, args.blocks);
-        args.a_offset = whole.a_offset + block;
-        args.b_offset = whole.b_offset + block;
-        args.accumulate = whole.accumulate || block > 0;
-        for (int j = 0; j < cols; j += args.cols) {
-            args.cols = balanced_part(cols, j, kernel.nr);
-            for (int i = 0; i < rows; i += args.rows) {
-                args.rows = balanced_part(rows, i, kernel.mr);
-                args.a = whole.a + i * whole.a_row;
-                args.b = whole.b + j * whole.b_col;
-                args.c = whole.c + i * whole.c_row + j * whole.c_col;
-                kernel.run(args);
-            }
+void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, int first_block, int blocks, int rows,
+                   int cols, E* c, bool accumulate) {
+    ProductArgs<E> args = whole;
+    args.blocks = blocks;
+    args.full_blocks = std::clamp(whole.full_blocks - first_block, 0, blocks);
+    args.a_offset = whole.a_offset + first_block;
+    args.b_offset = whole.b_offset + first_block;
+    args.accumulate = accumulate;
+    for (int j = 0; j < cols; j += args.cols) {
+        args.cols = balanced_part(cols, j, kernel.nr);
+        for (int i = 0; i < rows; i += args.rows) {
+            args.rows = balanced_part(rows, i, kernel.mr);
+            args.a = whole.a + i * whole.a_row;
+            args.b = whole.b + j * whole.b_col;
+            args.c = c + i * whole.c_row + j * whole.c_col;
+            kernel.run(args);
         }
     }
 }
-template void multiply_blocks(const MicroKernel<float>&, ProductArgs<float>, int, int);
-template void multiply_blocks(const MicroKernel<double>&, ProductArgs<double>, int, int);
+
+}  // namespace
+
+template <class E>
+void multiply_blocks(const MicroKernel<E>& kernel, const ProductArgs<E>& args, int rows, int cols, int lanes,
+                     E* partial) {
+    const int part = std::max(1, max_reduction / std::max(1, args.length)), group = part * parts_per_group;
+    const bool grouped = partial != nullptr && args.blocks > group;
+    for (int first = 0; first < args.blocks; first += group) {
+        const int end = std::min(first + group, args.blocks);
+        E* const c = grouped ? partial : args.c;
+        for (int block = first; block < end; block += part)
+            multiply_part(kernel, args, block, std::min(part, end - block), rows, cols, c,
+                          block > first || (!grouped && (first > 0 || args.accumulate)));
+        if (!grouped) continue;
+        const bool overwrite = first == 0 && !args.accumulate;
+        for (int j = 0; j < cols; ++j)
+            for (int i = 0; i < rows; ++i) {
+                const std::ptrdiff_t at = i * args.c_row + j * args.c_col;
+                for (int l = 0; l < lanes; ++l)
+                    args.c[at + l] = (overwrite ? E(0) : args.c[at + l]) + partial[at + l];
+            }
+    }
+}
+template void multiply_blocks(const MicroKernel<float>&, const ProductArgs<float>&, int, int, int, float*);
+template void multiply_blocks(const MicroKernel<double>&, const ProductArgs<double>&, int, int, int, double*);
 
 template <class E>
 void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Spectra<E>& a,
@@ -441,7 +462,7 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
         args.a = a.at(bin.plane, group * sources.per_group) + first * lanes;
         args.b = w.at(bin.plane, group * targets.per_group);
         args.c = c.at(bin.plane, group * targets.per_group) + first * lanes;
-        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, last - first, targets.per_group);
+        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, last - first, targets.per_group, lanes);
     }
 }
 
@@ -479,7 +500,7 @@ void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const
     args.c_col = dw.shape.block_stride;
     args.accumulate = accumulate;
     multiply_blocks(kernels_.product[static_cast<int>(kind)], args, y_blocks_.blocks[y_block].lanes,
-                    x_blocks_.per_group);
+                    x_blocks_.per_group, lanes);
 }
 
 template class Engine<float>;

@@ -18,9 +18,20 @@ def expected_passes(problem: Problem, x, w, dy) -> dict[str, np.ndarray]:
 
 
 def scales(problem: Problem, x, w, dy) -> dict[str, float]:
-    """The largest sum of |first operand| |second operand| of each pass, which rounding errors are relative to."""
-    sums = _passes(problem, np.abs(x), np.abs(w), np.abs(dy), np.float64)
-    return {which: float(values.max(initial=0)) for which, values in sums.items()}
+    """What rounding errors of each pass are relative to: the largest sum of |first operand| |second operand|.
+
+    At least the largest single product: the bounds of the transforms hold by tile, and a tile may read samples that no
+    output does (with a stride, a large padding).
+    """
+    absolute = [np.abs(array) for array in (x, w, dy)]
+    sums = _passes(problem, *absolute, np.float64)
+    largest_x, largest_w, largest_dy = (float(array.max(initial=0)) for array in absolute)
+    products = {
+        "forward": largest_x * largest_w,
+        "input_grad": largest_w * largest_dy,
+        "weight_grad": largest_x * largest_dy,
+    }
+    return {which: max(float(sums[which].max(initial=0)), products[which]) for which in products}
 
 
 def _passes(problem: Problem, x, w, dy, wide: type) -> dict[str, np.ndarray]:
@@ -78,7 +89,7 @@ def direct_tolerance(problem: Problem, which: str) -> float:
 
 
 def tolerance(problem: Problem, which: str, row: tc.Candidate) -> float:
-    """The documented error bound of an algorithm, relative to the scale; for short direct sums the tighter rigorous one."""
+    """The documented error bound of an algorithm, relative to the scale; for short direct sums the rigorous one."""
     return direct_tolerance(problem, which) if row.algorithm == "direct" else row.error_bound
 
 

@@ -1,4 +1,4 @@
-"""Problems in their one text form (cpp/include/triconv/triconv.hpp), the named ones of tests/shapes, and their passes."""
+"""Problems in their one text form (cpp/include/triconv/triconv.hpp), those named in tests/shapes, and their passes."""
 
 from __future__ import annotations
 
@@ -115,6 +115,16 @@ class Problem:
             "input_grad": self.out_channels // self.groups * taps,
             "weight_grad": self.batch * math.prod(self.output),
         }[which]
+
+    @property
+    def winograd(self) -> bool:
+        """Whether Winograd can do it: it has transforms for up to 7 taps along an axis.
+
+        A stride splits a kernel into phases of stride 1: taps r and r + s / gcd(s, d) read samples of one phase. A
+        single output has no stride.
+        """
+        axes = zip(self.kernel, self.stride, self.dilation, self.output, strict=True)
+        return all(-(-r // (s // math.gcd(s, d) if o > 1 else 1)) <= 7 for r, s, d, o in axes)
 
     @property
     def multiplications(self) -> int:
