@@ -2,39 +2,17 @@
 // form for depthwise layers. It is the fallback that always works.
 //
 // A task computes a *band* of outputs: a few rows, or a part of one. The samples the band reads are brought into a
-// band buffer of lane vectors, zeros included where there is padding,
-//
-//   [source block][z tap][row][pixel]        one lane vector each
-//
-// in which a tap is a constant offset and neighbouring outputs are a constant stride apart: the buffer is the packed
-// panel `a` of a matrix product that reduces over (block, tap, lane), with no im2col. input_grad is the same on the
+// buffer for each source block (bands.h), in which a tap is a constant offset and neighbouring outputs are a constant
+// stride apart: the buffers are the packed panel `a` of a matrix product that reduces over (block, tap, lane), with no
+// im2col. input_grad is the same on the
 // sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead.
 #pragma once
 
+#include "bands.h"
 #include "engine.h"
 #include "pass.h"
 
 namespace triconv {
-
-// Outputs target[t] = sum over taps q of source[t * step + q * tap_step] * weights[first_tap + q * tap_stride].
-struct DenseAxis {
-    SubGrid source, target;
-    std::int64_t begin, end;  // t
-    std::int64_t step, tap_step;
-    std::int64_t taps, first_tap, tap_stride;
-
-    // First sample (in source t) and number of samples that `count` outputs from `t` read.
-    std::int64_t first_sample(std::int64_t t) const;
-    std::int64_t samples(std::int64_t count) const;
-};
-using DenseConv = std::array<DenseAxis, axes>;
-
-// How the outputs of a dense convolution are cut into bands: along y and x; z is done plane by plane.
-struct Bands {
-    std::int64_t rows = 1, pixels = 1;  // of one band at most
-    std::int64_t bands_y = 1, bands_x = 1;
-};
-Bands cut_bands(const DenseConv& conv, std::int64_t lane_vectors_per_pixel, std::int64_t lane_bytes);
 
 template <class E>
 class DirectPass final : public PassAlgorithm<E> {

@@ -182,9 +182,52 @@ private:
     mutable std::array<PlannedPass<E>, pass_count> passes_;
 };
 
-void require_data(const char* name, const void* data, bool has_elements) {
-    if (!data && has_elements) throw std::invalid_argument(std::string(name) + " has null data");
+bool has_x(const Problem& p) {
+    return p.batch > 0 && p.in_channels > 0;
 }
+bool has_y(const Problem& p) {
+    return p.batch > 0 && p.out_channels > 0;
+}
+bool has_w(const Problem& p) {
+    return p.in_channels > 0 && p.out_channels > 0;
+}
+
+// The arrays of a run, as the caller gave them; null where the run has none.
+struct Views {
+    const ConstView *x, *w, *dy;
+    const View *y, *dx, *dw;
+    const void* bias;
+    std::ptrdiff_t bias_stride;
+
+    void check(const Problem& p) const {
+        const auto require = [](const char* name, const auto* view, bool has_elements) {
+            if (view && !view->data && has_elements) throw std::invalid_argument(std::string(name) + " has null data");
+        };
+        require("x", x, has_x(p));
+        require("w", w, has_w(p));
+        require("dy", dy, has_y(p));
+        require("y", y, has_y(p));
+        require("dx", dx, has_x(p));
+        require("dw", dw, has_w(p));
+    }
+
+    template <class E>
+    Operands<E> operands(int rank) const {
+        Operands<E> result;
+        if (x) result.x = as_tensor<E>(*x, rank);
+        if (w) result.w = as_tensor<E>(*w, rank);
+        if (dy) result.dy = as_tensor<E>(*dy, rank);
+        if (y) result.y = as_tensor<E>(*y, rank);
+        if (dx) result.dx = as_tensor<E>(*dx, rank);
+        if (dw) result.dw = as_tensor<E>(*dw, rank);
+        result.bias = static_cast<const E*>(bias);
+        result.bias_stride = bias_stride;
+        return result;
+    }
+};
+
+template <class E>
+E element_of(const TypedPlan<E>&);  // names the element type of a plan within a generic lambda
 
 }  // namespace
 
@@ -217,28 +260,18 @@ public:
     const Problem& problem() const { return problem_; }
     bool limits_workspace() const { return limits_workspace_; }
 
+    RunInfo run(Pass pass, const Views& views) const {
+        views.check(problem_);
+        return visit([&](const auto& plan) {
+            return plan.run(pass, views.operands<decltype(element_of(plan))>(problem_.rank));
+        });
+    }
+
 private:
     Problem problem_;
     bool limits_workspace_;
     std::variant<std::monostate, TypedPlan<float>, TypedPlan<double>> plan_;
 };
-
-namespace {
-
-template <class E>
-E element_of(const TypedPlan<E>&);  // names the element type of a plan within a generic lambda
-
-bool has_x(const Problem& p) {
-    return p.batch > 0 && p.in_channels > 0;
-}
-bool has_y(const Problem& p) {
-    return p.batch > 0 && p.out_channels > 0;
-}
-bool has_w(const Problem& p) {
-    return p.in_channels > 0 && p.out_channels > 0;
-}
-
-}  // namespace
 
 Plan::Plan(const Problem& problem, const Options& options) {
     validate(problem);
@@ -251,50 +284,15 @@ const Problem& Plan::problem() const {
 
 RunInfo Plan::forward(const ConstView& x, const ConstView& w, const void* bias, std::ptrdiff_t bias_stride,
                       const View& y) const {
-    const Problem& p = problem();
-    require_data("x", x.data, has_x(p));
-    require_data("w", w.data, has_w(p));
-    require_data("y", y.data, has_y(p));
-    return impl_->visit([&](const auto& plan) {
-        using E = decltype(element_of(plan));
-        Operands<E> operands;
-        operands.x = as_tensor<E>(x, p.rank);
-        operands.w = as_tensor<E>(w, p.rank);
-        operands.y = as_tensor<E>(y, p.rank);
-        operands.bias = static_cast<const E*>(bias);
-        operands.bias_stride = bias_stride;
-        return plan.run(Pass::forward, operands);
-    });
+    return impl_->run(Pass::forward, {&x, &w, nullptr, &y, nullptr, nullptr, bias, bias_stride});
 }
 
 RunInfo Plan::input_grad(const ConstView& w, const ConstView& dy, const View& dx) const {
-    const Problem& p = problem();
-    require_data("w", w.data, has_w(p));
-    require_data("dy", dy.data, has_y(p));
-    require_data("dx", dx.data, has_x(p));
-    return impl_->visit([&](const auto& plan) {
-        using E = decltype(element_of(plan));
-        Operands<E> operands;
-        operands.w = as_tensor<E>(w, p.rank);
-        operands.dy = as_tensor<E>(dy, p.rank);
-        operands.dx = as_tensor<E>(dx, p.rank);
-        return plan.run(Pass::input_grad, operands);
-    });
+    return impl_->run(Pass::input_grad, {nullptr, &w, &dy, nullptr, &dx, nullptr, nullptr, 0});
 }
 
 RunInfo Plan::weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const {
-    const Problem& p = problem();
-    require_data("x", x.data, has_x(p));
-    require_data("dy", dy.data, has_y(p));
-    require_data("dw", dw.data, has_w(p));
-    return impl_->visit([&](const auto& plan) {
-        using E = decltype(element_of(plan));
-        Operands<E> operands;
-        operands.x = as_tensor<E>(x, p.rank);
-        operands.dy = as_tensor<E>(dy, p.rank);
-        operands.dw = as_tensor<E>(dw, p.rank);
-        return plan.run(Pass::weight_grad, operands);
-    });
+    return impl_->run(Pass::weight_grad, {&x, nullptr, &dy, nullptr, nullptr, &dw, nullptr, 0});
 }
 
 std::string Plan::algorithm(Pass pass) const {
@@ -332,24 +330,15 @@ public:
 
     RunInfo forward(const void* bias, std::ptrdiff_t bias_stride, const View& y) {
         if (!reuses()) return plan_.forward(x_, w_, bias, bias_stride, y);
-        const Problem& p = plan_.problem();
-        require_data("x", x_.data, true);
-        require_data("w", w_.data, true);
-        require_data("y", y.data, true);
-        const RunInfo info = impl_->visit([&](const auto& typed) {
+        const Views views{&x_, &w_, nullptr, &y, nullptr, nullptr, bias, bias_stride};
+        views.check(plan_.problem());
+        return impl_->visit([&](const auto& typed) {
             using E = decltype(element_of(typed));
             const auto& step = std::get<TransformStep<E>>(step_);
             kept_ = Workspace(static_cast<std::size_t>(step.kept_bytes()));
-            Operands<E> operands;
-            operands.x = as_tensor<E>(x_, p.rank);
-            operands.w = as_tensor<E>(w_, p.rank);
-            operands.y = as_tensor<E>(y, p.rank);
-            operands.bias = static_cast<const E*>(bias);
-            operands.bias_stride = bias_stride;
-            return info_of(typed,
-                           step.forward(operands, std::numeric_limits<int>::max(), static_cast<E*>(kept_.data())));
+            return info_of(typed, step.forward(views.operands<E>(plan_.problem().rank), std::numeric_limits<int>::max(),
+                                               static_cast<E*>(kept_.data())));
         });
-        return info;
     }
 
     RunInfo backward(const ConstView& dy, const View& dx, const View& dw) {
@@ -365,17 +354,12 @@ public:
             }
             return info;
         }
-        const Problem& p = plan_.problem();
-        require_data("dy", dy.data, true);
+        const Views views{&x_, &w_, &dy, nullptr, dx.data ? &dx : nullptr, dw.data ? &dw : nullptr, nullptr, 0};
+        views.check(plan_.problem());
         return impl_->visit([&](const auto& typed) {
             using E = decltype(element_of(typed));
-            Operands<E> operands;
-            operands.x = as_tensor<E>(x_, p.rank);
-            operands.w = as_tensor<E>(w_, p.rank);
-            operands.dy = as_tensor<E>(dy, p.rank);
-            operands.dx = as_tensor<E>(dx, p.rank);
-            operands.dw = as_tensor<E>(dw, p.rank);
-            return info_of(typed, std::get<TransformStep<E>>(step_).backward(operands, std::numeric_limits<int>::max(),
+            return info_of(typed, std::get<TransformStep<E>>(step_).backward(views.operands<E>(plan_.problem().rank),
+                                                                             std::numeric_limits<int>::max(),
                                                                              static_cast<const E*>(kept_.data())));
         });
     }

@@ -118,20 +118,39 @@ std::size_t TileTransform<E>::level_size(const Role& role, std::size_t level) co
     return size;
 }
 
-// Calls f(offset of a line in `strides`, index of the line) for the boxes' lines along one level's axis.
-namespace {
-struct LineLoop {
-    int count[2] = {1, 1};   // lines that hold data
-    int extent[2] = {1, 1};  // lines the next level reads
-    std::ptrdiff_t stride[2] = {0, 0};
+// The lines of one level: how they lie in the box of values and in the scratch buffer, one after the other.
+template <class E>
+struct TileTransform<E>::LineLoop {
+    int count[2] = {1, 1};                            // lines that hold data
+    int extent[2] = {1, 1};                           // lines the next level reads or writes
+    std::ptrdiff_t stride[2] = {0, 0};                // in the box
+    std::array<std::ptrdiff_t, axes> next_strides{};  // in the scratch buffer, for the next level
+    std::ptrdiff_t line_size, size;                   // of the scratch buffer, elements
+
+    // Calls f(offset of the line in the box, in the scratch buffer).
+    template <class F>
+    void for_each(F f) const {
+        for (int j = 0; j < count[1]; ++j)
+            for (int i = 0; i < count[0]; ++i)
+                f(j * stride[1] + i * stride[0], (j * extent[0] + i) * line_size);
+    }
 };
-template <class F>
-void for_each_line(const LineLoop& loop, F f) {
-    for (int j = 0; j < loop.count[1]; ++j)
-        for (int i = 0; i < loop.count[0]; ++i)
-            f(j * loop.stride[1] + i * loop.stride[0], j * loop.extent[0] + i);
+
+template <class E>
+auto TileTransform<E>::line_loop(const Role& role, std::size_t level, bool complex,
+                                 const std::array<std::ptrdiff_t, axes>& strides) const -> LineLoop {
+    LineLoop loop;
+    loop.line_size = loop.size = shape_.transform[levels_[level]] * lanes_ * (complex ? 2 : 1);
+    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
+        const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
+        loop.count[slot] = role.count[a];
+        loop.extent[slot] = role.extent[a];
+        loop.stride[slot] = strides[a];
+        loop.next_strides[a] = loop.size;
+        loop.size *= role.extent[a];
+    }
+    return loop;
 }
-}  // namespace
 
 template <class E>
 void TileTransform<E>::forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides,
@@ -154,34 +173,22 @@ void TileTransform<E>::forward_level(const Role& role, std::size_t level, bool c
                  {in, out, strides[axis], complex ? 2 * plane_stride : plane_stride, in_im, plane_stride});
         return;
     }
-    LineLoop loop;
-    std::array<std::ptrdiff_t, axes> next_strides{};
+    const LineLoop loop = line_loop(role, level, complex, strides);
     const std::ptrdiff_t width = complex ? 2 : 1;
-    std::ptrdiff_t next_stride = length * lanes_ * width;
-    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
-        const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
-        loop.count[slot] = role.count[a];
-        loop.extent[slot] = role.extent[a];
-        loop.stride[slot] = strides[a];
-        next_strides[a] = next_stride;
-        next_stride *= role.extent[a];
-    }
-    const std::ptrdiff_t line_size = length * lanes_ * width;
-    if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, next_stride, E(0));
-    for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
-        line.run(line.context,
-                 {in + offset, scratch + index * line_size, strides[axis], lanes_ * width, in_im, lanes_});
+    if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, loop.size, E(0));
+    loop.for_each([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
+        line.run(line.context, {in + in_box, scratch + in_scratch, strides[axis], lanes_ * width, in_im, lanes_});
     });
-    E* rest_scratch = scratch + next_stride;
+    E* rest_scratch = scratch + loop.size;
     if (complex) {
         for (int q = 0; q < length; ++q)
-            forward_level(role, level + 1, true, scratch + q * 2 * lanes_, lanes_, next_strides,
+            forward_level(role, level + 1, true, scratch + q * 2 * lanes_, lanes_, loop.next_strides,
                           out + 2 * q * rest_[level] * plane_stride, plane_stride, rest_scratch);
         return;
     }
     for (int q = 0; q < length;) {
         const bool pair = is_pair(q, length);
-        forward_level(role, level + 1, pair, scratch + q * lanes_, lanes_, next_strides,
+        forward_level(role, level + 1, pair, scratch + q * lanes_, lanes_, loop.next_strides,
                       out + q * rest_[level] * plane_stride, plane_stride, rest_scratch);
         q += pair ? 2 : 1;
     }
@@ -208,29 +215,18 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, bool c
                  {in, out, complex ? 2 * plane_stride : plane_stride, strides[axis], plane_stride, out_im});
         return;
     }
-    LineLoop loop;
-    std::array<std::ptrdiff_t, axes> next_strides{};
-    const std::ptrdiff_t width = complex ? 2 : 1, line_size = length * lanes_ * width;
-    std::ptrdiff_t next_stride = line_size;
-    for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
-        const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
-        loop.count[slot] = role.count[a];
-        loop.extent[slot] = role.extent[a];
-        loop.stride[slot] = strides[a];
-        next_strides[a] = next_stride;
-        next_stride *= role.extent[a];
-    }
-    E* rest_scratch = scratch + next_stride;
+    const LineLoop loop = line_loop(role, level, complex, strides);
+    const std::ptrdiff_t width = complex ? 2 : 1;
+    E* rest_scratch = scratch + loop.size;
     for (int q = 0; q < length;) {
         const bool pair = complex || is_pair(q, length);
         const std::ptrdiff_t position = complex ? 2 * q : q;
         inverse_level(role, level + 1, pair, in + position * rest_[level] * plane_stride, plane_stride,
-                      scratch + position * lanes_, lanes_, next_strides, rest_scratch);
+                      scratch + position * lanes_, lanes_, loop.next_strides, rest_scratch);
         q += pair && !complex ? 2 : 1;
     }
-    for_each_line(loop, [&](std::ptrdiff_t offset, int index) {
-        line.run(line.context,
-                 {scratch + index * line_size, out + offset, lanes_ * width, strides[axis], lanes_, out_im});
+    loop.for_each([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
+        line.run(line.context, {scratch + in_scratch, out + in_box, lanes_ * width, strides[axis], lanes_, out_im});
     });
 }
 

@@ -72,7 +72,7 @@ private:
         std::array<Lines, axes> lines;
         std::array<int, axes> count, extent;
     };
-    struct Pointers;  // a box of values on its way through the axes
+    struct LineLoop;
 
     Lines make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const;
     void list_bins(std::size_t level, int plane, bool complex);
@@ -82,6 +82,8 @@ private:
     void inverse_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t plane_stride,
                        E* out, std::ptrdiff_t out_im, const std::array<std::ptrdiff_t, axes>& strides,
                        E* scratch) const;
+    LineLoop line_loop(const Role& role, std::size_t level, bool complex,
+                       const std::array<std::ptrdiff_t, axes>& strides) const;
     std::size_t level_size(const Role& role, std::size_t level) const;
     bool is_pair(int packed, int length) const {
         return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1);

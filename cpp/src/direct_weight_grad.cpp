@@ -1,0 +1,245 @@
+#include <algorithm>
+
+#include "direct_pass.h"
+#include "parallel.h"
+#include "workspace.h"
+
+namespace triconv {
+
+template <class E>
+struct DirectWeightGrad<E>::Band {
+    std::int64_t n;
+    Index t;
+    std::int64_t rows, pixels;
+};
+
+template <class E>
+DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
+    : kernels_(kernels),
+      layer_(layer),
+      lanewise_(use_lanewise(layer, kernels.lanes)),
+      xs_(input_blocks(layer, kernels.lanes, lanewise_, false)),
+      ys_(output_blocks(layer, kernels.lanes, lanewise_)),
+      conv_(forward_conv(layer)) {
+    const int lanes = kernels.lanes;
+    const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
+    bands_ = cut_bands(conv_, lanewise_ ? 1 : xs_.per_group, lane_bytes);
+    band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
+    x_block_size_ = static_cast<std::size_t>(samples_per_block(conv_, bands_.rows, bands_.pixels) * lanes);
+    y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
+    const std::int64_t taps = layer.taps();
+    if (lanewise_) {  // sums: [part of the batch][y block][tap]
+        parts_ = std::clamp<std::int64_t>(layer.batch, 1, 8);
+        sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
+        return;
+    }
+    // sums: [tap][x block][output channel of the group]
+    constexpr std::int64_t chunk_bytes = 4 << 20, chunk_outputs = 1024;
+    const std::int64_t band_bytes =
+        1 +
+        static_cast<std::int64_t>((x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
+    bands_per_chunk_ =
+        std::clamp<std::int64_t>(std::min(chunk_bytes / band_bytes, chunk_outputs / (bands_.rows * bands_.pixels)), 1,
+                                 std::max<std::int64_t>(1, band_count_));
+    block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
+    tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
+    sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
+}
+
+template <class E>
+auto DirectWeightGrad<E>::band_at(std::int64_t index) const -> Band {
+    const Index extent{layer_.axis[0].out, bands_.bands_y, bands_.bands_x};
+    const std::int64_t per_image = extent[0] * extent[1] * extent[2];
+    const Index at = unravel(index % per_image, extent);
+    Band band{index / per_image, {at[0], at[1] * bands_.rows, at[2] * bands_.pixels}, 0, 0};
+    band.rows = std::clamp<std::int64_t>(layer_.axis[1].out - band.t[1], 0, bands_.rows);
+    band.pixels = std::clamp<std::int64_t>(layer_.axis[2].out - band.t[2], 0, bands_.pixels);
+    return band;
+}
+
+// One block of x (all samples the band's outputs read) or of dy (the band's outputs, zeros up to a full band).
+template <class E>
+void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block,
+                                    E* buffer) const {
+    if (of_x)
+        return read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, band.t,
+                            bands_.rows, bands_.pixels, buffer);
+    DenseConv outputs = conv_;
+    for (DenseAxis& axis : outputs)
+        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs, band.t,
+                 bands_.rows, bands_.pixels, buffer);
+}
+
+template <class E>
+WorkspaceNeed DirectWeightGrad<E>::workspace() const {
+    ArenaLayout fixed, per_thread;
+    fixed.add<E>(sums_size_);
+    if (lanewise_) {
+        per_thread.add<E>(x_block_size_);
+        per_thread.add<E>(y_block_size_);
+    } else {
+        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_block_size_ * xs_.blocks.size());
+        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_block_size_ * ys_.blocks.size());
+    }
+    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
+}
+
+// Bands are taken in chunks: all threads read a chunk, then share its products by taps and blocks of output channels.
+template <class E>
+void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, char* workspace) const {
+    const int lanes = kernels_.lanes;
+    const std::int64_t x_blocks = static_cast<std::int64_t>(xs_.blocks.size());
+    const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
+    ArenaLayout layout;
+    layout.add<E>(sums_size_);
+    E* const sums = reinterpret_cast<E*>(workspace);
+    const std::size_t x_size = x_block_size_ * xs_.blocks.size(), y_size = y_block_size_ * ys_.blocks.size();
+    E* const x_buffer =
+        reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
+    E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
+    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
+    const std::ptrdiff_t row_step = conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+
+    for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
+        const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first);
+        parallel_for(count * (x_blocks + y_blocks), slots, [&](std::int64_t i, int) {
+            const std::int64_t b = i / (x_blocks + y_blocks), block = i % (x_blocks + y_blocks);
+            const Band band = band_at(first + b);
+            const bool of_x = block < x_blocks;
+            const std::size_t at = static_cast<std::size_t>(of_x ? block : block - x_blocks);
+            E* const to = of_x ? x_buffer + static_cast<std::size_t>(b) * x_size + at * x_block_size_
+                               : y_buffer + static_cast<std::size_t>(b) * y_size + at * y_block_size_;
+            read_band(operands, band, of_x, static_cast<int>(at), to);
+        });
+        // Reduction blocks: the rows of the chunk's bands.
+        std::vector<std::ptrdiff_t> y_rows, x_rows;
+        for (std::int64_t b = 0; b < count; ++b)
+            for (std::int64_t r = 0; r < band_at(first + b).rows; ++r) {
+                y_rows.push_back(b * static_cast<std::ptrdiff_t>(y_size) + r * bands_.pixels * lanes);
+                x_rows.push_back(b * static_cast<std::ptrdiff_t>(x_size) + r * row_step);
+            }
+        parallel_for(static_cast<std::int64_t>(taps.size()) * y_blocks, slots, [&](std::int64_t i, int) {
+            const std::int64_t tap = i / y_blocks;
+            const int y_block = static_cast<int>(i % y_blocks), group = y_block / ys_.per_group;
+            ProductArgs<E> args{};
+            args.a = y_buffer + static_cast<std::size_t>(y_block) * y_block_size_;
+            args.b = x_buffer + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
+                     taps[static_cast<std::size_t>(tap)];
+            args.c = sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
+                     ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
+            args.a_offset = y_rows.data();
+            args.b_offset = x_rows.data();
+            args.blocks = args.full_blocks = static_cast<int>(y_rows.size());
+            args.length = static_cast<int>(bands_.pixels);
+            args.a_row = 1;
+            args.a_step = lanes;
+            args.b_step = conv_[2].step * lanes;
+            args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
+            args.c_row = lanes;
+            args.c_col = block_stride_;
+            args.accumulate = first > 0;
+            multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args,
+                            ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group, lanes);
+        });
+    }
+}
+
+// Tasks: a lane block of dy and a part of the batch, whose sums are added up in order afterwards.
+template <class E>
+void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, char* workspace) const {
+    const int lanes = kernels_.lanes;
+    const WorkspaceNeed need = this->workspace();
+    const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
+    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
+    const std::int64_t sums_of_block = static_cast<std::int64_t>(taps.size()) * lanes;
+    const std::int64_t bands_per_image = band_count_ / layer_.batch;
+    E* const sums = reinterpret_cast<E*>(workspace);
+    parallel_for(parts_ * y_blocks, slots, [&](std::int64_t i, int slot) {
+        const std::int64_t part = i / y_blocks;
+        const int y_block = static_cast<int>(i % y_blocks), x_block = y_block / ys_.per_group;
+        E* const x_buffer = reinterpret_cast<E*>(workspace + need.fixed + need.per_thread * slot);
+        ArenaLayout thread;
+        thread.add<E>(x_block_size_);
+        E* const y_buffer = reinterpret_cast<E*>(reinterpret_cast<char*>(x_buffer) + thread.size());
+        DepthwiseArgs<E> args{};
+        args.out = sums + i * sums_of_block;
+        std::fill_n(args.out, sums_of_block, E(0));
+        args.tap_offset = taps.data();
+        args.taps = static_cast<int>(taps.size());
+        args.in_step = conv_[2].step * lanes;
+        const std::int64_t first = part * layer_.batch / parts_ * bands_per_image;
+        const std::int64_t last = (part + 1) * layer_.batch / parts_ * bands_per_image;
+        for (std::int64_t b = first; b < last; ++b) {
+            const Band band = band_at(b);
+            if (band.rows == 0 || band.pixels == 0) continue;
+            read_band(operands, band, true, x_block, x_buffer);
+            read_band(operands, band, false, y_block, y_buffer);
+            args.count = band.pixels;
+            for (std::int64_t r = 0; r < band.rows; ++r) {
+                args.in = x_buffer + r * conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+                args.dy = y_buffer + r * bands_.pixels * lanes;
+                kernels_.depthwise_weight_grad(args);
+            }
+        }
+    });
+    const std::int64_t total = y_blocks * sums_of_block;
+    for (std::int64_t part = 1; part < parts_; ++part)
+        for (std::int64_t i = 0; i < total; ++i)
+            sums[i] += sums[part * total + i];
+}
+
+// Sums to dw; the number of (x block, y block) pairs computed again.
+template <class E>
+std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, int slots) const {
+    const int lanes = kernels_.lanes;
+    const std::int64_t taps = layer_.taps();
+    const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
+    const Tensor<E>& dw = operands.dw;
+    std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
+    parallel_for(static_cast<std::int64_t>(ys_.blocks.size()) * xs_.per_group, slots, [&](std::int64_t i, int slot) {
+        const int y_block = static_cast<int>(i / xs_.per_group), group = y_block / ys_.per_group;
+        const int x_block = group * xs_.per_group + static_cast<int>(i % xs_.per_group);
+        const LaneBlock& x = xs_.blocks[static_cast<std::size_t>(x_block)];
+        const LaneBlock& y = ys_.blocks[static_cast<std::size_t>(y_block)];
+        bool non_finite = false;
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+            const Index r = unravel(tap, kernel);
+            RowArgs<E> row{};
+            row.destination = dw.data + y.channel * dw.outer + x.channel % layer_.in_per_group() * dw.inner +
+                              r[0] * dw.along[0] + r[1] * dw.along[1] + r[2] * dw.along[2];
+            row.lane_stride = lanewise_ ? dw.outer * y.channel_step : dw.inner;
+            row.pixel_stride = dw.outer;  // "pixels" are output channels
+            row.lane_count = x.lanes;
+            row.count = lanewise_ ? 1 : y.lanes;
+            row.lanes = lanewise_ ? sums + (y_block * taps + tap) * lanes
+                                  : sums + tap * tap_stride_ + x_block * block_stride_ +
+                                        ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
+            non_finite = kernels_.write_row(row) || non_finite;
+        }
+        if (!non_finite) return;
+        ++recomputed[static_cast<std::size_t>(slot)];
+        recompute_weight_grad(layer_, operands, x, y, lanewise_, {0, 0, 0}, {1, 1, 1});
+    });
+    std::int64_t total = 0;
+    for (std::int64_t count : recomputed)
+        total += count;
+    return total;
+}
+
+template <class E>
+RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int max_threads) const {
+    const int slots = std::max(1, std::min(num_threads(), max_threads));
+    const Workspace workspace(static_cast<std::size_t>(this->workspace().total(slots)));
+    char* const base = static_cast<char*>(workspace.data());
+    if (lanewise_)
+        run_lanewise(operands, slots, base);
+    else
+        run_matrix(operands, slots, base);
+    return {0, write(operands, reinterpret_cast<E*>(base), slots)};
+}
+
+template class DirectWeightGrad<float>;
+template class DirectWeightGrad<double>;
+
+}  // namespace triconv
