@@ -33,45 +33,8 @@ def conv1d(
 ) -> AnyArray:
     """Convolve a batch of signals with a bank of kernels.
 
-    ``y[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dilation - padding] * w[k, c, r]``, the
-    cross-correlation that frameworks call convolution (Dumoulin and Visin, arXiv:1603.07285), positions outside the
-    input being 0.
-
-    Parameters
-    ----------
-    input
-        Shape (N, C, L), or (C, L) for one sample.
-    weight
-        Shape (K, C / groups, R).
-    bias
-        Shape (K,), or None.
-    stride, dilation
-        At least 1: an int or a sequence of 1 int.
-    padding
-        Zeros around the input: an int, a 1-tuple, or ``((low, high),)``;
-        ``"valid"`` for none; ``"same"`` for an output of the input's size (stride 1 only; an odd total puts the extra
-        zero at the high end).
-    groups
-        Channels are split into this many groups that do not mix; C groups make the convolution depthwise.
-    algorithm
-        ``"auto"``, ``"direct"``, ``"fft"`` or ``"winograd"``; ``"fft:16"`` fixes the transform length,
-        ``"winograd:4"`` the outputs per tile, ``"fft:16x32"`` per axis.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, K, Lo), or (K, Lo) for one sample, with
-        ``floor((input + padding at both ends - dilation * (kernel - 1) - 1) / stride) + 1`` positions per axis.
-        channels_last if `input` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, L) or (C, L), weight (K, C / groups, R), bias (K,), output (N, K, Lo) or (K, Lo).
+    Parameters, errors and source as `conv2d`, with one spatial axis: padding of unlike ends is ``((low, high),)``.
 
     Examples
     --------
@@ -164,45 +127,9 @@ def conv3d(
 ) -> AnyArray:
     """Convolve a batch of volumes with a bank of kernels.
 
-    ``y[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dilation - padding] * w[k, c, r]``, the
-    cross-correlation that frameworks call convolution (Dumoulin and Visin, arXiv:1603.07285), positions outside the
-    input being 0.
-
-    Parameters
-    ----------
-    input
-        Shape (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight
-        Shape (K, C / groups, Q, R, S).
-    bias
-        Shape (K,), or None.
-    stride, dilation
-        At least 1: an int or 3 ints.
-    padding
-        Zeros around the input: an int, an int per axis, or a ``(low, high)`` pair per axis;
-        ``"valid"`` for none; ``"same"`` for an output of the input's size (stride 1 only; an odd total puts the extra
-        zero at the high end).
-    groups
-        Channels are split into this many groups that do not mix; C groups make the convolution depthwise.
-    algorithm
-        ``"auto"``, ``"direct"``, ``"fft"`` or ``"winograd"``; ``"fft:16"`` fixes the transform length,
-        ``"winograd:4"`` the outputs per tile, ``"fft:16x32"`` per axis.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, K, Do, Ho, Wo), or (K, Do, Ho, Wo) for one sample, with
-        ``floor((input + padding at both ends - dilation * (kernel - 1) - 1) / stride) + 1`` positions per axis.
-        channels_last if `input` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (K, C / groups, Q, R, S), bias (K,),
+    output (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters, errors and source as `conv2d`, with three spatial axes.
 
     Examples
     --------
@@ -231,45 +158,9 @@ def conv_transpose1d(
 ) -> AnyArray:
     """Apply the transpose of `conv1d`, also called deconvolution or fractionally strided convolution.
 
-    The linear map from the output of `conv1d` back to its input: what `triconv.grad.conv1d_input` computes, as a
-    layer (Dumoulin and Visin, arXiv:1603.07285, section 4; Zeiler et al., CVPR 2010).
-
-    Parameters
-    ----------
-    input
-        Shape (N, C, L), or (C, L) for one sample.
-    weight
-        Shape (C, K / groups, R).
-    bias
-        Shape (K,), or None.
-    stride, dilation
-        Of the convolution that is transposed, at least 1: an int or a sequence of 1 int.
-    padding
-        Of the convolution that is transposed, so it shortens the output:
-        an int, a 1-tuple, or ``((low, high),)``.
-    output_padding
-        Positions added at the high end of the output, fewer than the stride or the dilation:
-        an int or a sequence of 1 int.
-    groups
-        Channels are split into this many groups that do not mix.
-    algorithm
-        As in `conv1d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, K, Lo), or (K, Lo) for one sample, with
-        ``(input - 1) * stride - padding at both ends + dilation * (kernel - 1) + output_padding + 1`` positions per
-        axis. channels_last if `input` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, L) or (C, L), weight (C, K / groups, R), bias (K,), output (N, K, Lo) or (K, Lo).
+    Parameters, errors and source as `conv_transpose2d`, with one spatial axis: padding of unlike ends is
+    ``((low, high),)``.
 
     Examples
     --------
@@ -364,45 +255,9 @@ def conv_transpose3d(
 ) -> AnyArray:
     """Apply the transpose of `conv3d`, also called deconvolution or fractionally strided convolution.
 
-    The linear map from the output of `conv3d` back to its input: what `triconv.grad.conv3d_input` computes, as a
-    layer (Dumoulin and Visin, arXiv:1603.07285, section 4; Zeiler et al., CVPR 2010).
-
-    Parameters
-    ----------
-    input
-        Shape (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight
-        Shape (C, K / groups, Q, R, S).
-    bias
-        Shape (K,), or None.
-    stride, dilation
-        Of the convolution that is transposed, at least 1: an int or 3 ints.
-    padding
-        Of the convolution that is transposed, so it shortens the output:
-        an int, an int per axis, or a ``(low, high)`` pair per axis.
-    output_padding
-        Positions added at the high end of the output, fewer than the stride or the dilation:
-        an int or 3 ints.
-    groups
-        Channels are split into this many groups that do not mix.
-    algorithm
-        As in `conv3d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N, K, Do, Ho, Wo), or (K, Do, Ho, Wo) for one sample, with
-        ``(input - 1) * stride - padding at both ends + dilation * (kernel - 1) + output_padding + 1`` positions per
-        axis. channels_last if `input` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (C, K / groups, Q, R, S), bias (K,),
+    output (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters, errors and source as `conv_transpose2d`, with three spatial axes.
 
     Examples
     --------

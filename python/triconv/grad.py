@@ -46,30 +46,8 @@ def conv1d_input(
 ) -> AnyArray:
     """Compute the gradient of `conv1d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size
-        Shape of the input: (N, C, L), or (C, L) for one sample.
-    weight
-        Shape (K, C / groups, R).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Lo) or (K, Lo).
-    stride, padding, dilation, groups, algorithm
-        As given to `conv1d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `input_size`. channels_last if `grad_output` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: `input_size` and result (N, C, L) or (C, L), weight (K, C / groups, R), `grad_output` (N, K, Lo) or (K, Lo).
+    Parameters and errors as `conv2d_input`, with one spatial axis.
 
     Examples
     --------
@@ -97,30 +75,8 @@ def conv1d_weight(
 ) -> AnyArray:
     """Compute the gradient of `conv1d` with respect to its weight.
 
-    Parameters
-    ----------
-    input
-        Shape (N, C, L), or (C, L) for one sample.
-    weight_size
-        Shape of the weight: (K, C / groups, R).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Lo) or (K, Lo).
-    stride, padding, dilation, groups, algorithm
-        As given to `conv1d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `weight_size`, C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, L) or (C, L), `weight_size` and result (K, C / groups, R), `grad_output` (N, K, Lo) or (K, Lo).
+    Parameters and errors as `conv2d_weight`, with one spatial axis.
 
     Examples
     --------
@@ -149,30 +105,8 @@ def conv_transpose1d_input(
 ) -> AnyArray:
     """Compute the gradient of `conv_transpose1d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size
-        Shape of the input: (N, C, L), or (C, L) for one sample.
-    weight
-        Shape (C, K / groups, R).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Lo) or (K, Lo).
-    stride, padding, output_padding, groups, dilation, algorithm
-        As given to `conv_transpose1d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `input_size`. channels_last if `grad_output` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: `input_size` and result (N, C, L) or (C, L), weight (C, K / groups, R), `grad_output` (N, K, Lo) or (K, Lo).
+    Parameters and errors as `conv_transpose2d_input`, with one spatial axis.
 
     Examples
     --------
@@ -203,30 +137,8 @@ def conv_transpose1d_weight(
 ) -> AnyArray:
     """Compute the gradient of `conv_transpose1d` with respect to its weight.
 
-    Parameters
-    ----------
-    input
-        Shape (N, C, L), or (C, L) for one sample.
-    weight_size
-        Shape of the weight: (C, K / groups, R).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Lo) or (K, Lo).
-    stride, padding, output_padding, groups, dilation, algorithm
-        As given to `conv_transpose1d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `weight_size`, C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, L) or (C, L), `weight_size` and result (C, K / groups, R), `grad_output` (N, K, Lo) or (K, Lo).
+    Parameters and errors as `conv_transpose2d_weight`, with one spatial axis.
 
     Examples
     --------
@@ -466,30 +378,9 @@ def conv3d_input(
 ) -> AnyArray:
     """Compute the gradient of `conv3d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size
-        Shape of the input: (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight
-        Shape (K, C / groups, Q, R, S).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
-    stride, padding, dilation, groups, algorithm
-        As given to `conv3d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `input_size`. channels_last if `grad_output` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: `input_size` and result (N, C, D, H, W) or (C, D, H, W), weight (K, C / groups, Q, R, S),
+    `grad_output` (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters and errors as `conv2d_input`, with three spatial axes.
 
     Examples
     --------
@@ -517,30 +408,9 @@ def conv3d_weight(
 ) -> AnyArray:
     """Compute the gradient of `conv3d` with respect to its weight.
 
-    Parameters
-    ----------
-    input
-        Shape (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight_size
-        Shape of the weight: (K, C / groups, Q, R, S).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
-    stride, padding, dilation, groups, algorithm
-        As given to `conv3d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `weight_size`, C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), `weight_size` and result (K, C / groups, Q, R, S),
+    `grad_output` (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters and errors as `conv2d_weight`, with three spatial axes.
 
     Examples
     --------
@@ -569,30 +439,9 @@ def conv_transpose3d_input(
 ) -> AnyArray:
     """Compute the gradient of `conv_transpose3d` with respect to its input.
 
-    Parameters
-    ----------
-    input_size
-        Shape of the input: (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight
-        Shape (C, K / groups, Q, R, S).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
-    stride, padding, output_padding, groups, dilation, algorithm
-        As given to `conv_transpose3d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `input_size`. channels_last if `grad_output` is, else C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: `input_size` and result (N, C, D, H, W) or (C, D, H, W), weight (C, K / groups, Q, R, S),
+    `grad_output` (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters and errors as `conv_transpose2d_input`, with three spatial axes.
 
     Examples
     --------
@@ -623,30 +472,9 @@ def conv_transpose3d_weight(
 ) -> AnyArray:
     """Compute the gradient of `conv_transpose3d` with respect to its weight.
 
-    Parameters
-    ----------
-    input
-        Shape (N, C, D, H, W), or (C, D, H, W) for one sample.
-    weight_size
-        Shape of the weight: (C, K / groups, Q, R, S).
-    grad_output
-        Gradient with respect to the output, of the output's shape: (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
-    stride, padding, output_padding, groups, dilation, algorithm
-        As given to `conv_transpose3d`.
-    out
-        Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape `weight_size`, C-contiguous.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type: an array of strings, objects or complex numbers, a stride of 1.5.
-    ValueError
-        If a shape, size or option does not fit, or `algorithm` cannot compute this shape. Raised before any work.
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), `weight_size` and result (C, K / groups, Q, R, S),
+    `grad_output` (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters and errors as `conv_transpose2d_weight`, with three spatial axes.
 
     Examples
     --------

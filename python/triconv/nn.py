@@ -194,36 +194,9 @@ class _Conv:
 class Conv1d(_Conv):
     """A convolution layer over signals with a weight and a bias to train.
 
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size
-        They give the weight its shape: (out_channels, in_channels / groups, *kernel_size).
-    stride, padding, dilation, groups
-        As in `triconv.conv1d`.
-    bias
-        Whether to add a trained number to every output channel.
-    dtype
-        float32 or float64, of the parameters and of every result.
-    rng
-        A `numpy.random.Generator` or a seed, for the initial parameters: uniform within ``1 / sqrt(fan_in)``, where
-        ``fan_in = in_channels / groups * prod(kernel_size)``. That is PyTorch's ``kaiming_uniform_(a=sqrt(5))``, after
-        He et al., arXiv:1502.01852.
-    algorithm
-        As in `triconv.conv1d`.
-
-    Attributes
-    ----------
-    weight, bias
-        The parameters; `bias` is None if there is none.
-    weight_grad, bias_grad
-        Their gradients after `backward`, None before.
-    training
-        True: `forward` keeps what `backward` needs. Set it to False to save that memory and time.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong type or value. Stride, padding and dilation are checked by the first `forward`.
+    Shapes: input (N, in_channels, L) or (in_channels, L), weight (out_channels, in_channels / groups, R),
+    bias (out_channels,), output (N, out_channels, Lo) or (out_channels, Lo).
+    Parameters, attributes, errors and source as `Conv2d`, with one spatial axis.
 
     Examples
     --------
@@ -296,36 +269,10 @@ class Conv2d(_Conv):
 class Conv3d(_Conv):
     """A convolution layer over volumes with a weight and a bias to train.
 
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size
-        They give the weight its shape: (out_channels, in_channels / groups, *kernel_size).
-    stride, padding, dilation, groups
-        As in `triconv.conv3d`.
-    bias
-        Whether to add a trained number to every output channel.
-    dtype
-        float32 or float64, of the parameters and of every result.
-    rng
-        A `numpy.random.Generator` or a seed, for the initial parameters: uniform within ``1 / sqrt(fan_in)``, where
-        ``fan_in = in_channels / groups * prod(kernel_size)``. That is PyTorch's ``kaiming_uniform_(a=sqrt(5))``, after
-        He et al., arXiv:1502.01852.
-    algorithm
-        As in `triconv.conv3d`.
-
-    Attributes
-    ----------
-    weight, bias
-        The parameters; `bias` is None if there is none.
-    weight_grad, bias_grad
-        Their gradients after `backward`, None before.
-    training
-        True: `forward` keeps what `backward` needs. Set it to False to save that memory and time.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument has the wrong type or value. Stride, padding and dilation are checked by the first `forward`.
+    Shapes: input (N, in_channels, D, H, W) or (in_channels, D, H, W),
+    weight (out_channels, in_channels / groups, Q, R, S), bias (out_channels,),
+    output (N, out_channels, Do, Ho, Wo) or (out_channels, Do, Ho, Wo).
+    Parameters, attributes, errors and source as `Conv2d`, with three spatial axes.
 
     Examples
     --------

@@ -454,30 +454,8 @@ def plan_conv1d(
 ) -> Plan:
     """Plan the three passes of `conv1d` for arrays of fixed shapes.
 
-    Parameters
-    ----------
-    input_size
-        (N, C, L), or (C, L) for arrays without a batch axis.
-    weight_size
-        (K, C / groups, R).
-    stride, padding, dilation, groups, algorithm
-        As in `conv1d`.
-    dtype
-        float32 or float64.
-    tolerance
-        Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
-        algorithm.
-    max_workspace
-        Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
-        threads run as fit.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type.
-    ValueError
-        If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
-        `tolerance`, or every algorithm needs more than `max_workspace`.
+    Shapes: `input_size` (N, C, L) or (C, L), `weight_size` (K, C / groups, R), output (N, K, Lo) or (K, Lo).
+    Parameters and errors as `plan_conv2d`, with one spatial axis.
 
     Examples
     --------
@@ -556,30 +534,9 @@ def plan_conv3d(
 ) -> Plan:
     """Plan the three passes of `conv3d` for arrays of fixed shapes.
 
-    Parameters
-    ----------
-    input_size
-        (N, C, D, H, W), or (C, D, H, W) for arrays without a batch axis.
-    weight_size
-        (K, C / groups, Q, R, S).
-    stride, padding, dilation, groups, algorithm
-        As in `conv3d`.
-    dtype
-        float32 or float64.
-    tolerance
-        Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
-        algorithm.
-    max_workspace
-        Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
-        threads run as fit.
-
-    Raises
-    ------
-    TypeError
-        If an argument has the wrong type.
-    ValueError
-        If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
-        `tolerance`, or every algorithm needs more than `max_workspace`.
+    Shapes: `input_size` (N, C, D, H, W) or (C, D, H, W), `weight_size` (K, C / groups, Q, R, S),
+    output (N, K, Do, Ho, Wo) or (K, Do, Ho, Wo).
+    Parameters and errors as `plan_conv2d`, with three spatial axes.
 
     Examples
     --------
