@@ -163,6 +163,9 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.transform_flops = transforms * planes * lanes * plane_ns / fma_ns;
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
+    c.workspace_bytes = static_cast<std::int64_t>(
+        kernel_bytes + static_cast<double>(result.blocking.tiles) * planes * (read + write) * vector_bytes +
+        3 * planes * vector_bytes);
     if (shape.fft) {
         c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
     } else {
@@ -186,6 +189,8 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     c.possible = true;
     c.multiplications = products * kernels.lanes;
     c.bytes = array_bytes(layer);
+    c.workspace_bytes = static_cast<std::int64_t>(static_cast<double>(work.kernel_vectors) * taps * kernels.lanes *
+                                                  static_cast<double>(sizeof(E)));
     c.predicted_seconds = 1e-9 * (products * fma_ns / direct_efficiency + 2 * array_bytes(layer) * array_byte_ns +
                                   static_cast<double>(work.kernel_vectors) * taps * kernels.lanes * tap_gather_ns);
     c.error_bound = epsilon(layer) * sum_error;
@@ -194,10 +199,12 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
 
 // ---- tiles worth looking at -----------------------------------------------------------------------------------------
 
+constexpr std::int64_t most_fft_taps = std::int64_t{1} << 30;  // lengths are ints
+
 // Lengths 2^a 3^b 5^c from `least` on, sorted, up to the first that is `enough`.
 std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
     std::vector<int> lengths;
-    constexpr std::int64_t largest = std::int64_t{1} << 30;
+    constexpr std::int64_t largest = most_fft_taps;
     const std::int64_t limit = std::min(largest, 2 * enough);  // the power of two below it is enough
     for (std::int64_t five = 1; five <= limit; five *= 5)
         for (std::int64_t three = five; three <= limit; three *= 3)
@@ -221,6 +228,7 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     const std::int64_t taps = layer.axis[axis].taps,
                        samples = std::max<std::int64_t>(1, samples_along(layer, pass, axis));
     if (taps == 1) return {1};
+    if (taps > most_fft_taps) return {};
     // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
     const std::int64_t longest = std::max<std::int64_t>(16 * taps, 1 << 16);
     std::vector<std::pair<double, int>> ranked;
@@ -240,6 +248,8 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     return lengths;
 }
 
+constexpr std::int64_t most_winograd_taps = 16;  // there are transforms for fewer: see codegen/generate.py
+
 template <class E>
 bool has_winograd(const KernelTable<E>& kernels, int m, int r) {
     return kernels.winograd_line(LineKind::winograd_data, m, r).run != nullptr;
@@ -250,7 +260,7 @@ std::vector<int> winograd_outputs(const KernelTable<E>& kernels, const Layer& la
     const std::int64_t taps = layer.axis[axis].taps;
     if (taps == 1) return {1};
     std::vector<int> outputs;
-    for (int m = 1; m <= 8 && taps <= 16; ++m)
+    for (int m = 1; m <= 8 && taps <= most_winograd_taps; ++m)
         if (has_winograd(kernels, m, static_cast<int>(taps))) outputs.push_back(m);
     return outputs;
 }
@@ -279,13 +289,14 @@ struct Algorithm {
 };
 constexpr Algorithm transforms[] = {{"winograd", false}, {"fft", true}};
 
-std::string impossible_reason(const Layer& layer, int axis) {
+std::string impossible_reason(const Layer& layer, const Algorithm& algorithm, int axis) {
     static const char* const names[] = {"depth", "height", "width"};
     const Axis& a = layer.axis[axis];
-    std::string reason = "winograd has no transform for " + std::to_string(a.taps) + " taps along the " + names[axis];
+    std::string reason = std::string(algorithm.name) + " has no transform for " + std::to_string(a.taps) +
+                         " taps along the " + names[axis];
     if (a.taps != a.kernel)
         reason += " (kernel " + std::to_string(a.kernel) + " in " + std::to_string(a.tap_step) + " phases)";
-    return reason + ", expected 1 to 7";
+    return reason + (algorithm.fft ? ", expected at most 2^30" : ", expected 1 to 7");
 }
 
 // The sizes a caller fixed, checked; taps of 1 have nothing to fix.
@@ -293,12 +304,13 @@ template <class E>
 std::vector<int> fixed_size(const KernelTable<E>& kernels, const Layer& layer, const Algorithm& algorithm,
                             const AlgorithmRequest& request, int axis) {
     const int size = request.tile[static_cast<std::size_t>(axis - (axes - layer.rank))];
-    const int taps = static_cast<int>(layer.axis[axis].taps);
+    const std::int64_t taps = layer.axis[axis].taps;
     if (taps == 1) return {1};
+    if (taps > (algorithm.fft ? most_fft_taps : most_winograd_taps)) return {};
     if (algorithm.fft && size < taps)
         throw std::invalid_argument("algorithm has an FFT tile of " + std::to_string(size) + ", expected at least " +
                                     std::to_string(taps) + ", the taps of the kernel");
-    if (!algorithm.fft && !has_winograd(kernels, size, taps))
+    if (!algorithm.fft && !has_winograd(kernels, size, static_cast<int>(taps)))
         throw std::invalid_argument("algorithm has a Winograd tile of " + std::to_string(size) +
                                     " outputs, which for " + std::to_string(taps) + " taps there is no transform for");
     return {size};
@@ -316,7 +328,7 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         if (!sizes[a].empty()) continue;
         Costed impossible;
         impossible.candidate.algorithm = algorithm.name;
-        impossible.candidate.reason = impossible_reason(layer, a);
+        impossible.candidate.reason = impossible_reason(layer, algorithm, a);
         return {impossible};
     }
     const Work work = work_of(layer, pass, kernels.lanes, true);
@@ -350,11 +362,11 @@ AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
     if (colon == std::string::npos) return request;
     int size = 0, digits = 0;
     for (std::size_t i = colon + 1; i <= text.size(); ++i) {
-        if (i < text.size() && text[i] >= '0' && text[i] <= '9' && ++digits <= 7) {
+        if (i < text.size() && text[i] >= '0' && text[i] <= '9' && ++digits <= 9) {
             size = size * 10 + (text[i] - '0');
             continue;
         }
-        if (digits == 0 || digits > 7 || size == 0 || (i < text.size() && text[i] != 'x')) throw bad();
+        if (digits == 0 || digits > 9 || size == 0 || (i < text.size() && text[i] != 'x')) throw bad();
         request.tile.push_back(size);
         size = digits = 0;
     }

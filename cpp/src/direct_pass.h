@@ -71,7 +71,7 @@ private:
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
     std::size_t x_block_size_ = 0, y_block_size_ = 0;   // elements of one block of one band
     std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;  // of the sums
-    std::size_t sums_size_ = 0;
+    std::size_t sums_size_ = 0, group_size_ = 0;
 };
 
 }  // namespace triconv

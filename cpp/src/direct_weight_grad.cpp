@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "direct_pass.h"
 #include "parallel.h"
@@ -28,8 +29,12 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     x_block_size_ = static_cast<std::size_t>(samples_per_block(conv_, bands_.rows, bands_.pixels) * lanes);
     y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
     const std::int64_t taps = layer.taps();
-    if (lanewise_) {  // sums: [part of the batch][y block][tap]
-        parts_ = std::clamp<std::int64_t>(layer.batch, 1, 8);
+    if (lanewise_) {  // sums: [part of the bands][y block][tap]
+        // Parts shorten the sums and are the tasks; as many as sums of moderate size allow.
+        constexpr std::int64_t sums_bytes = 32 << 20;
+        const std::int64_t part_bytes = taps * lane_bytes * static_cast<std::int64_t>(ys_.blocks.size());
+        const auto root = static_cast<std::int64_t>(std::sqrt(static_cast<double>(band_count_)));
+        parts_ = std::clamp<std::int64_t>(std::min(root, sums_bytes / part_bytes), 1, 64);
         sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
         return;
     }
@@ -44,6 +49,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
     tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
     sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
+    group_size_ = BlockGroups(ceil_div(band_count_, bands_per_chunk_)).grouped ? sums_size_ : 0;
 }
 
 template <class E>
@@ -79,6 +85,7 @@ WorkspaceNeed DirectWeightGrad<E>::workspace() const {
         per_thread.add<E>(x_block_size_);
         per_thread.add<E>(y_block_size_);
     } else {
+        fixed.add<E>(group_size_);
         fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_block_size_ * xs_.blocks.size());
         fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_block_size_ * ys_.blocks.size());
     }
@@ -94,6 +101,9 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     ArenaLayout layout;
     layout.add<E>(sums_size_);
     E* const sums = reinterpret_cast<E*>(workspace);
+    E* const group_sums = group_size_ ? reinterpret_cast<E*>(workspace + layout.add<E>(group_size_)) : sums;
+    const std::int64_t chunks = ceil_div(band_count_, bands_per_chunk_);
+    const BlockGroups groups(chunks);
     const std::size_t x_size = x_block_size_ * xs_.blocks.size(), y_size = y_block_size_ * ys_.blocks.size();
     E* const x_buffer =
         reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
@@ -102,7 +112,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     const std::ptrdiff_t row_step = conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
 
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
-        const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first);
+        const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
         parallel_for(count * (x_blocks + y_blocks), slots, [&](std::int64_t i, int) {
             const std::int64_t b = i / (x_blocks + y_blocks), block = i % (x_blocks + y_blocks);
             const Band band = band_at(first + b);
@@ -126,7 +136,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
             args.a = y_buffer + static_cast<std::size_t>(y_block) * y_block_size_;
             args.b = x_buffer + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
                      taps[static_cast<std::size_t>(tap)];
-            args.c = sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
+            args.c = group_sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
                      ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
             args.a_offset = y_rows.data();
             args.b_offset = x_rows.data();
@@ -138,14 +148,15 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
             args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
             args.c_row = lanes;
             args.c_col = block_stride_;
-            args.accumulate = first > 0;
+            args.accumulate = !groups.starts(chunk);
             multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args,
                             ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group, lanes);
         });
+        if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
     }
 }
 
-// Tasks: a lane block of dy and a part of the batch, whose sums are added up in order afterwards.
+// Tasks: a lane block of dy and a part of the bands, whose sums are added up in order afterwards.
 template <class E>
 void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, char* workspace) const {
     const int lanes = kernels_.lanes;
@@ -153,7 +164,6 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
     const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
     const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
     const std::int64_t sums_of_block = static_cast<std::int64_t>(taps.size()) * lanes;
-    const std::int64_t bands_per_image = band_count_ / layer_.batch;
     E* const sums = reinterpret_cast<E*>(workspace);
     parallel_for(parts_ * y_blocks, slots, [&](std::int64_t i, int slot) {
         const std::int64_t part = i / y_blocks;
@@ -168,8 +178,8 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
         args.tap_offset = taps.data();
         args.taps = static_cast<int>(taps.size());
         args.in_step = conv_[2].step * lanes;
-        const std::int64_t first = part * layer_.batch / parts_ * bands_per_image;
-        const std::int64_t last = (part + 1) * layer_.batch / parts_ * bands_per_image;
+        const std::int64_t first = part * band_count_ / parts_;
+        const std::int64_t last = (part + 1) * band_count_ / parts_;
         for (std::int64_t b = first; b < last; ++b) {
             const Band band = band_at(b);
             if (band.rows == 0 || band.pixels == 0) continue;

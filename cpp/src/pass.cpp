@@ -21,6 +21,17 @@ void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, 
 }
 
 template <class E>
+void add_group(E* total, const E* part, std::size_t size, bool overwrite, int max_threads) {
+    constexpr std::size_t piece = 1 << 14;
+    parallel_for(static_cast<std::int64_t>((size + piece - 1) / piece), max_threads, [&](std::int64_t i, int) {
+        const std::size_t first = static_cast<std::size_t>(i) * piece, last = std::min(size, first + piece);
+        if (overwrite) return void(std::copy(part + first, part + last, total + first));
+        for (std::size_t j = first; j < last; ++j)
+            total[j] += part[j];
+    });
+}
+
+template <class E>
 void spread_bias(const Operands<E>& operands, const LaneBlocks& blocks, int lanes, E* bias) {
     for (const LaneBlock& block : blocks.blocks) {
         std::fill_n(bias, lanes, E(0));
@@ -56,6 +67,7 @@ void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, cons
 
 #define TRICONV_INSTANTIATE(E)                                                                                      \
     template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                       \
+    template void add_group(E*, const E*, std::size_t, bool, int);                                                  \
     template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                      \
     template E forward_value(const Layer&, const Operands<E>&, std::int64_t, std::int64_t, const Index&);           \
     template void recompute_weight_grad(const Layer&, const Operands<E>&, const LaneBlock&, const LaneBlock&, bool, \

@@ -1,6 +1,7 @@
 // One pass of a layer by one algorithm, ready to run: what a plan chooses between.
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <string>
 
@@ -51,6 +52,25 @@ public:
 private:
     std::size_t size_ = 0;
 };
+
+// Sums over many blocks that go to memory: when there are more than a few, those of a group of blocks are formed apart
+// and added to the total at its end, so that the rounding error grows with the fourth root of the number of blocks.
+struct BlockGroups {
+    explicit BlockGroups(std::int64_t blocks)
+        : grouped(blocks > 16),
+          size(grouped ? static_cast<std::int64_t>(std::sqrt(static_cast<double>(blocks))) : blocks) {}
+
+    bool starts(std::int64_t block) const { return grouped ? block % size == 0 : block == 0; }
+    bool ends(std::int64_t block, std::int64_t blocks) const {
+        return grouped && ((block + 1) % size == 0 || block + 1 == blocks);
+    }
+
+    bool grouped;
+    std::int64_t size;  // blocks of a group
+};
+// total (+)= part; the first group overwrites.
+template <class E>
+void add_group(E* total, const E* part, std::size_t size, bool overwrite, int max_threads);
 
 // Rounds a number of elements up to an odd number of cache lines: strides that spread over the cache's sets.
 template <class E>

@@ -1,8 +1,10 @@
 // Plans: the choice of an algorithm for each pass, checks of the arrays, and the cases with nothing to compute.
 #include <algorithm>
 #include <array>
+#include <iomanip>
 #include <limits>
 #include <mutex>
+#include <sstream>
 #include <stdexcept>
 #include <variant>
 
@@ -17,12 +19,19 @@ namespace triconv {
 
 namespace {
 
+std::string in_short(double value) {
+    std::ostringstream text;
+    text << std::setprecision(3) << value;
+    return text.str();
+}
+
 const char* role_name(Pass pass) {
     return pass == Pass::forward ? "forward" : pass == Pass::input_grad ? "input_grad" : "weight_grad";
 }
 
 // What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
 constexpr std::int64_t auto_workspace = std::int64_t{1} << 30;
+constexpr double worth_of_modesty = 4;  // times as slow
 
 // A pass of a plan, for one element type.
 template <class E>
@@ -52,14 +61,10 @@ public:
         return passes_[i];
     }
 
-    // With the workspace of each, for one thread: not needed for the choice, and not cheap.
     std::vector<Candidate> candidates(Pass which) const {
         std::vector<Candidate> result;
-        for (const Costed& costed : pass(which).considered) {
+        for (const Costed& costed : pass(which).considered)
             result.push_back(costed.candidate);
-            if (costed.candidate.possible && costed.candidate.workspace_bytes == 0)
-                result.back().workspace_bytes = make_pass(kernels_, layer_, which, costed)->workspace().total(1);
-        }
         return result;
     }
 
@@ -116,6 +121,7 @@ private:
         std::stable_sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
             return a->candidate.predicted_seconds < b->candidate.predicted_seconds;
         });
+        if (!limited() && request_.name == "auto") pass_over_large(order);
         PlannedPass<E> planned;
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (Costed* c : order) {
@@ -131,10 +137,6 @@ private:
                 c->candidate.reason = "workspace above max_workspace";
                 continue;
             }
-            if (!limited() && request_.name == "auto" && !c->direct && need.total(1) > auto_workspace) {
-                c->candidate.reason = "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it";
-                continue;
-            }
             c->candidate.chosen = true;
             planned.costed = *c;
             planned.algorithm = std::move(algorithm);
@@ -145,6 +147,18 @@ private:
         if (!planned.algorithm) throw std::invalid_argument(none_fits(which, costed, least));
         planned.considered = std::move(costed);
         return planned;
+    }
+
+    // Drops the candidates ahead of the first with a modest workspace, unless that one is much slower.
+    static void pass_over_large(std::vector<Costed*>& order) {
+        const auto modest = std::find_if(
+            order.begin(), order.end(), [](const Costed* c) { return c->candidate.workspace_bytes <= auto_workspace; });
+        if (modest == order.end() ||
+            (*modest)->candidate.predicted_seconds > worth_of_modesty * order.front()->candidate.predicted_seconds)
+            return;
+        for (auto c = order.begin(); c != modest; ++c)
+            (*c)->candidate.reason = "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it";
+        order.erase(order.begin(), modest);
     }
 
     // The pass, with smaller blocks of tiles if its workspace is above the limit.
@@ -170,8 +184,8 @@ private:
                 return "algorithm '" + options_.algorithm + "' cannot compute this layer: " + c.candidate.reason;
             if (c.candidate.possible) bound = std::min(bound, c.candidate.error_bound);
         }
-        return "tolerance is " + std::to_string(options_.tolerance) + ", expected at least " + std::to_string(bound) +
-               " for " + role_name(which) + " with algorithm '" + options_.algorithm + "'";
+        return "tolerance is " + in_short(options_.tolerance) + ", expected at least " + in_short(bound) + " for " +
+               role_name(which) + " with algorithm '" + options_.algorithm + "'";
     }
 
     const KernelTable<E>& kernels_;
@@ -242,7 +256,7 @@ public:
     PlanImpl(const Problem& problem, const Options& options)
         : problem_(problem), limits_workspace_(options.max_workspace >= 0) {
         if (!(options.tolerance >= 0))
-            throw std::invalid_argument("tolerance is " + std::to_string(options.tolerance) + ", expected 0 or more");
+            throw std::invalid_argument("tolerance is " + in_short(options.tolerance) + ", expected 0 or more");
         if (problem.dtype == DType::f32)
             plan_.emplace<TypedPlan<float>>(problem, options);
         else

@@ -29,20 +29,26 @@ void check_range(const std::string& name, std::int64_t value, std::int64_t least
              (value < least ? "at least " + std::to_string(least) : "at most 2^40"));
 }
 
-// Bytes of an array, checked: every offset into it must fit a signed 64-bit number with room to spare.
-void check_bytes(const char* name, std::initializer_list<std::int64_t> outer, const std::int64_t* inner, int rank,
+// The size in bytes of an array, checked: every offset into it must fit a signed 64-bit number with room to spare.
+void check_bytes(const char* name, std::int64_t outer, std::int64_t inner, const std::int64_t* extent, int rank,
                  DType dtype) {
+    std::vector<std::int64_t> shape{outer, inner};
+    shape.insert(shape.end(), extent, extent + rank);
     const std::int64_t limit = std::numeric_limits<std::int64_t>::max() / 4;
     std::int64_t bytes = dtype == DType::f32 ? 4 : 8;
-    auto multiply = [&](std::int64_t size) {
-        if (size > 0 && bytes > limit / size)
-            fail(std::string(name) + " is too large: its size in bytes overflows a 64-bit integer");
-        if (size > 0) bytes *= size;
-    };
-    for (std::int64_t size : outer)
-        multiply(size);
-    for (int axis = 0; axis < rank; ++axis)
-        multiply(inner[axis]);
+    for (std::int64_t size : shape) {
+        if (size == 0) continue;
+        if (bytes > limit / size) {
+            std::string text;
+            for (std::int64_t s : shape) {
+                if (!text.empty()) text += 'x';
+                text += std::to_string(s);
+            }
+            fail(std::string(name) + " of shape " + text +
+                 " is too large: its size in bytes overflows, expected less than 2^61");
+        }
+        bytes *= size;
+    }
 }
 
 }  // namespace
@@ -92,9 +98,9 @@ void validate(const Problem& p) {
         output[axis] = p.output(axis);
         padded[axis] = p.input[axis] + p.pad_lo[axis] + p.pad_hi[axis];
     }
-    check_bytes("input", {p.batch, p.in_channels}, padded, p.rank, p.dtype);
-    check_bytes("weight", {p.out_channels, p.in_channels / p.groups}, p.kernel, p.rank, p.dtype);
-    check_bytes("output", {p.batch, p.out_channels}, output, p.rank, p.dtype);
+    check_bytes("input (with padding)", p.batch, p.in_channels, padded, p.rank, p.dtype);
+    check_bytes("weight", p.out_channels, p.in_channels / p.groups, p.kernel, p.rank, p.dtype);
+    check_bytes("output", p.batch, p.out_channels, output, p.rank, p.dtype);
 }
 
 // ---- text -----------------------------------------------------------------------------------------------------------

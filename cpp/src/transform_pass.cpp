@@ -226,6 +226,8 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
     ArenaLayout& of_tiles = blocking_.fused ? per_thread : fixed;
     a_at_ = of_tiles.add<E>(a_.size);
     c_at_ = of_tiles.add<E>(c_.size);
+    group_at_ = c_at_;
+    if (pass == Pass::weight_grad && BlockGroups(block_count()).grouped) group_at_ = fixed.add<E>(c_.size);
     b_at_ = fixed.add<E>(b_.size);
     bias_at_ = fixed.add<E>(ys * static_cast<std::size_t>(lanes));
     fixed_ = fixed.size();
@@ -269,7 +271,8 @@ void TransformPass<E>::run_block(const Operands<E>& operands, std::int64_t block
         case Pass::weight_grad:
             read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), strips, a);
             read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), strips, b);
-            multiply_weight_grad_stage(engine_, runner, a, b, c, rows, block > 0);
+            multiply_weight_grad_stage(engine_, runner, a, b, Spectra<E>{arena.part(false, 0, group_at_), c_}, rows,
+                                       !BlockGroups(block_count()).starts(block));
             return;
     }
 }
@@ -293,7 +296,8 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) co
     if (pass_ == Pass::input_grad && !input_covered(layer))
         fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
 
-    const std::int64_t blocks = ceil_div(grid_.count(), blocking_.tiles);
+    const std::int64_t blocks = block_count();
+    const BlockGroups groups(blocks);
     if (blocking_.fused) {
         parallel_for(blocks, slots, [&](std::int64_t block, int slot) {
             const Runner serial = [slot](std::int64_t count, const auto& task) {
@@ -303,8 +307,12 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) co
             run_block(operands, block, arena, slot, serial);
         });
     } else {
-        for (std::int64_t block = 0; block < blocks; ++block)
+        for (std::int64_t block = 0; block < blocks; ++block) {
             run_block(operands, block, arena, 0, parallel);
+            if (pass_ == Pass::weight_grad && groups.ends(block, blocks))
+                add_group(arena.part(false, 0, c_at_), arena.part(false, 0, group_at_), c_.size, block < groups.size,
+                          slots);
+        }
     }
     if (pass_ == Pass::weight_grad)
         return {grid_.count(), write_kernels_stage(engine_, scratch, operands,
@@ -352,7 +360,8 @@ TransformStep<E>::TransformStep(const KernelTable<E>& kernels, const Layer& laye
     y_at_ = layout.add<E>(y_.size);
     dx_at_ = layout.add<E>(x_.size);
     w_at_ = layout.add<E>(std::max(w_forward_.size, w_backward_.size));
-    dw_at_ = layout.add<E>(dw_.size);
+    dw_at_ = group_at_ = layout.add<E>(dw_.size);
+    if (BlockGroups(block_count()).grouped) group_at_ = layout.add<E>(dw_.size);
     bias_at_ = layout.add<E>(ys * static_cast<std::size_t>(lanes));
     fixed_ = layout.size();
     ArenaLayout thread;
@@ -367,7 +376,7 @@ WorkspaceNeed TransformStep<E>::workspace() const {
 
 template <class E>
 std::int64_t TransformStep<E>::kept_bytes() const {
-    return ceil_div(grid_.count(), tiles_per_block_) * static_cast<std::int64_t>(x_.size * sizeof(E));
+    return block_count() * static_cast<std::int64_t>(x_.size * sizeof(E));
 }
 
 template <class E>
@@ -406,14 +415,16 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
     const std::function<E*(int)> scratch = [&arena](int slot) { return arena.scratch(slot); };
     const Runner runner = [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
     const Spectra<E> w{arena.at(w_at_), w_backward_}, dy{arena.at(y_at_), y_}, dx{arena.at(dx_at_), x_},
-        dw{arena.at(dw_at_), dw_};
+        dw{arena.at(dw_at_), dw_}, group_dw{arena.at(group_at_), dw_};
     const Layer& layer = engine_.layer();
     if (operands.dx.data) {
         kernel_stage(engine_, runner, scratch, operands.w, true, false, w);
         fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
     }
     Damage damage(slots);
-    for (std::int64_t first = 0; first < grid_.count(); first += tiles_per_block_) {
+    const BlockGroups groups(block_count());
+    for (std::int64_t block = 0; block < block_count(); ++block) {
+        const std::int64_t first = block * tiles_per_block_;
         const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
         const int rows = static_cast<int>(last - first);
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
@@ -422,9 +433,12 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
             multiply_stage(engine_, runner, ProductKind::complex, true, dy, w, dx, rows);
             add_stage<E>(engine_, runner, scratch, dx_map(engine_, operands), strips, dx, damage);
         }
-        if (operands.dw.data)
-            multiply_weight_grad_stage(engine_, runner, dy, kept_block(kept, first / tiles_per_block_), dw, rows,
-                                       first > 0);
+        if (operands.dw.data) {
+            multiply_weight_grad_stage(engine_, runner, dy, kept_block(kept, block), group_dw, rows,
+                                       !groups.starts(block));
+            if (groups.ends(block, block_count()))
+                add_group(dw.data, group_dw.data, dw_.size, block < groups.size, slots);
+        }
     }
     RunCounts counts{grid_.count(), 0};
     if (operands.dw.data) counts.recomputed += write_kernels_stage(engine_, scratch, operands, dw, slots, slots);

@@ -30,6 +30,7 @@ public:
 
 private:
     struct Arena;
+    std::int64_t block_count() const { return ceil_div(grid_.count(), blocking_.tiles); }
     void run_block(const Operands<E>& operands, std::int64_t block, const Arena& arena, int slot,
                    const Runner& runner) const;
 
@@ -37,8 +38,9 @@ private:
     Pass pass_;
     TileGrid grid_;
     Blocking blocking_;
-    SpectraShape a_, b_, c_;                                    // tiles read; kernels (or x in weight_grad); result
-    std::size_t a_at_ = 0, b_at_ = 0, c_at_ = 0, bias_at_ = 0;  // bytes into the fixed or the per-thread part
+    SpectraShape a_, b_, c_;  // tiles read; kernels (or x in weight_grad); result
+    std::size_t a_at_ = 0, b_at_ = 0, c_at_ = 0, group_at_ = 0,
+                bias_at_ = 0;  // bytes into the fixed or the per-thread part
     std::size_t fixed_ = 0, per_thread_ = 0;
 };
 
@@ -57,13 +59,14 @@ public:
 
 private:
     struct Arena;
+    std::int64_t block_count() const { return ceil_div(grid_.count(), tiles_per_block_); }
     Spectra<E> kept_block(const E* kept, std::int64_t block) const;
 
     Engine<E> engine_;
     TileGrid grid_;
     std::int64_t tiles_per_block_;
     SpectraShape x_, y_, w_forward_, w_backward_, dw_;
-    std::size_t y_at_ = 0, w_at_ = 0, dx_at_ = 0, dw_at_ = 0, bias_at_ = 0, fixed_ = 0, per_thread_ = 0;
+    std::size_t y_at_ = 0, w_at_ = 0, dx_at_ = 0, dw_at_ = 0, group_at_ = 0, bias_at_ = 0, fixed_ = 0, per_thread_ = 0;
 };
 
 // Tiles of a pass for a tile shape: also what the cost model counts.

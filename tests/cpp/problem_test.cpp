@@ -54,7 +54,8 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
     EXPECT_NE(message_of(problem, options).find("'magic', expected 'auto', 'direct', 'fft' or 'winograd'"),
               std::string::npos);
     options.algorithm = "winograd";
-    EXPECT_NE(message_of(problem, options).find("no transform for 9 taps along the height"), std::string::npos);
+    EXPECT_NE(message_of(problem, options).find("winograd has no transform for 9 taps along the height"),
+              std::string::npos);
     options.algorithm = "fft:8";
     EXPECT_NE(message_of(problem, options).find("FFT tile of 8, expected at least 9"), std::string::npos);
     for (const char* text : {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999"}) {
@@ -66,7 +67,39 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
     EXPECT_NE(message_of(problem, options).find("max_workspace is 100 bytes, expected at least"), std::string::npos);
     options.max_workspace = -1;
     options.tolerance = 1e-12;
-    EXPECT_NE(message_of(problem, options).find("tolerance is"), std::string::npos);
+    EXPECT_NE(message_of(problem, options).find("tolerance is 1e-12, expected at least "), std::string::npos);
+}
+
+// Extents that do not fit an int must not be cut down to one that does.
+TEST(PlanChecks, KernelsBeyondTheTransformsAreRefused) {
+    Problem problem = parse_problem("n1c1k1 i5 r3 f32").problem;
+    problem.input[0] = problem.kernel[0] = (std::int64_t{1} << 32) + 3;
+    for (const char* algorithm : {"fft", "fft:16", "winograd", "winograd:2"}) {
+        Options options;
+        options.algorithm = algorithm;
+        EXPECT_NE(message_of(problem, options).find("has no transform for 4294967299 taps"), std::string::npos)
+            << algorithm;
+    }
+}
+
+// A large workspace is avoided by "auto", but not at the price of a far slower algorithm.
+TEST(PlanChecks, AutoTakesALargeWorkspaceOnlyWhenItMust) {
+    const Plan plan(parse_problem("n1c256k256 i64x64 r31x31 p15 f32").problem);
+    for (Pass pass : all_passes) {
+        double chosen = 0, modest = INFINITY;
+        std::int64_t bytes = 0;
+        for (const Candidate& candidate : plan.candidates(pass)) {
+            if (candidate.chosen) {
+                chosen = candidate.predicted_seconds;
+                bytes = candidate.workspace_bytes;
+            } else if (candidate.possible && candidate.workspace_bytes <= std::int64_t{1} << 30) {
+                modest = std::min(modest, candidate.predicted_seconds);
+            }
+        }
+        EXPECT_TRUE(bytes <= std::int64_t{5} << 28 || modest > 4 * chosen) << plan.algorithm(pass);
+    }
+    const Plan large(parse_problem("n1c3k16 i2000x2000 r301x301 f32").problem);
+    EXPECT_EQ(large.algorithm(Pass::weight_grad).substr(0, 3), "fft");
 }
 
 TEST(PlanChecks, WorkspaceLimitIsKept) {

@@ -77,7 +77,7 @@ struct Options {
     // Largest accepted error bound, relative to the largest sum of |input * weight|; 0 accepts every algorithm.
     double tolerance = 0;
     // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but "auto" passes
-    // over transforms that need more than 1 GiB.
+    // over what needs more than 1 GiB, unless everything else is predicted to take four times as long.
     std::int64_t max_workspace = -1;
 };
 
@@ -92,7 +92,7 @@ struct Candidate {
     double bytes = 0;              // memory traffic beyond the caches, estimated
     double predicted_seconds = 0;  // on one core
     double error_bound = 0;
-    std::int64_t workspace_bytes = 0;
+    std::int64_t workspace_bytes = 0;  // for one thread; an estimate, exact for the chosen one
 };
 
 // Counts of what a run did, for tests and the curious.
