@@ -23,7 +23,7 @@ Plan plan_for(const Problem& problem, const Call& call) {
         throw py::type_error("algorithm is " + py::repr(call.algorithm).cast<std::string>() + ", expected a str");
     Options options;
     options.algorithm = call.algorithm.cast<std::string>();
-    return plan_cache().get(problem, options);
+    return cached_plan(problem, options);
 }
 
 NamedShape named_shape(const Argument& argument) {
@@ -150,6 +150,7 @@ py::array conv_transpose_weight(const Call& call, const py::object& output_paddi
 
 void register_functions(py::module_& module) {
     using Object = const py::object&;
+    module.def("read_array", [](const char* name, Object value) { return read_argument(name, value).array; });
     module.def("conv", [](int rank, Object input, Object weight, Object bias, Object stride, Object padding,
                           Object dilation, Object groups, Object algorithm, Object out) {
         return conv({rank, {stride, padding, dilation, groups}, algorithm, out}, input, weight, bias);

@@ -317,6 +317,33 @@ Geometry convolution_geometry(int rank, const NamedShape& input, const NamedShap
     return geometry;
 }
 
+Geometry layer_geometry(int rank, const py::object& in_channels, const py::object& out_channels,
+                        const py::object& kernel_size, const Parameters& parameters, DType dtype) {
+    const std::int64_t groups = read_int("groups", parameters.groups, 1);
+    const auto read_channels = [&](const char* name, const py::object& value) {
+        const std::int64_t channels = read_int(name, value, 1);
+        if (channels % groups != 0)
+            throw py::value_error("groups is " + std::to_string(groups) + ", which does not divide " + name + ", " +
+                                  std::to_string(channels));
+        return channels;
+    };
+    NamedShape input = {"input", {1, read_channels("in_channels", in_channels)}};
+    NamedShape weight = {"weight", {read_channels("out_channels", out_channels), input.shape[1] / groups}};
+    const Axes kernel = read_axes("kernel_size", kernel_size, rank, 1);
+    const Axes stride = read_axes("stride", parameters.stride, rank, 1);
+    const Axes dilation = read_axes("dilation", parameters.dilation, rank, 1);
+    constexpr std::int64_t moderate_stride = 1 << 16;  // beyond, a second output could make the sample too large
+    for (std::size_t axis = 0; axis < static_cast<std::size_t>(rank); ++axis) {
+        std::int64_t last_tap = 0;  // 0 where it overflows: the checks of the geometry find that
+        if (__builtin_mul_overflow(kernel[axis] - 1, dilation[axis], &last_tap)) last_tap = 0;
+        std::int64_t extent = 0;
+        if (__builtin_add_overflow(last_tap, std::min(stride[axis], moderate_stride) + 1, &extent)) extent = 1;
+        input.shape.push_back(extent);
+        weight.shape.push_back(kernel[axis]);
+    }
+    return convolution_geometry(rank, input, weight, parameters, dtype);
+}
+
 TransposedGeometry transposed_geometry(int rank, const NamedShape& input, const NamedShape& weight,
                                        const Parameters& parameters, const py::object& output_padding, DType dtype) {
     TransposedGeometry geometry;

@@ -53,6 +53,11 @@ struct TransposedGeometry {
 TransposedGeometry transposed_geometry(int rank, const NamedShape& input, const NamedShape& weight,
                                        const Parameters& parameters, const py::object& output_padding, DType dtype);
 
+// A layer before it has an input. Every check is made that does not depend on one: on a sample just large enough for two
+// outputs along each axis, so that the stride counts.
+Geometry layer_geometry(int rank, const py::object& in_channels, const py::object& out_channels,
+                        const py::object& kernel_size, const Parameters& parameters, DType dtype);
+
 std::int64_t read_int(const char* name, const py::handle& value, std::int64_t least);
 Shape read_size(const char* name, const py::object& value);
 

@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -14,16 +15,23 @@ namespace triconv::python {
 
 namespace {
 
+// Whether float32 holds every value of the type, so that a float32 plan does not round its arguments.
+bool converts_to_f32(const py::dtype& dtype) {
+    const auto size = dtype.itemsize();
+    return dtype.kind() == 'b' || size <= (dtype.kind() == 'f' ? 4 : 2);
+}
+
 // The plan's dtype is fixed: values that need float64 are refused by a float32 plan rather than rounded.
 Argument read_planned(const char* name, const py::object& value, const Problem& problem) {
     Argument argument = read_argument(name, value);
-    if (argument.dtype == DType::f64 && problem.dtype == DType::f32)
+    if (problem.dtype == DType::f32 && !converts_to_f32(argument.array.dtype()))
         throw py::type_error(std::string(name) + " has dtype " + format_dtype(argument.array.dtype()) +
                              ", expected float32, the dtype of the plan");
     return argument;
 }
 
 DType read_dtype(const py::object& value) {
+    if (value.is_none()) return DType::f32;
     const py::dtype dtype = py::dtype::from_args(value);
     if (dtype.kind() == 'f' && dtype.itemsize() == 4) return DType::f32;
     if (dtype.kind() == 'f' && dtype.itemsize() == 8) return DType::f64;
@@ -53,6 +61,12 @@ Options read_options(const py::object& algorithm, const py::object& tolerance, c
     return options;
 }
 
+template <class F>
+auto without_gil(F f) {
+    const py::gil_scoped_release released;
+    return f();
+}
+
 // One forward pass and its gradients. Holds the arrays that the core reads again in backward.
 class PyStep {
 public:
@@ -60,7 +74,7 @@ public:
         : geometry_(geometry),
           x_(readable(x, geometry.problem.dtype)),
           w_(readable(w, geometry.problem.dtype)),
-          step_(std::make_unique<Step>(plan, const_view(x_, geometry.batched), const_view(w_, true))) {}
+          step_(make_step(plan)) {}
 
     py::array forward(const std::optional<Argument>& bias) {
         const Problem& problem = geometry_.problem;
@@ -116,6 +130,12 @@ public:
     bool reuses_transforms() const { return step_->reuses_transforms(); }
 
 private:
+    std::unique_ptr<Step> make_step(const Plan& plan) const {
+        const ConstView x = const_view(x_, geometry_.batched);
+        const ConstView w = const_view(w_, true);
+        return without_gil([&] { return std::make_unique<Step>(plan, x, w); });
+    }
+
     Geometry geometry_;
     py::array x_;
     py::array w_;
@@ -127,7 +147,7 @@ private:
 class PyPlan {
 public:
     PyPlan(const Geometry& geometry, const Options& options)
-        : geometry_(geometry), plan_(plan_cache().get(geometry.problem, options)) {}
+        : geometry_(geometry), plan_(cached_plan(geometry.problem, options)) {}
 
     py::array forward(const py::object& input, const py::object& weight, const py::object& bias,
                       const py::object& out) const {
@@ -157,21 +177,26 @@ public:
         return py::make_tuple(std::move(y), std::move(step));
     }
 
-    // f(pass) for the three passes, in the order forward, input_grad, weight_grad.
+    // f(plan, pass) for the three passes, in the order forward, input_grad, weight_grad. It may have to plan the pass.
     template <class F>
-    static py::tuple per_pass(F f) {
-        return py::make_tuple(f(Pass::forward), f(Pass::input_grad), f(Pass::weight_grad));
+    auto per_pass(F f) const {
+        return without_gil([&] {
+            return std::array{f(plan_, Pass::forward), f(plan_, Pass::input_grad), f(plan_, Pass::weight_grad)};
+        });
     }
 
     py::tuple candidates() const {
-        return per_pass([this](Pass pass) {
+        py::tuple passes(3);
+        std::size_t index = 0;
+        for (const auto& candidates : per_pass([](const Plan& plan, Pass pass) { return plan.candidates(pass); })) {
             py::list rows;
-            for (const Candidate& row : plan_.candidates(pass))
+            for (const Candidate& row : candidates)
                 rows.append(py::make_tuple(row.algorithm, row.possible, row.chosen, row.reason, row.multiplications,
                                            row.transform_flops, row.bytes, row.predicted_seconds, row.error_bound,
                                            row.workspace_bytes));
-            return py::tuple(rows);
-        });
+            passes[index++] = py::tuple(rows);
+        }
+        return passes;
     }
 
     const Geometry& geometry() const { return geometry_; }
@@ -215,6 +240,17 @@ std::unique_ptr<PyPlan> make_plan(int rank, const py::object& input_size, const 
     return std::make_unique<PyPlan>(geometry, read_options(algorithm, tolerance, max_workspace));
 }
 
+// Throws what a plan for the layer would throw whatever its input. Returns the shape of the weight.
+py::tuple check_layer(int rank, const py::object& in_channels, const py::object& out_channels,
+                      const py::object& kernel_size, const py::object& stride, const py::object& padding,
+                      const py::object& dilation, const py::object& groups, const py::object& dtype,
+                      const py::object& algorithm) {
+    const Geometry geometry = layer_geometry(rank, in_channels, out_channels, kernel_size,
+                                             {stride, padding, dilation, groups}, read_dtype(dtype));
+    cached_plan(geometry.problem, read_options(algorithm, py::none(), py::none()));
+    return py::tuple(py::cast(geometry.weight_shape()));
+}
+
 }  // namespace
 
 void register_plan(py::module_& module) {
@@ -223,6 +259,7 @@ void register_plan(py::module_& module) {
         .def_property_readonly("reuses_transforms", &PyStep::reuses_transforms);
 
     const auto shape_tuple = [](const Shape& shape) { return py::tuple(py::cast(shape)); };
+    const auto three = [](const auto& values) { return py::make_tuple(values[0], values[1], values[2]); };
     py::class_<PyPlan>(module, "Plan")
         .def(py::init(&make_plan))
         .def("forward", &PyPlan::forward)
@@ -239,16 +276,21 @@ void register_plan(py::module_& module) {
                                [=](const PyPlan& self) { return shape_tuple(self.geometry().output_shape()); })
         .def_property_readonly(
             "algorithm",
-            [](const PyPlan& self) { return PyPlan::per_pass([&](Pass pass) { return self.plan().algorithm(pass); }); })
+            [=](const PyPlan& self) {
+                return three(self.per_pass([](const Plan& plan, Pass pass) { return plan.algorithm(pass); }));
+            })
         .def_property_readonly(
             "workspace_bytes",
-            [](const PyPlan& self) {
-                return PyPlan::per_pass([&](Pass pass) { return self.plan().workspace_bytes(pass); });
+            [=](const PyPlan& self) {
+                return three(self.per_pass([](const Plan& plan, Pass pass) { return plan.workspace_bytes(pass); }));
             })
         .def_property_readonly(
             "flops",
-            [](const PyPlan& self) { return PyPlan::per_pass([&](Pass pass) { return self.plan().flops(pass); }); })
+            [=](const PyPlan& self) {
+                return three(self.per_pass([](const Plan& plan, Pass pass) { return plan.flops(pass); }));
+            })
         .def_property_readonly("candidates", &PyPlan::candidates);
+    module.def("check_layer", &check_layer);
 }
 
 }  // namespace triconv::python

@@ -1,5 +1,7 @@
 #include "plan_cache.h"
 
+#include <pybind11/pybind11.h>
+
 #include <cstring>
 #include <utility>
 
@@ -64,10 +66,11 @@ Plan PlanCache::get(const Problem& problem, const Options& options) {
     return plan;
 }
 
-PlanCache& plan_cache() {
+Plan cached_plan(const Problem& problem, const Options& options) {
+    const pybind11::gil_scoped_release released;
     constexpr std::size_t capacity = 256;
     static PlanCache cache(capacity);
-    return cache;
+    return cache.get(problem, options);
 }
 
 }  // namespace triconv::python

@@ -28,7 +28,7 @@ private:
     std::unordered_map<std::string, std::list<Entry>::iterator> index_;
 };
 
-// The process's cache.
-PlanCache& plan_cache();
+// The plan from the process's cache. Called with the GIL held, which is released meanwhile: planning may take long.
+Plan cached_plan(const Problem& problem, const Options& options);
 
 }  // namespace triconv::python

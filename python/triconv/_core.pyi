@@ -52,6 +52,20 @@ class Plan:
     @property
     def candidates(self) -> tuple[tuple[tuple[Any, ...], ...], ...]: ...
 
+def check_layer(
+    rank: int,
+    in_channels: object,
+    out_channels: object,
+    kernel_size: object,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: object,
+    dtype: object,
+    algorithm: object,
+    /,
+) -> tuple[int, ...]: ...
+def read_array(name: str, value: object, /) -> AnyArray: ...
 def conv(
     rank: int,
     input: object,

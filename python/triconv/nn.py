@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from operator import index
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from . import _core
 from .plan import plan_conv1d, plan_conv2d, plan_conv3d
 
 if TYPE_CHECKING:
@@ -26,25 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
 
 
-def _kernel_shape(kernel_size: PerAxis, rank: int) -> tuple[int, ...]:
-    sizes = (kernel_size,) * rank if isinstance(kernel_size, SupportsIndex) else kernel_size
-    try:
-        shape = tuple(index(size) for size in sizes)
-    except TypeError:
-        raise TypeError(f"kernel_size is {kernel_size!r}, expected an int or {rank} ints") from None
-    if len(shape) != rank or min(shape) < 1:
-        raise ValueError(f"kernel_size is {kernel_size!r}, expected an int or {rank} ints, each at least 1")
-    return shape
+class _Pending(NamedTuple):
+    """A forward pass that waits for its backward."""
 
-
-def _count(name: str, value: int) -> int:
-    try:
-        count = index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected an int") from None
-    if count < 1:
-        raise ValueError(f"{name} is {count}, expected at least 1")
-    return count
+    backward: Backward
+    output_size: tuple[int, ...]
 
 
 class _Conv:
@@ -68,24 +55,22 @@ class _Conv:
         rng: np.random.Generator | int | None = None,
         algorithm: str = "auto",
     ) -> None:
-        self.in_channels = _count("in_channels", in_channels)
-        self.out_channels = _count("out_channels", out_channels)
-        self.groups = _count("groups", groups)
-        for name, channels in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
-            if channels % self.groups != 0:
-                raise ValueError(f"groups is {self.groups}, which does not divide {name}, {channels}")
-        self.kernel_size = _kernel_shape(kernel_size, self._rank)
+        self.dtype = np.dtype(np.float32 if dtype is None else dtype)
+        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
+        sizes = (in_channels, out_channels, kernel_size)
+        geometry = (stride, padding, dilation, groups)
+        weight_shape = _core.check_layer(self._rank, *sizes, *geometry, self.dtype, algorithm)
+
+        self.in_channels, self.out_channels, self.groups = index(in_channels), index(out_channels), index(groups)
+        self.kernel_size = weight_shape[2:]
         self.stride = stride
         self.padding = padding
         self.dilation = dilation
-        self.dtype = np.dtype(dtype)
         self.algorithm = algorithm
         self.training = True
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
 
         generator = np.random.default_rng(rng)
-        weight_shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         bound = 1 / math.sqrt(math.prod(weight_shape[1:]))
         self.weight: AnyArray = generator.uniform(-bound, bound, weight_shape).astype(self.dtype)
         self.bias: AnyArray | None = None
@@ -93,7 +78,7 @@ class _Conv:
             self.bias = generator.uniform(-bound, bound, self.out_channels).astype(self.dtype)
         self.weight_grad: AnyArray | None = None
         self.bias_grad: AnyArray | None = None
-        self._backward: Backward | None = None
+        self._pending: _Pending | None = None
 
     def forward(self, input: ArrayIn) -> AnyArray:
         """Return the convolution of `input` with the weight, plus the bias.
@@ -114,7 +99,8 @@ class _Conv:
         plan = self._plan_for(x.shape)
         if not self.training:
             return plan.forward(x, self.weight, self.bias)
-        y, self._backward = plan.step(x, self.weight, self.bias)
+        y, backward = plan.step(x, self.weight, self.bias)
+        self._pending = _Pending(backward, y.shape)
         return y
 
     __call__ = forward
@@ -138,12 +124,16 @@ class _Conv:
         TypeError, ValueError
             If `grad_output` has another shape than the output, or a dtype that does not convert to the layer's.
         """
-        if self._backward is None:
+        if self._pending is None:
             raise RuntimeError("backward needs a forward pass before it, with training = True; it can be called once")
         dy = self._converted("grad_output", grad_output)
+        if dy.shape != self._pending.output_size:
+            raise ValueError(
+                f"grad_output has shape {dy.shape}, expected {self._pending.output_size}, that of the output"
+            )
         dx: AnyArray | None
-        dx, self.weight_grad = self._backward(dy, needs_dx=needs_input_grad)
-        self._backward = None  # frees the transforms
+        dx, self.weight_grad = self._pending.backward(dy, needs_dx=needs_input_grad)
+        self._pending = None  # frees the transforms
         if self.bias is not None:
             channel = dy.ndim - self._rank - 1
             others = tuple(axis for axis in range(dy.ndim) if axis != channel)
@@ -165,7 +155,7 @@ class _Conv:
         return make_plan(input_size, self.weight.shape, *geometry, dtype=self.dtype, algorithm=self.algorithm)
 
     def _converted(self, name: str, value: ArrayIn) -> AnyArray:
-        array = np.asarray(value)
+        array = _core.read_array(name, value)
         if not np.can_cast(array.dtype, self.dtype):
             raise TypeError(
                 f"{name} has dtype {array.dtype}, expected {self.dtype}, the dtype of the layer, or one that converts "
@@ -182,6 +172,10 @@ class _Conv:
         if channels != self.in_channels:
             raise ValueError(f"input has {channels} channels, shape {x.shape}, expected {self.in_channels}")
         return x
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy takes over: everything but the forward pass, whose transforms belong to this layer."""
+        return {**self.__dict__, "_pending": None}
 
     def __repr__(self) -> str:
         return (
@@ -221,13 +215,16 @@ class Conv2d(_Conv):
     Parameters
     ----------
     in_channels, out_channels, kernel_size
-        They give the weight its shape: (out_channels, in_channels / groups, *kernel_size).
+        They give the weight its shape: (out_channels, in_channels / groups, *kernel_size); `kernel_size` is an int or
+        2 ints.
     stride, padding, dilation, groups
         As in `triconv.conv2d`.
     bias
         Whether to add a trained number to every output channel.
     dtype
-        float32 or float64, of the parameters and of every result.
+        float32 (also if None) or float64, of the parameters and of every result. A float32 layer takes arrays of
+        float32 and float16, of integers of at most 16 bits and of booleans, and refuses others; a float64 layer takes
+        every real number.
     rng
         A `numpy.random.Generator` or a seed, for the initial parameters: uniform within ``1 / sqrt(fan_in)``, where
         ``fan_in = in_channels / groups * prod(kernel_size)``. That is PyTorch's ``kaiming_uniform_(a=sqrt(5))``, after
@@ -247,7 +244,12 @@ class Conv2d(_Conv):
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or value. Stride, padding and dilation are checked by the first `forward`.
+        If an argument has the wrong type or value, or `algorithm` cannot compute such a layer.
+
+    Notes
+    -----
+    A copy (`copy.deepcopy`, `pickle`) has the parameters and their gradients, but not the forward pass that waits for
+    its `backward`: the copy needs one of its own.
 
     Examples
     --------

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class PassAlgorithms(NamedTuple):
-    """The algorithm of each pass with its tile: ``"direct"``, ``"fft:16x16"``, ``"winograd:4x4"``.
+    """The algorithm of each pass run by itself, with its tile: ``"direct"``, ``"fft:16x16"``, ``"winograd:4x4"``.
 
     Examples
     --------
@@ -261,7 +261,7 @@ class Plan:
     """The three passes of a convolution of fixed shapes and dtype. Made by `plan_conv1d`, `plan_conv2d`, `plan_conv3d`.
 
     A plan is immutable; any number of threads may use it. Arrays given to it may have any strides and byte order, and
-    any dtype that converts to the plan's without loss.
+    any dtype that converts to the plan's without loss: a float32 plan refuses float64 and integers of over 16 bits.
 
     Examples
     --------
@@ -408,17 +408,17 @@ class Plan:
 
     @property
     def algorithm(self) -> PassAlgorithms:
-        """The algorithm of each pass, with its tile."""
+        """The algorithm of each pass run by itself, with its tile. A `step` runs that of forward for all three."""
         return PassAlgorithms(*self._plan.algorithm)
 
     @property
     def workspace_bytes(self) -> PassBytes:
-        """The memory each pass takes beside its arrays, with the present number of threads."""
+        """The memory each pass run by itself takes beside its arrays, with the present number of threads."""
         return PassBytes(*self._plan.workspace_bytes)
 
     @property
     def flops(self) -> PassFlops:
-        """The floating-point operations of each pass by its algorithm."""
+        """The floating-point operations of each pass run by itself, by its algorithm."""
         return PassFlops(*self._plan.flops)
 
     def explain(self) -> Explanation:
@@ -492,7 +492,7 @@ def plan_conv2d(
     stride, padding, dilation, groups, algorithm
         As in `conv2d`.
     dtype
-        float32 or float64.
+        float32 (also if None) or float64.
     tolerance
         Largest accepted error bound, relative to the largest sum of ``|input * weight|``; None accepts every
         algorithm.
@@ -507,6 +507,13 @@ def plan_conv2d(
     ValueError
         If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
         `tolerance`, or every algorithm needs more than `max_workspace`.
+
+    Notes
+    -----
+    ``"auto"`` passes over transforms that need more than 1 GiB of workspace, unless everything else is predicted at
+    least 4 times slower; naming the algorithm or giving `max_workspace` lifts that. The plan's `algorithm`, `flops` and
+    `workspace_bytes` are those of the passes run one by one; `Plan.step` runs the algorithm and tile of forward for all
+    three.
 
     Examples
     --------

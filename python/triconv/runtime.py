@@ -36,7 +36,8 @@ class RunInfo(NamedTuple):
     tiles
         Transform tiles computed; 0 for direct.
     recomputed_tiles
-        Tiles that held a NaN or an infinity and were computed again by the definition.
+        Tiles that held a NaN or an infinity and were computed again by the definition; for direct, segments of output
+        rows.
 
     Examples
     --------

@@ -31,6 +31,7 @@ PROBLEMS = {
     "31x31 depthwise": "n2c32k32 i40x40 r31x31 p15 g32",
     "1-D 31": "n4c256k32 i256 r31 p15",
     "1-D 501": "n1c16k16 i2000 r501 p250",
+    "7x7 many samples": "n64c3k16 i112x112 r7x7 p3",
     "3-D 5x5x5": "n1c32k8 i10x12x11 r5x5x5 p2",
 }
 WINOGRAD = ("3x3", "3x3 many samples", "5x5", "7x7", "3-D 5x5x5")

@@ -151,7 +151,8 @@ def test_dlpack(data):
 
 
 def test_torch_tensors(data):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     assert_three_passes(data, *map(torch.from_numpy, (data.x, data.w, data.bias, data.dy)), "torch")
     x = torch.from_numpy(data.x).contiguous(memory_format=torch.channels_last)
     y = tc.conv2d(x, data.w, data.bias, algorithm="direct")
@@ -160,7 +161,8 @@ def test_torch_tensors(data):
 
 
 def test_torch_tensor_that_requires_grad_is_refused_as_numpy_does(data):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     x = torch.from_numpy(data.x).requires_grad_()
     with pytest.raises(TypeError, match=r"input cannot be read as an array: .*detach"):
         tc.conv2d(x, data.w)
@@ -235,7 +237,8 @@ def test_output_is_channels_last_if_the_input_is(rng, rank):
     ],
 )
 def test_channels_last_is_told_by_strides_as_in_pytorch(shape, strides):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     buffer = np.arange(1000, dtype="f")
     x = np.lib.stride_tricks.as_strided(buffer, shape, [4 * s for s in strides])
     tensor = torch.as_strided(torch.from_numpy(buffer), shape, strides)

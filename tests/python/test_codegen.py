@@ -119,7 +119,7 @@ def test_roots_of_unity_are_correct_to_forty_digits() -> None:
 # ---- Winograd -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("m", "r"), winograd.sizes())
+@pytest.mark.parametrize(("m", "r"), list(winograd.sizes()))
 def test_cook_toom_is_exactly_correlation(m: int, r: int) -> None:
     a, g, b = winograd.cook_toom(m, r)
     for i in range(m):
@@ -128,7 +128,7 @@ def test_cook_toom_is_exactly_correlation(m: int, r: int) -> None:
                 assert sum(a[i][j] * g[j][k] * b[j][n] for j in range(m + r - 1)) == (n == i + k)
 
 
-@pytest.mark.parametrize(("m", "r"), winograd.sizes())
+@pytest.mark.parametrize(("m", "r"), list(winograd.sizes()))
 def test_winograd_graphs_are_exactly_their_matrices(m: int, r: int) -> None:
     for matrix in winograd.roles(m, r).values():
         for make in (winograd.rows_by_parity, winograd.columns_by_pairs):
@@ -146,7 +146,7 @@ def graph_matrix(transform: dag.Transform, columns: int) -> list[list[Fraction]]
     return [zero if t is None else [t.scale * value for value in rows[t.node]] for _, t in transform.outputs]
 
 
-@pytest.mark.parametrize(("m", "r"), winograd.sizes())
+@pytest.mark.parametrize(("m", "r"), list(winograd.sizes()))
 def test_data_and_output_matrices_are_exact_in_binary(m: int, r: int) -> None:
     matrices = winograd.cook_toom(m, r)
     for number in itertools.chain(*matrices.data, *matrices.output):

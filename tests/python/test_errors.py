@@ -5,6 +5,8 @@ Each message is matched in the caller's terms. Nothing may have been computed or
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import triconv as tc
@@ -87,7 +89,7 @@ def test_bias_of_another_length():
 @pytest.mark.parametrize("name", ["stride", "dilation"])
 @pytest.mark.parametrize("value", [0, -1, (1, 0), (-3, 1)])
 def test_zero_or_negative_stride_and_dilation(name, value):
-    shown = str(value).replace("(", r"\(").replace(")", r"\)")
+    shown = re.escape(repr(value))
     for call in (lambda **k: tc.conv2d(X, W, **k), lambda **k: tc.conv_transpose2d(DY, W, **k)):
         with raises_value(rf"{name} is {shown}, expected at least 1 on every axis"):
             call(**{name: value})
@@ -96,7 +98,7 @@ def test_zero_or_negative_stride_and_dilation(name, value):
 @pytest.mark.parametrize("name", ["stride", "dilation"])
 @pytest.mark.parametrize("value", [1.5, "2", None, (1, 1.5), {1: 2}])
 def test_stride_and_dilation_of_another_type(name, value):
-    with raises_type(rf"{name} is .*, expected an int or a sequence of 2 ints"):
+    with raises_type(rf"{name} is {re.escape(repr(value))}, expected an int or a sequence of 2 ints"):
         tc.conv2d(X, W, **{name: value})
 
 
@@ -108,19 +110,20 @@ def test_stride_and_dilation_of_another_length(name):
 
 @pytest.mark.parametrize("value", [-1, (0, -1), ((0, 0), (0, -1))])
 def test_negative_padding(value):
-    with raises_value(r"padding is .*, expected 0 or more at every end"):
+    with raises_value(rf"padding is {re.escape(repr(value))}, expected 0 or more at every end"):
         tc.conv2d(X, W, padding=value)
 
 
 @pytest.mark.parametrize("value", ["SAME", "full", (1, 1, 1), ((1, 1, 1), (1, 1, 1)), (), ((1, 2.5), 1)])
 def test_padding_of_no_known_form(value):
-    with raises_value(r"padding is .*, expected an int, 2 ints, 2 \(low, high\) pairs, 'valid' or 'same'"):
+    shown = re.escape(repr(value))
+    with raises_value(rf"padding is {shown}, expected an int, 2 ints, 2 \(low, high\) pairs, 'valid' or 'same'"):
         tc.conv2d(X, W, padding=value)
 
 
 @pytest.mark.parametrize("value", [1.5, None])
 def test_padding_of_another_type(value):
-    with raises_type(r"padding is .*, expected an int, 2 ints"):
+    with raises_type(rf"padding is {value}, expected an int, 2 ints, 2 \(low, high\) pairs, 'valid' or 'same'"):
         tc.conv2d(X, W, padding=value)
 
 
@@ -175,24 +178,36 @@ def test_padding_that_leaves_no_transposed_output():
         tc.conv_transpose2d(DY, W, padding=3)
 
 
-@pytest.mark.parametrize("value", [2**62, 2**70])
-@pytest.mark.parametrize("name", ["stride", "dilation", "padding"])
-def test_parameters_that_overflow(name, value):
-    with raises_value(name):
-        tc.conv2d(X, W, **{name: value})
-    with raises_value(name):
-        tc.conv_transpose2d(DY, W, **{name: value})
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stride", 2**62, r"contains {value}, expected at most 2\*\*40"),
+        (
+            "dilation",
+            2**62,
+            r"is {value} for weight of shape \(8, 4, 3, 3\), expected a kernel that spans at most 2\*\*40",
+        ),
+        ("padding", 2**62, r"contains {value}, expected at most 2\*\*40"),
+        ("stride", 2**70, r"contains {value}, which does not fit in 64 bits"),
+        ("dilation", 2**70, r"contains {value}, which does not fit in 64 bits"),
+        ("padding", 2**70, r"contains {value}, which does not fit in 64 bits"),
+    ],
+)
+def test_parameters_that_overflow(name, value, message):
+    for call in (lambda **k: tc.conv2d(X, W, **k), lambda **k: tc.conv_transpose2d(DY, W, **k)):
+        with raises_value(f"{name} {message.format(value=value)}"):
+            call(**{name: value})
 
 
 def test_sizes_whose_bytes_overflow():
     huge = 2**21
-    with raises_value(r"size in bytes overflows"):
+    with raises_value(r"input .*too large"):
         tc.plan_conv2d((huge, 4, huge, huge), W.shape)
     x = np.broadcast_to(np.float32(0), (1, 4, 2**20, 2**20))
     w = np.broadcast_to(np.float32(0), (2**30, 4, 1, 1))
-    with raises_value(r"size in bytes overflows"):
+    with raises_value(r"output .*too large"):
         tc.conv2d(x, w)
-    with raises_value(r"overflow"):
+    with raises_value(r"input .*too large"):  # of the convolution that is transposed
         tc.conv_transpose2d(x, np.broadcast_to(np.float32(0), (4, 2**30, 1, 1)))
     with raises_value(r"input_size contains 9223372036854775807, expected at most"):
         tc.plan_conv2d((2**63 - 1, 4, 6, 6), W.shape)
@@ -206,13 +221,16 @@ def test_sizes_whose_bytes_overflow():
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "object", "U3", "S3", "M8[s]", "longdouble", "V4"])
 def test_dtypes_that_are_no_real_numbers(dtype):
     bad = np.zeros(X.shape, dtype)
-    with raises_type(r"input has dtype .*, expected real numbers"):
+    message = (
+        f"has dtype {re.escape(str(bad.dtype))}, expected real numbers: float32, float64, float16, integers or booleans"
+    )
+    with raises_type(f"input {message}"):
         tc.conv2d(bad, W)
-    with raises_type(r"weight has dtype"):
+    with raises_type(f"weight {message}"):
         tc.conv2d(X, bad)
-    with raises_type(r"grad_output has dtype"):
+    with raises_type(f"grad_output {message}"):
         tc.grad.conv2d_input(X.shape, W, bad)
-    with raises_type(r"bias has dtype"):
+    with raises_type(f"bias {message}"):
         tc.conv2d(X, W, bad)
 
 
@@ -221,7 +239,7 @@ def test_things_that_are_no_arrays():
         tc.conv2d(None, W)
     with raises_type(r"weight has dtype <U5, expected real numbers"):
         tc.conv2d(X, "words")
-    with raises_type(r"weight has dtype object"):
+    with raises_type(r"weight has dtype object, expected real numbers"):
         tc.conv2d(X, object())
     with raises_value(r"input cannot be read as an array: .*inhomogeneous"):
         tc.conv1d([[[1, 2], [3]]], W)
@@ -235,9 +253,13 @@ def test_grad_output_of_another_shape():
         tc.grad.conv2d_weight(X, W.shape, np.ones((2, 7, 4, 4)))
     with raises_value(r"grad_output has shape \(8, 4, 4\), " + expected):
         tc.grad.conv2d_weight(X, W.shape, DY[0])
-    with raises_value(r"grad_output has shape .*expected \(2, 4, 6, 6\), the output of input_size \(2, 8, 4, 4\)"):
+    with raises_value(
+        r"grad_output has shape \(2, 4, 6, 5\), expected \(2, 4, 6, 6\), the output of input_size \(2, 8, 4, 4\)"
+    ):
         tc.grad.conv_transpose2d_input(DY.shape, W, X[..., 1:])
-    with raises_value(r"grad_output has shape .*expected \(2, 4, 6, 6\), the output of input \(2, 8, 4, 4\)"):
+    with raises_value(
+        r"grad_output has shape \(2, 4, 6, 5\), expected \(2, 4, 6, 6\), the output of input \(2, 8, 4, 4\)"
+    ):
         tc.grad.conv_transpose2d_weight(DY, W.shape, X[..., 1:])
 
 
@@ -338,7 +360,7 @@ def test_out_that_overlaps_an_input():
 
 def test_unknown_algorithm():
     for call in (lambda: tc.conv2d(X, W, algorithm="FTT"), lambda: tc.plan_conv2d(X.shape, W.shape, algorithm="FTT")):
-        with raises_value(r"algorithm.*'FTT'.*auto.*direct.*fft.*winograd"):
+        with raises_value(r"algorithm is 'FTT', expected 'auto', 'direct', 'fft' or 'winograd'"):
             call()
     with raises_type(r"algorithm is None, expected a str"):
         tc.conv2d(X, W, algorithm=None)
@@ -349,14 +371,21 @@ def test_algorithm_that_cannot_compute_the_shape():
         tc.conv2d(X, np.ones((8, 4, 9, 3)), padding=4, algorithm="winograd")
 
 
-@pytest.mark.parametrize("tile", ["fft:", "fft:0", "fft:x", "winograd:-1", "fft:2", "direct:4", "fft:16x16x16"])
+@pytest.mark.parametrize("tile", ["fft:", "fft:0", "fft:x", "winograd:-1", "direct:4", "fft:16x16x16"])
 def test_tiles_of_no_meaning(tile):
-    with raises_value("(?i)" + tile.split(":")[0]):
+    with raises_value(rf"algorithm is '{tile}', expected 'auto', .* or one with a tile: 'fft:16' or"):
         tc.conv2d(X, W, algorithm=tile)
 
 
+def test_tiles_that_the_kernel_does_not_fit():
+    with raises_value(r"algorithm has an FFT tile of 2, expected at least 3, the taps of the kernel"):
+        tc.conv2d(X, W, algorithm="fft:2")
+    with raises_value(r"algorithm has a Winograd tile of 40 outputs, which for 3 taps there is no transform for"):
+        tc.conv2d(X, W, algorithm="winograd:40")
+
+
 def test_workspace_cap_below_the_least():
-    with raises_value(r"max_workspace is 1.*\d+"):
+    with raises_value(r"max_workspace is 1 bytes, expected at least \d{4,} for forward with algorithm 'auto'"):
         tc.plan_conv2d((8, 64, 56, 56), (64, 64, 7, 7), max_workspace=1)
     with raises_value(r"max_workspace is -1, expected at least 0"):
         tc.plan_conv2d(X.shape, W.shape, max_workspace=-1)
@@ -365,10 +394,10 @@ def test_workspace_cap_below_the_least():
 
 
 def test_tolerance_that_nothing_meets():
-    with raises_value(r"tolerance"):
+    with raises_value(r"tolerance is 1e-30, expected at least \d\S*e-0\d for forward with algorithm 'auto'"):
         tc.plan_conv2d(X.shape, W.shape, tolerance=1e-30)
     for bad in (0, -1.0, float("nan")):
-        with raises_value(r"tolerance is .*, expected more than 0, or None"):
+        with raises_value(rf"tolerance is {bad}, expected more than 0, or None"):
             tc.plan_conv2d(X.shape, W.shape, tolerance=bad)
     with raises_type(r"tolerance is 'tight', expected a float or None"):
         tc.plan_conv2d(X.shape, W.shape, tolerance="tight")
@@ -377,14 +406,22 @@ def test_tolerance_that_nothing_meets():
 def test_plan_of_another_dtype():
     with raises_type(r"dtype is float16, expected float32 or float64"):
         tc.plan_conv2d(X.shape, W.shape, dtype=np.float16)
-    with raises_type("not a dtype|not understood"):
+    with raises_type("data type 'not a dtype' not understood"):
         tc.plan_conv2d(X.shape, W.shape, dtype="not a dtype")
 
 
-@pytest.mark.parametrize("count", [0, -1, 2**20, 2**80])
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (0, "n is 0, expected at least 1"),
+        (-1, "n is -1, expected at least 1"),
+        (2**20, "n is 1048576, expected at most 65536 threads"),
+        (2**80, "n contains 1208925819614629174706176, which does not fit in 64 bits"),
+    ],
+)
 @pytest.mark.usefixtures("keep_threads")
-def test_number_of_threads_out_of_range(count):
-    with raises_value(r"n (is|contains) .*"):
+def test_number_of_threads_out_of_range(count, message):
+    with raises_value(message):
         tc.set_num_threads(count)
 
 

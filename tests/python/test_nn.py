@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -43,7 +45,8 @@ def test_gradients_are_those_of_the_loss(rng, layer_type, size, bias):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("layer_type", "size"), LAYERS)
 def test_layer_is_pytorchs(rng, layer_type, size, dtype):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     layer = layer_type(4, 6, 3, **PARAMETERS, dtype=dtype)
     peer = getattr(torch.nn, layer_type.__name__)(4, 6, 3, **PARAMETERS, dtype=getattr(torch, dtype))
     layer.weight[...] = peer.weight.detach().numpy()
@@ -135,6 +138,84 @@ def test_backward_needs_a_forward_in_training_mode(rng):
         layer.backward(dy)
 
 
+class OnlyDLPack:
+    """An array that exports its memory by DLPack and no other protocol."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __dlpack__(self, **options):
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()
+
+
+def test_layer_reads_what_the_functions_read(rng):
+    layer = tc.nn.Conv1d(3, 4, 3, rng=0)
+    x = rng.normal(size=(2, 3, 9)).astype("f")
+    y = layer(x)
+    np.testing.assert_array_equal(layer(OnlyDLPack(x)), y)
+    dx = layer.backward(OnlyDLPack(y))
+    layer(x)
+    np.testing.assert_array_equal(dx, layer.backward(y))
+    with pytest.raises(TypeError, match="input is None, expected an array"):
+        layer(None)
+    with pytest.raises(TypeError, match="input has dtype object, expected real numbers"):
+        layer(object())
+
+
+def test_kernel_size_of_one_entry_is_that_of_every_axis():
+    assert tc.nn.Conv2d(1, 1, (3,)).kernel_size == tc.nn.Conv2d(1, 1, 3).kernel_size == (3, 3)
+    assert tc.nn.Conv3d(1, 1, [1, 2, 3]).weight.shape == (1, 1, 1, 2, 3)
+
+
+def test_no_dtype_is_float32():
+    layer = tc.nn.Conv2d(1, 1, 3, dtype=None)
+    assert layer.dtype == layer.weight.dtype == layer(np.ones((1, 4, 4), "f")).dtype == np.float32
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copy_has_the_parameters_but_not_the_pending_forward(rng, copied):
+    layer = tc.nn.Conv2d(3, 4, 3, rng=0)
+    x = rng.normal(size=(2, 3, 8, 8)).astype("f")
+    y = layer(x)
+    other = copied(layer)
+    with pytest.raises(RuntimeError, match="backward needs a forward pass"):
+        other.backward(y)
+    np.testing.assert_array_equal(other(x), y)
+    np.testing.assert_array_equal(other.backward(y), layer.backward(y))
+    np.testing.assert_array_equal(other.weight_grad, layer.weight_grad)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"stride": 0}, ValueError, "stride is 0, expected at least 1 on every axis"),
+        ({"stride": 1.5}, TypeError, "stride is 1.5, expected an int or a sequence of 2 ints"),
+        ({"padding": -1}, ValueError, "padding is -1, expected 0 or more at every end"),
+        ({"padding": "sam"}, ValueError, "padding is 'sam', expected an int, 2 ints"),
+        ({"padding": "same", "stride": 2}, ValueError, "padding is 'same' with stride 2, expected stride 1"),
+        ({"dilation": (1, 2, 3)}, ValueError, r"dilation is \(1, 2, 3\) with 3 entries, expected an int or 2 ints"),
+        ({"dilation": 2**62}, ValueError, "dilation is 4611686018427387904 .*expected a kernel that spans at most"),
+        ({"groups": 1.0}, TypeError, "groups is 1.0, expected an int"),
+        ({"algorithm": "FTT"}, ValueError, "algorithm is 'FTT', expected 'auto'"),
+        ({"algorithm": None}, TypeError, "algorithm is None, expected a str"),
+        ({"algorithm": "fft:2"}, ValueError, "algorithm has an FFT tile of 2, expected at least 3"),
+    ],
+)
+def test_bad_geometry_is_refused_at_construction(arguments, error, message):
+    with pytest.raises(error, match=message):
+        tc.nn.Conv2d(4, 4, 3, **arguments)
+
+
+def test_winograd_layer_is_judged_with_its_stride():
+    """Stride 2 splits 9 taps into 5 and 4; without it, no transform has so many."""
+    assert tc.nn.Conv2d(1, 1, 9, 2, algorithm="winograd")(np.ones((1, 20, 20), "f")).shape == (1, 6, 6)
+    with pytest.raises(ValueError, match="winograd has no transform for 9 taps along the height, expected 1 to 7"):
+        tc.nn.Conv2d(1, 1, 9, algorithm="winograd")
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="groups is 2, which does not divide in_channels, 3"):
         tc.nn.Conv2d(3, 4, 3, groups=2)
@@ -144,11 +225,11 @@ def test_bad_arguments():
         tc.nn.Conv2d(0, 4, 3)
     with pytest.raises(TypeError, match=r"out_channels is 4.0, expected an int"):
         tc.nn.Conv2d(4, 4.0, 3)
-    with pytest.raises(ValueError, match=r"kernel_size is \(3, 3, 3\), expected an int or 2 ints"):
+    with pytest.raises(ValueError, match=r"kernel_size is \(3, 3, 3\) with 3 entries, expected an int or 2 ints"):
         tc.nn.Conv2d(4, 4, (3, 3, 3))
-    with pytest.raises(ValueError, match=r"kernel_size is 0, expected an int or 2 ints, each at least 1"):
+    with pytest.raises(ValueError, match=r"kernel_size is 0, expected at least 1 on every axis"):
         tc.nn.Conv2d(4, 4, 0)
-    with pytest.raises(TypeError, match=r"kernel_size is 'big', expected an int or 2 ints"):
+    with pytest.raises(TypeError, match=r"kernel_size is 'big', expected an int or a sequence of 2 ints"):
         tc.nn.Conv2d(4, 4, "big")
     with pytest.raises(TypeError, match="dtype is int32, expected float32 or float64"):
         tc.nn.Conv2d(4, 4, 3, dtype=np.int32)
@@ -158,7 +239,7 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match=r"input has 2 dimensions, shape \(8, 8\), expected 4 or 3"):
         layer(np.ones((8, 8), "f"))
     layer(np.ones((1, 4, 8, 8), "f"))
-    with pytest.raises(ValueError, match=r"dy has shape \(1, 4, 8, 8\), expected \(1, 4, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"grad_output has shape \(1, 4, 8, 8\), expected \(1, 4, 6, 6\)"):
         layer.backward(np.ones((1, 4, 8, 8), "f"))
 
 

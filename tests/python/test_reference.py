@@ -239,7 +239,8 @@ def test_layer_reference_passes_are_transposes_of_one_another(rng, rank):
 
 
 def test_layer_reference_is_pytorchs(rng):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     x, w, bias = rng.normal(size=(2, 4, 9, 8)), rng.normal(size=(6, 2, 3, 4)), rng.normal(size=6)
     parameters = {"stride": (2, 1), "padding": (1, 2), "dilation": (2, 1), "groups": 2}
     expected = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, w, bias)), **parameters).numpy()
@@ -248,7 +249,8 @@ def test_layer_reference_is_pytorchs(rng):
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_transposed_reference_is_pytorchs(rng, rank):
-    torch = pytest.importorskip("torch")
+    from torch_support import torch
+
     x, w, bias = (
         rng.normal(size=(2, 4, *(4, 3, 2)[:rank])),
         rng.normal(size=(4, 3, *(2, 3, 3)[:rank])),
