@@ -32,6 +32,8 @@ const char* role_name(Pass pass) {
 // What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
 constexpr std::int64_t auto_workspace = std::int64_t{1} << 30;
 constexpr double worth_of_modesty = 4;  // times as slow
+// The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
+constexpr double auto_tolerance = 1e4;
 
 // A pass of a plan, for one element type.
 template <class E>
@@ -113,7 +115,7 @@ private:
         for (Costed& c : costed) {
             Candidate& candidate = c.candidate;
             if (!candidate.possible) continue;
-            if (options_.tolerance > 0 && candidate.error_bound > options_.tolerance)
+            if (candidate.error_bound > tolerance())
                 candidate.reason = "error bound above the tolerance";
             else
                 order.push_back(&c);
@@ -173,6 +175,12 @@ private:
     }
 
     bool limited() const { return options_.max_workspace >= 0; }
+
+    double tolerance() const {
+        if (options_.tolerance > 0) return options_.tolerance;
+        return request_.name == "auto" ? auto_tolerance * std::numeric_limits<E>::epsilon()
+                                       : std::numeric_limits<double>::infinity();
+    }
 
     std::string none_fits(Pass which, const std::vector<Costed>& costed, std::int64_t least) const {
         if (least != std::numeric_limits<std::int64_t>::max())

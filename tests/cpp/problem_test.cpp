@@ -119,6 +119,21 @@ TEST(PlanChecks, WorkspaceLimitIsKept) {
     }
 }
 
+TEST(PlanChecks, AutoKeepsAwayFromTheLeastAccurateTiles) {
+    for (const char* text : {"n2c64k64 i32x32x32 r3x3x3 p1 f32", "n2c64k64 i32x32x32 r3x3x3 p1 f64"}) {
+        const Problem problem = parse_problem(text).problem;
+        const double epsilon = problem.dtype == DType::f32 ? 1.2e-7 : 2.3e-16;
+        const Plan plan(problem);
+        bool removed = false;
+        for (Pass pass : all_passes)
+            for (const Candidate& candidate : plan.candidates(pass)) {
+                if (candidate.chosen) { EXPECT_LE(candidate.error_bound, 1e4 * epsilon); }
+                removed = removed || candidate.error_bound > 1e4 * epsilon;
+            }
+        EXPECT_TRUE(removed) << "the test should look at a layer with such tiles";
+    }
+}
+
 TEST(PlanChecks, ToleranceExcludesWinograd) {
     const Problem problem = parse_problem("n4c64k64 i56x56 r3x3 p1 f32").problem;
     Options options;

@@ -74,7 +74,8 @@ struct Options {
     // "auto", "direct", "fft" or "winograd". A tile may be fixed: "fft:16" or "fft:16x32" gives the transform length
     // of each axis, "winograd:4" or "winograd:4x2" the outputs per tile.
     std::string algorithm = "auto";
-    // Largest accepted error bound, relative to the largest sum of |input * weight|; 0 accepts every algorithm.
+    // Largest accepted error bound, relative to the largest sum of |input * weight|. 0: "auto" accepts 1e4 epsilons, an
+    // algorithm asked for by name whatever it has.
     double tolerance = 0;
     // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but "auto" passes
     // over what needs more than 1 GiB, unless everything else is predicted to take four times as long.
