@@ -59,7 +59,7 @@ double array_bytes(const Layer& layer) {  // x and y once each
 // ---- the cost model -------------------------------------------------------------------------------------------------
 //
 // Nanoseconds on one core of a 2.5-4 GHz machine with two vector FMAs a cycle. Only ratios matter; the constants are
-// medians over layers of measured stage times.
+// rough and have not been fitted to this library's own timings.
 constexpr double fma_ns = 0.22;      // one lane-vector multiply-add within a micro-kernel
 constexpr double lanewise_ns = 0.8;  // one lane-vector product that streams its operands
 constexpr double direct_efficiency = 0.8;
@@ -67,9 +67,9 @@ constexpr double array_byte_ns = 0.12;  // reading or writing the user's arrays,
 constexpr double tap_gather_ns = 0.8;   // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.03, memory_byte_ns = 0.09;
 
-// Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: blocks of
-// max_reduction terms are summed one after the other, then the blocks. A statistical bound, as roundings of both signs
-// cancel; the largest error seen in tests is below a quarter of it.
+// Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
+// max_reduction terms are summed one after the other, then groups of parts. A statistical bound, as roundings of both signs
+// cancel; the tests hold every sum to it.
 constexpr double sum_error = 16;
 
 double stream_ns(double bytes) {

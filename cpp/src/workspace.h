@@ -1,5 +1,5 @@
-// Workspaces are leased from a process-wide pool: fresh pages cost more than the transforms that would use them
-// (about 0.5 ms/MB with 4 KB pages, 0.1 with huge ones), so they are kept, huge-page advised, and reused.
+// Workspaces are leased from a process-wide pool: fresh pages can cost more than the transforms that would use
+// them, so they are kept, huge-page advised, and reused.
 #pragma once
 
 #include <cstddef>

@@ -160,3 +160,16 @@ layouts = st.builds(
     read_only=st.booleans(),
     broadcast=st.just(()) | _per_axis(st.booleans()),
 )
+
+
+class OnlyDLPack:
+    """An array that exports its memory by DLPack and no other protocol."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __dlpack__(self, **options):
+        return self._values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._values.__dlpack_device__()

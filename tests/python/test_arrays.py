@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import triconv as tc
+from strategies import OnlyDLPack
 
 SHAPE, KERNEL = (2, 3, 6, 5), (4, 3, 3, 2)
 TEXT = "n2c3k4 i6x5 r3x2"
@@ -131,19 +132,6 @@ def test_buffer_protocol():
 
 def test_sequences():
     np.testing.assert_array_equal(tc.conv1d([[[1, 2, 3, 4]]], (((1.5, 0),),)), [[[1.5, 3, 4.5]]])
-
-
-class OnlyDLPack:
-    """A producer with no other protocol."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def __dlpack__(self, **options):
-        return self._values.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self._values.__dlpack_device__()
 
 
 def test_dlpack(data):

@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import triconv as tc
+from strategies import OnlyDLPack
 
 LAYERS = [(tc.nn.Conv1d, (2, 4, 9)), (tc.nn.Conv2d, (2, 4, 7, 6)), (tc.nn.Conv3d, (2, 4, 5, 4, 4))]
 PARAMETERS = {"stride": 2, "padding": 1, "dilation": 1, "groups": 2}
@@ -136,19 +137,6 @@ def test_backward_needs_a_forward_in_training_mode(rng):
     layer.backward(dy)
     with pytest.raises(RuntimeError, match="called once"):
         layer.backward(dy)
-
-
-class OnlyDLPack:
-    """An array that exports its memory by DLPack and no other protocol."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def __dlpack__(self, **options):
-        return self._values.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self._values.__dlpack_device__()
 
 
 def test_layer_reads_what_the_functions_read(rng):
