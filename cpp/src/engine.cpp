@@ -367,7 +367,8 @@ int balanced_part(int total, int done, int most) {
     return (left + parts - 1) / parts;
 }
 
-// One part of the reduction, cut into register blocks.
+// One part of the reduction, cut into register blocks. The first block of rows that meets a panel of b has the next panel
+// fetched: panels are a few KB in planes far apart, too short for the processor to see a stream in them.
 template <class E>
 void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, int first_block, int blocks, int rows,
                    int cols, E* c, bool accumulate) {
@@ -377,9 +378,15 @@ void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, in
     args.a_offset = whole.a_offset + first_block;
     args.b_offset = whole.b_offset + first_block;
     args.accumulate = accumulate;
+    const int next_block = first_block + blocks;
+    const std::ptrdiff_t after =
+        (next_block < whole.blocks ? whole.b_offset[next_block] : whole.b_ahead) - whole.b_offset[first_block];
     for (int j = 0; j < cols; j += args.cols) {
         args.cols = balanced_part(cols, j, kernel.nr);
+        const bool last = j + args.cols == cols;
+        const std::ptrdiff_t next = last ? after - j * whole.b_col : args.cols * whole.b_col;
         for (int i = 0; i < rows; i += args.rows) {
+            args.b_ahead = i == 0 ? next : 0;
             args.rows = balanced_part(rows, i, kernel.mr);
             args.a = whole.a + i * whole.a_row;
             args.b = whole.b + j * whole.b_col;
@@ -461,6 +468,8 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
     for (int group = 0; group < sources.groups; ++group) {
         args.a = a.at(bin.plane, group * sources.per_group) + first * lanes;
         args.b = w.at(bin.plane, group * targets.per_group);
+        args.b_ahead = group + 1 < sources.groups ? targets.per_group * w.shape.block_stride
+                                                  : w.at(bin.plane + (bin.complex ? 2 : 1), 0) - args.b;
         args.c = c.at(bin.plane, group * targets.per_group) + first * lanes;
         multiply_blocks(kernels_.product[static_cast<int>(kind)], args, last - first, targets.per_group, lanes);
     }

@@ -34,6 +34,7 @@ struct ProductArgs {
     int length, tail_length;
     std::ptrdiff_t a_row, a_step;
     std::ptrdiff_t b_step, b_col;
+    std::ptrdiff_t b_ahead;  // from b to what the caller wants next: fetched into L2 meanwhile. 0: nothing
     std::ptrdiff_t c_row, c_col;
     int rows, cols;   // rows <= mr, cols <= nr of the micro-kernel
     bool accumulate;  // add to c instead of overwriting it; the sum of one call is formed apart first

@@ -53,6 +53,12 @@ TRICONV_INLINE Number<E, kind> load_number(const E* p, std::ptrdiff_t im) {
 }
 
 template <class E, ProductKind kind>
+TRICONV_INLINE void prefetch_number(const E* p, std::ptrdiff_t im) {
+    prefetch_to_l2(p);
+    if constexpr (kind != ProductKind::real) prefetch_to_l2(p + im);
+}
+
+template <class E, ProductKind kind>
 TRICONV_INLINE Number<E, kind> broadcast_number(const E* p, std::ptrdiff_t im) {
     if constexpr (kind == ProductKind::real) {
         return {broadcast(*p)};
@@ -109,11 +115,13 @@ TRICONV_INLINE void add_sums(Sums<E, kind, rows, cols>& sums, const Sums<E, kind
 
 template <class E, ProductKind kind, int rows, int cols>
 TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, std::ptrdiff_t a_row, std::ptrdiff_t a_im,
-                                 const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im) {
+                                 const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im, std::ptrdiff_t b_ahead) {
     Number<E, kind> vectors[cols];
     TRICONV_UNROLL
-    for (int j = 0; j < cols; ++j)
+    for (int j = 0; j < cols; ++j) {
         vectors[j] = load_number<E, kind>(b + j * b_col, b_im);
+        prefetch_number<E, kind>(b + j * b_col + b_ahead, b_im);
+    }
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);
@@ -149,7 +157,7 @@ template <class E, ProductKind kind, int rows, int cols>
 void product(const ProductArgs<E>& args) {
     constexpr int unroll = independent_steps<kind, rows, cols>();
     const std::ptrdiff_t a_row = args.a_row, a_step = args.a_step, a_im = args.a_im;
-    const std::ptrdiff_t b_col = args.b_col, b_step = args.b_step, b_im = args.b_im;
+    const std::ptrdiff_t b_col = args.b_col, b_step = args.b_step, b_im = args.b_im, b_ahead = args.b_ahead;
     Sums<E, kind, rows, cols> sums[unroll];
     for (int block = 0; block < args.blocks; ++block) {
         const int length = block < args.full_blocks ? args.length : args.tail_length;
@@ -159,14 +167,14 @@ void product(const ProductArgs<E>& args) {
         for (; t + unroll <= length; t += unroll) {
             TRICONV_UNROLL
             for (int u = 0; u < unroll; ++u) {
-                product_step(sums[u], a, a_row, a_im, b, b_col, b_im);
+                product_step(sums[u], a, a_row, a_im, b, b_col, b_im, b_ahead);
                 a += a_step;
                 b += b_step;
             }
         }
         if constexpr (unroll > 1) {
             for (; t < length; ++t) {
-                product_step(sums[0], a, a_row, a_im, b, b_col, b_im);
+                product_step(sums[0], a, a_row, a_im, b, b_col, b_im, b_ahead);
                 a += a_step;
                 b += b_step;
             }

@@ -65,6 +65,11 @@ TRICONV_INLINE Vec<E> broadcast(E value) {
     return value - Vec<E>{};  // folds to the broadcast alone: x - 0 is x, which x + 0 is not for x = -0
 }
 
+// Brings the cache line of p into L2; p may be any address.
+TRICONV_INLINE void prefetch_to_l2(const void* p) {
+    __builtin_prefetch(p, 0, 2);
+}
+
 // The first `count` elements, 0 <= count <= lanes: load_partial sets the others to zero, store_partial leaves them
 // alone. No element behind them is touched, so they may end at the last mapped byte.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
