@@ -21,6 +21,8 @@ struct Work {
     std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
     std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
     bool lanewise = false;
+    int groups = 0;         // of lane blocks
+    bool in_place = false;  // the result may overwrite the tiles read
 };
 
 Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
@@ -28,6 +30,8 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     work.lanewise = use_lanewise(layer, lanes);
     const LaneBlocks xs = input_blocks(layer, lanes, work.lanewise, phases);
     const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
+    work.groups = xs.groups;
+    work.in_place = work.lanewise && pass != Pass::weight_grad && xs.per_group == 1 && ys.per_group == 1;
     const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
     const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
     const auto x_count = static_cast<std::int64_t>(xs.blocks.size()),
@@ -102,31 +106,46 @@ Bins bins_of(const TileShape& shape) {
     return {real, (planes - real) / 2};
 }
 
+// Bytes of spectra that a slice of some groups needs: for one tile (read and written), and for its kernels.
+struct SliceBytes {
+    double tile, kernels;
+};
+template <class E>
+SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, const Work& work, int groups) {
+    const Bins bins = bins_of(shape);
+    const double per_vector = (bins.real + 2 * bins.complex) * kernels.lanes * static_cast<double>(sizeof(E)) *
+                              std::min(groups, work.groups) / std::max(1, work.groups);
+    return {per_vector * static_cast<double>(work.read_blocks + (work.in_place ? 0 : work.write_blocks)),
+            per_vector * static_cast<double>(work.kernel_vectors)};
+}
+
 template <class E>
 Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                      const Work& work) {
-    const Bins bins = bins_of(shape);
-    const double vector_bytes = kernels.lanes * static_cast<double>(sizeof(E));
-    const double planes = bins.real + 2 * bins.complex;
-    const double tile_bytes = planes * static_cast<double>(work.read_blocks + work.write_blocks) * vector_bytes;
-    const double kernel_bytes = planes * static_cast<double>(work.kernel_vectors) * vector_bytes;
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
     const double l2 = static_cast<double>(cache_sizes().l2);
     constexpr double staged_bytes = 48 << 20;  // enough rows to pay for streaming the kernels
     constexpr double most_bytes = 256 << 20;   // even when tiles are so large that few fit
     constexpr double row_step = 12;            // a multiple of the micro-kernels' rows
-    if (pass == Pass::weight_grad) {
-        const double least = std::clamp(std::floor(most_bytes / tile_bytes), 1.0, kernel_bytes > 8e6 ? 128.0 : 24.0);
-        return {static_cast<std::int64_t>(std::clamp(2 * l2 / tile_bytes, least, static_cast<double>(max_reduction))),
-                false};
+    if (work.lanewise) {  // nothing is shared by the tiles of a block but a lane vector of kernels for each bin
+        const SliceBytes bytes = slice_bytes(kernels, shape, work, 1);
+        const double most = pass == Pass::weight_grad ? max_reduction : 48;
+        return {static_cast<std::int64_t>(std::clamp(l2 / 4 / bytes.tile, 1.0, most)), true, 1};
     }
-    const double rows = work.lanewise ? 1 : 2 * row_step;
+    // As many groups as leave room for row_step tiles in L2.
+    const double fitting_groups = 1.25 * l2 / (row_step * slice_bytes(kernels, shape, work, 1).tile);
+    const int groups = static_cast<int>(std::clamp(fitting_groups, 1.0, std::max(1.0, double(work.groups))));
+    const SliceBytes bytes = slice_bytes(kernels, shape, work, groups);
+    if (pass == Pass::weight_grad) {
+        const double least = std::clamp(std::floor(most_bytes / bytes.tile), 1.0, bytes.kernels > 8e6 ? 128.0 : 24.0);
+        const double tiles = std::clamp(2 * l2 / bytes.tile, least, static_cast<double>(max_reduction));
+        return {static_cast<std::int64_t>(tiles), tiles * bytes.tile + bytes.kernels < 4 * l2, groups};
+    }
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
     const double staged =
-        std::max({1.0, staged_bytes / tile_bytes, std::min(rows, std::floor(most_bytes / tile_bytes))});
-    const double fitting = std::floor(1.25 * l2 / tile_bytes / row_step) * row_step;
-    const bool fused = fitting >= row_step && kernel_bytes < 8e6 && tiles > row_step;
-    if (fused) return {static_cast<std::int64_t>(std::min(fitting, 48.0)), true};
-    return {static_cast<std::int64_t>(staged), false};
+        std::max({1.0, staged_bytes / bytes.tile, std::min(2 * row_step, std::floor(most_bytes / bytes.tile))});
+    const double fitting = std::floor(1.25 * l2 / bytes.tile / row_step) * row_step;
+    const bool fused = fitting >= row_step && bytes.kernels < 8e6 && tiles > row_step;
+    return {static_cast<std::int64_t>(fused ? std::min(fitting, 48.0) : staged), fused, groups};
 }
 
 template <class E>
@@ -149,13 +168,14 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double kernel_bytes = planes * kernel_vectors * vector_bytes;
     const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.tiles));
     const double spectra_bytes = tiles * planes * (read + write) * vector_bytes;
+    const SliceBytes slice = slice_bytes(kernels, shape, work, result.blocking.groups);
     const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
     const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
     const double ns = transforms * planes * (plane_ns + 0.3) +
                       (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
                       kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
-                      array_bytes(layer) * array_byte_ns + streamed * stream_ns(kernel_bytes) +
-                      staged * stream_ns(spectra_bytes / std::max(1.0, blocks));
+                      array_bytes(layer) * array_byte_ns + streamed * stream_ns(slice.kernels) +
+                      staged * stream_ns(slice.tile * static_cast<double>(result.blocking.tiles));
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
@@ -164,8 +184,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
-        kernel_bytes + static_cast<double>(result.blocking.tiles) * planes * (read + write) * vector_bytes +
-        3 * planes * vector_bytes);
+        slice.kernels + static_cast<double>(result.blocking.tiles) * slice.tile + 3 * planes * vector_bytes);
     if (shape.fft) {
         c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
     } else {
@@ -216,17 +235,11 @@ std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
     return lengths;
 }
 
-std::int64_t samples_along(const Layer& layer, Pass pass, int axis) {
-    const Axis& a = layer.axis[axis];
-    const Range support = input_support(a);
-    return pass == Pass::input_grad ? support.end - support.begin : ceil_div(a.out, a.out_step);
-}
-
 // FFT lengths for one axis: the few with the least work per output of that axis.
 template <class E>
 std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) {
     const std::int64_t taps = layer.axis[axis].taps,
-                       samples = std::max<std::int64_t>(1, samples_along(layer, pass, axis));
+                       samples = std::max<std::int64_t>(1, samples_along(layer.axis[axis], pass));
     if (taps == 1) return {1};
     if (taps > most_fft_taps) return {};
     // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
@@ -236,7 +249,7 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
         TileShape shape;
         shape.fft = true;
         shape.transform[axis] = t;
-        const double tiles = static_cast<double>(ceil_div(samples, t - taps + 1));
+        const double tiles = static_cast<double>(ceil_div(samples, fft_outputs(layer.axis[axis], pass, t)));
         ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
     }
     constexpr std::size_t kept = 8;
@@ -265,13 +278,13 @@ std::vector<int> winograd_outputs(const KernelTable<E>& kernels, const Layer& la
     return outputs;
 }
 
-TileShape tile_shape(const Layer& layer, bool fft, const std::array<int, axes>& sizes) {
+TileShape tile_shape(const Layer& layer, Pass pass, bool fft, const std::array<int, axes>& sizes) {
     TileShape shape;
     shape.fft = fft;
     for (int a = 0; a < axes; ++a) {
         shape.taps[a] = static_cast<int>(layer.axis[a].taps);
         shape.transform[a] = fft ? sizes[a] : sizes[a] + shape.taps[a] - 1;
-        shape.outputs[a] = shape.transform[a] - shape.taps[a] + 1;
+        shape.outputs[a] = fft ? static_cast<int>(fft_outputs(layer.axis[a], pass, sizes[a])) : sizes[a];
     }
     return shape;
 }
@@ -336,7 +349,8 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
     for (int z : sizes[0])
         for (int y : sizes[1])
             for (int x : sizes[2])
-                all.push_back(cost_transform(kernels, layer, pass, work, tile_shape(layer, algorithm.fft, {z, y, x})));
+                all.push_back(
+                    cost_transform(kernels, layer, pass, work, tile_shape(layer, pass, algorithm.fft, {z, y, x})));
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });

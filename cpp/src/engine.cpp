@@ -18,6 +18,7 @@ SpectraShape SpectraShape::make(int planes, std::size_t blocks, std::int64_t row
     SpectraShape shape;
     shape.block_stride = odd_lines<E>(rows * lanes);
     shape.plane_stride = odd_lines<E>(static_cast<std::ptrdiff_t>(blocks) * shape.block_stride);
+    if (blocks == 1 && rows == 1) shape.plane_stride = lanes;
     shape.size = static_cast<std::size_t>(planes) * static_cast<std::size_t>(shape.plane_stride);
     return shape;
 }
@@ -422,26 +423,90 @@ void multiply_blocks(const MicroKernel<E>& kernel, const ProductArgs<E>& args, i
 template void multiply_blocks(const MicroKernel<float>&, const ProductArgs<float>&, int, int, int, float*);
 template void multiply_blocks(const MicroKernel<double>&, const ProductArgs<double>&, int, int, int, double*);
 
+// The inner loop of a lane-wise product runs over the rows of a bin or over the bins of a row, whichever are more.
 template <class E>
-void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Spectra<E>& a,
-                         const Spectra<E>& w, const Spectra<E>& c, int first, int last) const {
+void Engine<E>::multiply_lanewise(const BinRun& bins, ProductKind complex_kind, bool to_input, const Slice& slice,
+                                  const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first,
+                                  int last) const {
+    const auto run = kernels_.lanewise[static_cast<int>(bins.complex ? complex_kind : ProductKind::real)];
+    const LaneBlocks& sources = blocks(!to_input);
+    const LaneBlocks& targets = blocks(to_input);
+    const std::ptrdiff_t lanes = kernels_.lanes, planes = bins.planes_per_bin();
+    const std::ptrdiff_t a_bin = planes * a.shape.plane_stride, w_bin = planes * w.shape.plane_stride,
+                         c_bin = planes * c.shape.plane_stride;
+    const int rows = last - first;
+    const auto multiply_blocks_of = [&](int target, int source, int row, bool accumulate) {
+        LanewiseArgs<E> args{a.at(bins.plane, source) + first * lanes,
+                             w.at(bins.plane, target) + row * lanes,
+                             c.at(bins.plane, target) + first * lanes,
+                             a.shape.plane_stride,
+                             w.shape.plane_stride,
+                             c.shape.plane_stride,
+                             lanes,
+                             0,
+                             lanes,
+                             rows,
+                             accumulate};
+        if (rows < bins.count) {
+            args.a_row = a_bin;
+            args.b_row = w_bin;
+            args.c_row = c_bin;
+            args.rows = bins.count;
+            for (int i = 0; i < rows; ++i, args.a += lanes, args.c += lanes)
+                run(args);
+        } else {
+            for (int i = 0; i < bins.count; ++i, args.a += a_bin, args.b += w_bin, args.c += c_bin)
+                run(args);
+        }
+    };
+    for (int group = slice.first_group; group < slice.last_group; ++group)
+        for (int target = 0; target < targets.per_group; ++target)
+            for (int source = 0; source < sources.per_group; ++source)
+                multiply_blocks_of(group * targets.per_group + target, group * sources.per_group + source, source,
+                                   source > 0);
+}
+
+template <class E>
+void Engine<E>::multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<E>& dy, const Spectra<E>& x,
+                                              const Spectra<E>& dw, int rows, int y_block, bool accumulate) const {
+    const auto run =
+        kernels_.lanewise[static_cast<int>(bins.complex ? ProductKind::complex_conj_a : ProductKind::real)];
+    const std::ptrdiff_t lanes = kernels_.lanes, planes = bins.planes_per_bin();
+    const std::ptrdiff_t dy_bin = planes * dy.shape.plane_stride, x_bin = planes * x.shape.plane_stride,
+                         dw_bin = planes * dw.shape.plane_stride;
+    const int group = y_block / y_blocks_.per_group, in_group = y_block % y_blocks_.per_group;
+    for (int x_block = group * x_blocks_.per_group; x_block < (group + 1) * x_blocks_.per_group; ++x_block) {
+        LanewiseArgs<E> args{dy.at(bins.plane, y_block),
+                             x.at(bins.plane, x_block),
+                             dw.at(bins.plane, x_block) + in_group * lanes,
+                             dy.shape.plane_stride,
+                             x.shape.plane_stride,
+                             dw.shape.plane_stride,
+                             lanes,
+                             lanes,
+                             0,
+                             rows,
+                             accumulate};
+        if (rows == 1) {  // nothing to sum: along the bins
+            args.a_row = dy_bin;
+            args.b_row = x_bin;
+            args.c_row = dw_bin;
+            args.rows = bins.count;
+            run(args);
+        } else {
+            for (int i = 0; i < bins.count; ++i, args.a += dy_bin, args.b += x_bin, args.c += dw_bin)
+                run(args);
+        }
+    }
+}
+
+template <class E>
+void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice,
+                         const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const {
     const ProductKind kind = bin.complex ? complex_kind : ProductKind::real;
     const LaneBlocks& sources = blocks(!to_input);
     const LaneBlocks& targets = blocks(to_input);
     const int lanes = kernels_.lanes;
-    if (lanewise_) {
-        const auto run = kernels_.lanewise[static_cast<int>(kind)];
-        for (int group = 0; group < targets.groups; ++group)
-            for (int target = 0; target < targets.per_group; ++target)
-                for (int source = 0; source < sources.per_group; ++source) {
-                    const int target_block = group * targets.per_group + target;
-                    run({a.at(bin.plane, group * sources.per_group + source) + first * lanes,
-                         w.at(bin.plane, target_block) + source * lanes, c.at(bin.plane, target_block) + first * lanes,
-                         a.shape.plane_stride, w.shape.plane_stride, c.shape.plane_stride, lanes, 0, lanes,
-                         last - first, source > 0});
-                }
-        return;
-    }
     std::vector<std::ptrdiff_t> offsets(2 * static_cast<std::size_t>(sources.per_group));
     std::ptrdiff_t* const a_offset = offsets.data();
     std::ptrdiff_t* const b_offset = a_offset + sources.per_group;
@@ -465,7 +530,7 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
     args.b_col = w.shape.block_stride;
     args.c_row = lanes;
     args.c_col = c.shape.block_stride;
-    for (int group = 0; group < sources.groups; ++group) {
+    for (int group = slice.first_group; group < slice.last_group; ++group) {
         args.a = a.at(bin.plane, group * sources.per_group) + first * lanes;
         args.b = w.at(bin.plane, group * targets.per_group);
         args.b_ahead = group + 1 < sources.groups ? targets.per_group * w.shape.block_stride
@@ -480,16 +545,6 @@ void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const
                                      int rows, int y_block, bool accumulate) const {
     const ProductKind kind = bin.complex ? ProductKind::complex_conj_a : ProductKind::real;
     const int lanes = kernels_.lanes, group = y_block / y_blocks_.per_group, in_group = y_block % y_blocks_.per_group;
-    if (lanewise_) {
-        for (int i = 0; i < x_blocks_.per_group; ++i) {
-            const int x_block = group * x_blocks_.per_group + i;
-            kernels_.lanewise[static_cast<int>(kind)]({dy.at(bin.plane, y_block), x.at(bin.plane, x_block),
-                                                       dw.at(bin.plane, x_block) + in_group * lanes,
-                                                       dy.shape.plane_stride, x.shape.plane_stride,
-                                                       dw.shape.plane_stride, lanes, lanes, 0, rows, accumulate});
-        }
-        return;
-    }
     const std::ptrdiff_t no_offset = 0;
     ProductArgs<E> args{};
     args.a = dy.at(bin.plane, y_block);

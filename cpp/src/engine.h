@@ -26,13 +26,24 @@ struct SpectraShape {
     static SpectraShape make(int planes, std::size_t blocks, std::int64_t rows, int lanes);
 };
 
+// Groups of lane blocks (see LaneBlocks) do not mix in the products, so a pass can take a few of them at a time through
+// the whole loop: a slice. Only its spectra are in memory. Of a lane-wise layer the slice is one lane block of the
+// layer's groups; of a layer without groups, all channels.
+struct Slice {
+    int first_group, last_group;
+
+    int first_block(const LaneBlocks& blocks) const { return first_group * blocks.per_group; }
+    int block_count(const LaneBlocks& blocks) const { return (last_group - first_group) * blocks.per_group; }
+};
+
 template <class E>
 struct Spectra {
     E* data;
     SpectraShape shape;
+    int first_block = 0;  // of the slice held
 
     E* at(int plane, std::ptrdiff_t block) const {
-        return data + plane * shape.plane_stride + block * shape.block_stride;
+        return data + plane * shape.plane_stride + (block - first_block) * shape.block_stride;
     }
 };
 
@@ -94,13 +105,19 @@ public:
     // dw from spectra with x's blocks as lanes and output channels as rows; true if a value was not finite.
     bool write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra, E* scratch) const;
 
-    // ---- products, one bin, rows [first, last)
-    // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution)
-    void multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Spectra<E>& a, const Spectra<E>& w,
-                  const Spectra<E>& c, int first, int last) const;
+    Slice whole() const { return {0, x_blocks_.groups}; }
+
+    // ---- products of a slice: one bin (lane-wise: a run of them)
+    // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution), rows [first, last)
+    void multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice, const Spectra<E>& a,
+                  const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
+    void multiply_lanewise(const BinRun& bins, ProductKind complex_kind, bool to_input, const Slice& slice,
+                           const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
     // dw += conj(dy) * x, summed over rows [0, rows)
     void multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const Spectra<E>& x, const Spectra<E>& dw, int rows,
                               int y_block, bool accumulate) const;
+    void multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<E>& dy, const Spectra<E>& x,
+                                       const Spectra<E>& dw, int rows, int y_block, bool accumulate) const;
 
     const LaneBlocks& blocks(bool of_input) const { return of_input ? x_blocks_ : y_blocks_; }
     std::array<SubGrid, axes> grids(bool on_input, std::int64_t image, const LaneBlock& block) const;

@@ -50,15 +50,17 @@ struct MicroKernel {
 enum class ProductKind : std::uint8_t { real, complex, complex_conj_a, complex_conj_b };
 inline constexpr int product_kind_count = 4;
 
-// Lane-wise product for depthwise layers, one bin, no reduction over channels:
-//   rows > 0:  c[i] (+)= a[i] * b        (b one lane vector)   forward and input_grad
+// Lane-wise product for depthwise layers, no reduction over channels. Rows are tiles of one bin, or bins of one tile:
+//   c[i] (+)= a[i] * b[i]                 b_row = 0: one b for all rows
+//   c (+)= sum over i of a[i] * b[i]      c_row = 0
+// c[i] may be a[i].
 template <class E>
 struct LanewiseArgs {
     const E* a;
     const E* b;
     E* c;
     std::ptrdiff_t a_im, b_im, c_im;
-    std::ptrdiff_t a_row, b_row, c_row;  // forward, input_grad: b_row = 0; weight_grad: c_row = 0 (sum over rows)
+    std::ptrdiff_t a_row, b_row, c_row;
     int rows;
     bool accumulate;
 };

@@ -81,6 +81,7 @@ TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& 
             roles_[i].extent[a] = roles_[i].lines[a].extent;
         }
     list_bins(0, 0, false);
+    list_bin_runs();
     for (const Role& role : roles_) {
         std::size_t size = 0;
         for (std::size_t level = 0; level + 1 < levels_.size(); ++level)
@@ -106,6 +107,16 @@ void TileTransform<E>::list_bins(std::size_t level, int plane, bool complex) {
         const bool pair = is_pair(q, length);
         list_bins(level + 1, plane + q * rest_[level], pair);
         q += pair ? 2 : 1;
+    }
+}
+
+template <class E>
+void TileTransform<E>::list_bin_runs() {
+    constexpr int longest = 64;  // runs are tasks, too
+    for (const Bin& bin : bins_) {
+        if (bin_runs_.empty() || bin_runs_.back().complex != bin.complex || bin_runs_.back().count == longest)
+            bin_runs_.push_back({bin.plane, 0, bin.complex});
+        ++bin_runs_.back().count;
     }
 }
 

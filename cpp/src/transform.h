@@ -18,7 +18,7 @@ namespace triconv {
 struct TileShape {
     bool fft = false;
     std::array<int, axes> transform{1, 1, 1};  // T
-    std::array<int, axes> outputs{1, 1, 1};    // M = T - R + 1
+    std::array<int, axes> outputs{1, 1, 1};    // M = T - R + 1, or more: see fft_outputs
     std::array<int, axes> taps{1, 1, 1};       // R
 
     std::string name(int rank) const;  // "fft:16x16" (T), "winograd:4x4" (M)
@@ -27,6 +27,13 @@ struct TileShape {
 struct Bin {
     int plane;
     bool complex;
+};
+// Bins of one kind that follow each other: `count` from `plane` on.
+struct BinRun {
+    int plane, count;
+    bool complex;
+
+    int planes_per_bin() const { return complex ? 2 : 1; }
 };
 
 // What is transformed. The three on the right are the transposes of those on the left.
@@ -47,6 +54,7 @@ public:
 
     int planes() const { return planes_; }
     const std::vector<Bin>& bins() const { return bins_; }
+    const std::vector<BinRun>& bin_runs() const { return bin_runs_; }
     const TileShape& shape() const { return shape_; }
     // Factor that makes the inverse of a product the correlation: 1 / T for each FFT axis.
     double scale() const;
@@ -76,6 +84,7 @@ private:
 
     Lines make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const;
     void list_bins(std::size_t level, int plane, bool complex);
+    void list_bin_runs();
     void forward_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t in_im,
                        const std::array<std::ptrdiff_t, axes>& strides, E* out, std::ptrdiff_t plane_stride,
                        E* scratch) const;
@@ -95,6 +104,7 @@ private:
     std::vector<int> levels_;  // the axes with T > 1, innermost first
     std::vector<int> rest_;    // planes of one value of level i: product of the T of the later levels
     std::vector<Bin> bins_;
+    std::vector<BinRun> bin_runs_;
     std::array<Role, tile_role_count> roles_;
     std::size_t scratch_size_ = 0;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "parallel.h"
 #include "reference.h"
@@ -37,21 +38,22 @@ Index input_extent(const Layer& layer) {
 
 template <class E>
 void read_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch, TileRole role,
-                const TileMap<const E>& map, const std::vector<Strip>& strips, const Spectra<E>& spectra) {
-    const std::int64_t blocks = static_cast<std::int64_t>(map.blocks->blocks.size());
+                const TileMap<const E>& map, const Slice& slice, const std::vector<Strip>& strips,
+                const Spectra<E>& spectra) {
+    const int first = slice.first_block(*map.blocks), blocks = slice.block_count(*map.blocks);
     runner(static_cast<std::int64_t>(strips.size()) * blocks, [&](std::int64_t i, int slot) {
-        engine.read_tiles(role, map, strips[static_cast<std::size_t>(i / blocks)], static_cast<int>(i % blocks),
+        engine.read_tiles(role, map, strips[static_cast<std::size_t>(i / blocks)], first + static_cast<int>(i % blocks),
                           spectra, scratch(slot));
     });
 }
 
 template <class E>
 void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
-                  const Tensor<const E>& w, bool to_input, bool flip, const Spectra<E>& spectra) {
+                  const Tensor<const E>& w, bool to_input, bool flip, const Slice& slice, const Spectra<E>& spectra) {
     const LaneBlocks& targets = engine.blocks(to_input);
     const int sources = engine.blocks(!to_input).per_group;
-    runner(static_cast<std::int64_t>(targets.blocks.size()) * sources, [&](std::int64_t i, int slot) {
-        const int target = static_cast<int>(i / sources);
+    runner(static_cast<std::int64_t>(slice.block_count(targets)) * sources, [&](std::int64_t i, int slot) {
+        const int target = slice.first_block(targets) + static_cast<int>(i / sources);
         const int source = target / targets.per_group * sources + static_cast<int>(i % sources);
         engine.read_kernels(w, to_input, target, source, flip, spectra, scratch(slot));
     });
@@ -59,36 +61,46 @@ void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::func
 
 // Rows are cut, too, when there are few bins: by a fixed number, as the cut must not depend on the thread count.
 template <class E>
-void multiply_stage(const Engine<E>& engine, const Runner& runner, ProductKind kind, bool to_input, const Spectra<E>& a,
-                    const Spectra<E>& w, const Spectra<E>& c, int rows) {
+void multiply_stage(const Engine<E>& engine, const Runner& runner, ProductKind kind, bool to_input, const Slice& slice,
+                    const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int rows) {
     constexpr int part = 96;
     const auto& bins = engine.transform().bins();
+    const auto& runs = engine.transform().bin_runs();
     const int parts = (rows + part - 1) / part;
-    runner(static_cast<std::int64_t>(bins.size()) * parts, [&](std::int64_t i, int) {
-        const int first = static_cast<int>(i % parts) * part;
-        engine.multiply(bins[static_cast<std::size_t>(i / parts)], kind, to_input, a, w, c, first,
-                        std::min(rows, first + part));
+    runner(static_cast<std::int64_t>(engine.lanewise() ? runs.size() : bins.size()) * parts, [&](std::int64_t i, int) {
+        const int first = static_cast<int>(i % parts) * part, last = std::min(rows, first + part);
+        const auto at = static_cast<std::size_t>(i / parts);
+        if (engine.lanewise())
+            engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
+        else
+            engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last);
     });
 }
 
 template <class E>
-void multiply_weight_grad_stage(const Engine<E>& engine, const Runner& runner, const Spectra<E>& dy,
+void multiply_weight_grad_stage(const Engine<E>& engine, const Runner& runner, const Slice& slice, const Spectra<E>& dy,
                                 const Spectra<E>& x, const Spectra<E>& dw, int rows, bool accumulate) {
     const auto& bins = engine.transform().bins();
-    const std::int64_t y_blocks = static_cast<std::int64_t>(engine.y_blocks().blocks.size());
-    runner(static_cast<std::int64_t>(bins.size()) * y_blocks, [&](std::int64_t i, int) {
-        engine.multiply_weight_grad(bins[static_cast<std::size_t>(i / y_blocks)], dy, x, dw, rows,
-                                    static_cast<int>(i % y_blocks), accumulate);
-    });
+    const auto& runs = engine.transform().bin_runs();
+    const int first = slice.first_block(engine.y_blocks()), y_blocks = slice.block_count(engine.y_blocks());
+    runner(static_cast<std::int64_t>(engine.lanewise() ? runs.size() : bins.size()) * y_blocks,
+           [&](std::int64_t i, int) {
+               const auto at = static_cast<std::size_t>(i / y_blocks);
+               const int y_block = first + static_cast<int>(i % y_blocks);
+               if (engine.lanewise())
+                   engine.multiply_weight_grad_lanewise(runs[at], dy, x, dw, rows, y_block, accumulate);
+               else
+                   engine.multiply_weight_grad(bins[at], dy, x, dw, rows, y_block, accumulate);
+           });
 }
 
 template <class E>
 void write_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
-                 const TileMap<E>& map, const std::vector<Strip>& strips, const Spectra<E>& spectra, const E* bias,
-                 Damage& damage) {
-    const std::int64_t blocks = static_cast<std::int64_t>(map.blocks->blocks.size());
+                 const TileMap<E>& map, const Slice& slice, const std::vector<Strip>& strips, const Spectra<E>& spectra,
+                 const E* bias, Damage& damage) {
+    const int first = slice.first_block(*map.blocks), blocks = slice.block_count(*map.blocks);
     runner(static_cast<std::int64_t>(strips.size()) * blocks, [&](std::int64_t i, int slot) {
-        const int block = static_cast<int>(i % blocks);
+        const int block = first + static_cast<int>(i % blocks);
         engine.write_tiles(map, strips[static_cast<std::size_t>(i / blocks)], block, spectra,
                            bias ? bias + block * engine.lanes() : nullptr, scratch(slot), damage.of(slot));
     });
@@ -107,31 +119,26 @@ void add_stage(const Engine<E>& engine, const Runner& runner, const std::functio
     });
 }
 
-// Inverse transform of dw's spectra; returns the number of lane blocks computed again.
+// Inverse transform of dw's spectra. Lane blocks computed again are counted in recomputed[slot].
 template <class E>
-std::int64_t write_kernels_stage(const Engine<E>& engine, const std::function<E*(int)>& scratch,
-                                 const Operands<E>& operands, const Spectra<E>& spectra, int max_threads, int slots) {
+void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
+                         const Operands<E>& operands, const Slice& slice, const Spectra<E>& spectra,
+                         std::vector<std::int64_t>& recomputed) {
     const LaneBlocks& xs = engine.x_blocks();
     const LaneBlocks& ys = engine.y_blocks();
     const Layer& layer = engine.layer();
-    std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
-    parallel_for(static_cast<std::int64_t>(xs.blocks.size()) * ys.per_group, max_threads,
-                 [&](std::int64_t i, int slot) {
-                     const int x_block = static_cast<int>(i / ys.per_group);
-                     const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
-                     if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
-                     ++recomputed[static_cast<std::size_t>(slot)];
-                     const LaneBlock& x = xs.blocks[static_cast<std::size_t>(x_block)];
-                     const LaneBlock& y = ys.blocks[static_cast<std::size_t>(y_block)];
-                     Index step;
-                     for (int a = 0; a < axes; ++a)
-                         step[a] = layer.axis[a].tap_step;
-                     recompute_weight_grad(layer, operands, x, y, engine.lanewise(), x.phase, step);
-                 });
-    std::int64_t total = 0;
-    for (std::int64_t count : recomputed)
-        total += count;
-    return total;
+    runner(static_cast<std::int64_t>(slice.block_count(xs)) * ys.per_group, [&](std::int64_t i, int slot) {
+        const int x_block = slice.first_block(xs) + static_cast<int>(i / ys.per_group);
+        const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
+        if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
+        ++recomputed[static_cast<std::size_t>(slot)];
+        const LaneBlock& x = xs.blocks[static_cast<std::size_t>(x_block)];
+        const LaneBlock& y = ys.blocks[static_cast<std::size_t>(y_block)];
+        Index step;
+        for (int a = 0; a < axes; ++a)
+            step[a] = layer.axis[a].tap_step;
+        recompute_weight_grad(layer, operands, x, y, engine.lanewise(), x.phase, step);
+    });
 }
 
 template <class E>
@@ -169,67 +176,111 @@ TileMap<E> dx_map(const Engine<E>& engine, const Operands<E>& operands) {
 
 }  // namespace
 
+std::int64_t samples_along(const Axis& axis, Pass pass) {
+    const Range support = input_support(axis);
+    return pass == Pass::input_grad ? support.end - support.begin : sub_outputs(axis);
+}
+
 TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape) {
     TileGrid grid;
     grid.images = layer.batch * layer.output_phases();
     for (int a = 0; a < axes; ++a) {
-        const Axis& axis = layer.axis[a];
-        const Range support = input_support(axis);
-        const std::int64_t samples = pass == Pass::input_grad ? support.end - support.begin : sub_outputs(axis);
-        grid.tiles[a] = ceil_div(samples, shape.outputs[a]);
+        grid.tiles[a] = ceil_div(samples_along(layer.axis[a], pass), shape.outputs[a]);
     }
     return grid;
 }
 
+// Outputs from T samples with R taps: T - R + 1; or all there are, when reads past the tile's end, which wrap around to
+// its begin, should find zeros and do: zeros on the left of an image then serve as those on its right, too.
+std::int64_t fft_outputs(const Axis& axis, Pass pass, std::int64_t length) {
+    const Range support = input_support(axis);
+    const std::int64_t outputs = samples_along(axis, pass);
+    const std::int64_t first = pass == Pass::input_grad ? axis.taps - 1 - support.begin : support.begin;
+    const std::int64_t last = pass == Pass::input_grad ? first + sub_outputs(axis) : support.end;
+    const std::int64_t wrapped = outputs + axis.taps - 1 - length;  // samples of the tile read again
+    const bool one_tile = outputs <= length && last <= length && wrapped <= first;
+    return one_tile ? std::max(outputs, length - axis.taps + 1) : length - axis.taps + 1;
+}
+
 // ---- one pass -------------------------------------------------------------------------------------------------------
 
+// Where the spectra of a run are. Those of a slice (kernels, sums of weight_grad) are those of the thread `owner` when
+// threads take slices; those of a block of tiles are those of the thread `slot` when threads take blocks.
 template <class E>
-struct TransformPass<E>::Arena {
+struct TransformPass<E>::Run {
+    const Operands<E>& operands;
     char* fixed;
     char* per_thread;
-    std::size_t per_thread_size, scratch_at;
-    Damage* damage;
+    std::size_t per_thread_size;
+    int slots;
+    Damage damage;
+    std::vector<std::int64_t> recomputed;  // lane blocks of dw, of each slot
 
     E* part(bool of_thread, int slot, std::size_t at) const {
         return reinterpret_cast<E*>(
             (of_thread ? per_thread + static_cast<std::size_t>(slot) * per_thread_size : fixed) + at);
     }
-    E* scratch(int slot) const { return part(true, slot, scratch_at); }
+    E* scratch(int slot) const { return part(true, slot, 0); }
 };
+
+namespace {
+
+Runner serial_runner(int slot) {
+    return [slot](std::int64_t count, const auto& task) {
+        for (std::int64_t i = 0; i < count; ++i)
+            task(i, slot);
+    };
+}
+
+Runner parallel_runner(int slots) {
+    return [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
+}
+
+}  // namespace
 
 template <class E>
 TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                                 const Blocking& blocking)
     : engine_(kernels, layer, shape), pass_(pass), grid_(tile_grid(layer, pass, shape)), blocking_(blocking) {
+    const LaneBlocks& xs = engine_.x_blocks();
+    const LaneBlocks& ys = engine_.y_blocks();
     blocking_.tiles = std::clamp<std::int64_t>(blocking.tiles, 1, std::max<std::int64_t>(1, grid_.count()));
-    if (pass == Pass::weight_grad) {  // all blocks add to one dw; rows of a block are summed in one go
-        blocking_.fused = false;
+    if (pass == Pass::weight_grad)  // rows of a block are summed in one go
         blocking_.tiles = std::min<std::int64_t>(blocking_.tiles, max_reduction);
-    }
+    blocking_.groups = std::clamp(blocking.groups, 1, std::max(1, xs.groups));
+    slice_of_thread_ = blocking_.fused && slice_count() > 1;
+    tiles_of_thread_ = pass == Pass::weight_grad ? slice_of_thread_ : blocking_.fused;
+
     const int planes = engine_.transform().planes(), lanes = kernels.lanes;
-    const std::size_t xs = engine_.x_blocks().blocks.size(), ys = engine_.y_blocks().blocks.size();
+    const Slice widest{0, std::min(blocking_.groups, xs.groups)};
+    const auto make = [&](const LaneBlocks& blocks, std::int64_t rows) {
+        return SpectraShape::make<E>(planes, static_cast<std::size_t>(widest.block_count(blocks)), rows, lanes);
+    };
     const bool to_input = pass == Pass::input_grad;
-    if (pass == Pass::weight_grad) {
-        const int rows = engine_.lanewise() ? engine_.y_blocks().per_group : engine_.y_blocks().rows_per_group(lanes);
-        a_ = SpectraShape::make<E>(planes, ys, blocking_.tiles, lanes);
-        b_ = SpectraShape::make<E>(planes, xs, blocking_.tiles, lanes);
-        c_ = SpectraShape::make<E>(planes, xs, rows, lanes);
-    } else {
-        const LaneBlocks& sources = engine_.blocks(!to_input);
-        const int rows = engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes);
-        a_ = SpectraShape::make<E>(planes, to_input ? ys : xs, blocking_.tiles, lanes);
-        b_ = SpectraShape::make<E>(planes, to_input ? xs : ys, rows, lanes);
-        c_ = SpectraShape::make<E>(planes, to_input ? xs : ys, blocking_.tiles, lanes);
-    }
+    const LaneBlocks& sources = pass == Pass::weight_grad ? ys : engine_.blocks(!to_input);
+    const LaneBlocks& targets = pass == Pass::weight_grad ? xs : engine_.blocks(to_input);
+    const SpectraShape kernel_shape =
+        make(targets, engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes));
+    const SpectraShape target_shape = make(targets, blocking_.tiles);
+    a_ = make(sources, blocking_.tiles);
+    b_ = pass == Pass::weight_grad ? target_shape : kernel_shape;
+    c_ = pass == Pass::weight_grad ? kernel_shape : target_shape;
+    const bool in_place = pass != Pass::weight_grad && engine_.lanewise() && xs.per_group == 1 && ys.per_group == 1;
+
     ArenaLayout fixed, per_thread;
     per_thread.add<E>(engine_.scratch_size());
-    ArenaLayout& of_tiles = blocking_.fused ? per_thread : fixed;
+    ArenaLayout& of_tiles = tiles_of_thread_ ? per_thread : fixed;
+    ArenaLayout& of_slice = slice_of_thread_ ? per_thread : fixed;
     a_at_ = of_tiles.add<E>(a_.size);
-    c_at_ = of_tiles.add<E>(c_.size);
-    group_at_ = c_at_;
-    if (pass == Pass::weight_grad && BlockGroups(block_count()).grouped) group_at_ = fixed.add<E>(c_.size);
-    b_at_ = fixed.add<E>(b_.size);
-    bias_at_ = fixed.add<E>(ys * static_cast<std::size_t>(lanes));
+    if (pass == Pass::weight_grad) {
+        b_at_ = of_tiles.add<E>(b_.size);
+        c_at_ = group_at_ = of_slice.add<E>(c_.size);
+        if (BlockGroups(block_count()).grouped) group_at_ = of_slice.add<E>(c_.size);
+    } else {
+        b_at_ = of_slice.add<E>(b_.size);
+        c_at_ = in_place ? a_at_ : of_tiles.add<E>(c_.size);
+    }
+    bias_at_ = fixed.add<E>(ys.blocks.size() * static_cast<std::size_t>(lanes));
     fixed_ = fixed.size();
     per_thread_ = per_thread.size();
 }
@@ -239,85 +290,112 @@ WorkspaceNeed TransformPass<E>::workspace() const {
     return {static_cast<std::int64_t>(fixed_), static_cast<std::int64_t>(per_thread_)};
 }
 
+template <class E>
+Slice TransformPass<E>::slice_at(std::int64_t index) const {
+    const int first = static_cast<int>(index) * blocking_.groups;
+    return {first, std::min(first + blocking_.groups, engine_.x_blocks().groups)};
+}
+
 // The one loop's body. a: spectra of the tiles read, b: of the kernels (x in weight_grad), c: the result.
 template <class E>
-void TransformPass<E>::run_block(const Operands<E>& operands, std::int64_t block, const Arena& arena, int slot,
+void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t block, int owner, int slot,
                                  const Runner& runner) const {
+    const Operands<E>& operands = run.operands;
     const std::int64_t first = block * blocking_.tiles, last = std::min(first + blocking_.tiles, grid_.count());
     const int rows = static_cast<int>(last - first);
     const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
-    const Spectra<E> a{arena.part(blocking_.fused, slot, a_at_), a_}, b{arena.part(false, 0, b_at_), b_},
-        c{arena.part(blocking_.fused, slot, c_at_), c_};
-    const auto scratch = [&arena](int s) { return arena.scratch(s); };
-    const E* const bias = operands.bias ? arena.part(false, 0, bias_at_) : nullptr;
-    switch (pass_) {
-        case Pass::forward:
-            read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), strips, a);
-            multiply_stage(engine_, runner, ProductKind::complex_conj_b, false, a, b, c, rows);
-            write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), strips, c, bias, *arena.damage);
-            return;
-        case Pass::input_grad: {  // forward on dy with the flipped kernel: overlap-save, no seams
-            TileMap<const E> from = dy_map(engine_, operands);
-            TileMap<E> to = dx_map(engine_, operands);
-            for (int axis = 0; axis < axes; ++axis) {
-                to.origin[axis] = input_support(engine_.layer().axis[axis]).begin;
-                from.origin[axis] = to.origin[axis] - (engine_.layer().axis[axis].taps - 1);
-            }
-            read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, strips, a);
-            multiply_stage(engine_, runner, ProductKind::complex_conj_b, true, a, b, c, rows);
-            write_stage<E>(engine_, runner, scratch, to, strips, c, nullptr, *arena.damage);
-            return;
-        }
-        case Pass::weight_grad:
-            read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), strips, a);
-            read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), strips, b);
-            multiply_weight_grad_stage(engine_, runner, a, b, Spectra<E>{arena.part(false, 0, group_at_), c_}, rows,
-                                       !BlockGroups(block_count()).starts(block));
-            return;
+    const auto scratch = [&run](int s) { return run.scratch(s); };
+    const int xs = slice.first_block(engine_.x_blocks()), ys = slice.first_block(engine_.y_blocks());
+    const Spectra<E> a{run.part(tiles_of_thread_, slot, a_at_), a_, pass_ == Pass::forward ? xs : ys};
+    if (pass_ == Pass::weight_grad) {
+        const Spectra<E> b{run.part(tiles_of_thread_, slot, b_at_), b_, xs},
+            c{run.part(slice_of_thread_, owner, group_at_), c_, xs};
+        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), slice, strips, a);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), slice, strips, b);
+        multiply_weight_grad_stage(engine_, runner, slice, a, b, c, rows, !BlockGroups(block_count()).starts(block));
+        return;
     }
+    const bool to_input = pass_ == Pass::input_grad;
+    const Spectra<E> b = kernel_spectra(run, slice, owner),
+                     c{run.part(tiles_of_thread_, slot, c_at_), c_, to_input ? xs : ys};
+    TileMap<const E> from = to_input ? dy_map(engine_, operands) : x_map(engine_, operands);
+    TileMap<E> to = to_input ? dx_map(engine_, operands) : y_map(engine_, operands);
+    if (to_input)  // forward on dy with the flipped kernel: overlap-save, no seams
+        for (int axis = 0; axis < axes; ++axis) {
+            to.origin[axis] = input_support(engine_.layer().axis[axis]).begin;
+            from.origin[axis] = to.origin[axis] - (engine_.layer().axis[axis].taps - 1);
+        }
+    const E* const bias = operands.bias && !to_input ? run.part(false, 0, bias_at_) : nullptr;
+    read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, slice, strips, a);
+    multiply_stage(engine_, runner, ProductKind::complex_conj_b, to_input, slice, a, b, c, rows);
+    write_stage<E>(engine_, runner, scratch, to, slice, strips, c, bias, run.damage);
+}
+
+template <class E>
+Spectra<E> TransformPass<E>::kernel_spectra(const Run& run, const Slice& slice, int owner) const {
+    return {run.part(slice_of_thread_, owner, b_at_), b_, slice.first_block(engine_.blocks(pass_ == Pass::input_grad))};
+}
+
+// All blocks of tiles of one slice; `owner` holds the slice's spectra.
+template <class E>
+void TransformPass<E>::run_slice(Run& run, const Slice& slice, int owner, const Runner& runner) const {
+    const std::int64_t blocks = block_count();
+    const std::function<E*(int)> scratch = [&run](int slot) { return run.scratch(slot); };
+    if (pass_ == Pass::weight_grad) {
+        E* const total = run.part(slice_of_thread_, owner, c_at_);
+        const BlockGroups groups(blocks);
+        for (std::int64_t block = 0; block < blocks; ++block) {
+            run_block(run, slice, block, owner, owner, runner);
+            if (groups.ends(block, blocks))
+                add_group(total, run.part(slice_of_thread_, owner, group_at_), c_.size, block < groups.size, run.slots);
+        }
+        write_kernels_stage(engine_, runner, scratch, run.operands, slice,
+                            Spectra<E>{total, c_, slice.first_block(engine_.x_blocks())}, run.recomputed);
+        return;
+    }
+    const bool to_input = pass_ == Pass::input_grad;
+    kernel_stage(engine_, runner, scratch, run.operands.w, to_input, to_input, slice,
+                 kernel_spectra(run, slice, owner));
+    if (!blocking_.fused) {
+        for (std::int64_t block = 0; block < blocks; ++block)
+            run_block(run, slice, block, owner, owner, runner);
+        return;
+    }
+    runner(blocks,
+           [&](std::int64_t block, int slot) { run_block(run, slice, block, owner, slot, serial_runner(slot)); });
 }
 
 template <class E>
 RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) const {
     const int slots = std::max(1, std::min(num_threads(), max_threads));
     const Workspace workspace(fixed_ + per_thread_ * static_cast<std::size_t>(slots));
-    Damage damage(slots);
     char* const base = static_cast<char*>(workspace.data());
-    const Arena arena{base, base + fixed_, per_thread_, 0, &damage};
-    const std::function<E*(int)> scratch = [&arena](int slot) { return arena.scratch(slot); };
-    const Runner parallel = [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
+    Run run{operands,
+            base,
+            base + fixed_,
+            per_thread_,
+            slots,
+            Damage(slots),
+            std::vector<std::int64_t>(static_cast<std::size_t>(slots), 0)};
 
     const Layer& layer = engine_.layer();
     if (pass_ == Pass::forward && operands.bias)
-        spread_bias(operands, engine_.y_blocks(), engine_.lanes(), arena.part(false, 0, bias_at_));
-    if (pass_ != Pass::weight_grad)
-        kernel_stage(engine_, parallel, scratch, operands.w, pass_ == Pass::input_grad, pass_ == Pass::input_grad,
-                     Spectra<E>{arena.part(false, 0, b_at_), b_});
+        spread_bias(operands, engine_.y_blocks(), engine_.lanes(), run.part(false, 0, bias_at_));
     if (pass_ == Pass::input_grad && !input_covered(layer))
         fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
 
-    const std::int64_t blocks = block_count();
-    const BlockGroups groups(blocks);
-    if (blocking_.fused) {
-        parallel_for(blocks, slots, [&](std::int64_t block, int slot) {
-            const Runner serial = [slot](std::int64_t count, const auto& task) {
-                for (std::int64_t i = 0; i < count; ++i)
-                    task(i, slot);
-            };
-            run_block(operands, block, arena, slot, serial);
-        });
+    // Threads take slices where that keeps all of them busy, else they share the work within each: the same sums.
+    const std::int64_t slices = slice_count();
+    if (slice_of_thread_ && (slices % slots == 0 || slices >= 4 * slots)) {
+        parallel_for(slices, slots,
+                     [&](std::int64_t i, int slot) { run_slice(run, slice_at(i), slot, serial_runner(slot)); });
     } else {
-        for (std::int64_t block = 0; block < blocks; ++block) {
-            run_block(operands, block, arena, 0, parallel);
-            if (pass_ == Pass::weight_grad && groups.ends(block, blocks))
-                add_group(arena.part(false, 0, c_at_), arena.part(false, 0, group_at_), c_.size, block < groups.size,
-                          slots);
-        }
+        for (std::int64_t i = 0; i < slices; ++i)
+            run_slice(run, slice_at(i), 0, parallel_runner(slots));
     }
     if (pass_ == Pass::weight_grad)
-        return {grid_.count(), write_kernels_stage(engine_, scratch, operands,
-                                                   Spectra<E>{arena.part(false, 0, c_at_), c_}, slots, slots)};
-    const std::vector<DamagedBox> damaged = damage.all();
+        return {grid_.count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
+    const std::vector<DamagedBox> damaged = run.damage.all();
     if (pass_ == Pass::forward)
         recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
     else
@@ -389,19 +467,21 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
     const int slots = std::max(1, std::min(num_threads(), max_threads));
     const Arena arena{Workspace(fixed_ + per_thread_ * static_cast<std::size_t>(slots)), fixed_, per_thread_};
     const std::function<E*(int)> scratch = [&arena](int slot) { return arena.scratch(slot); };
-    const Runner runner = [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
+    const Runner runner = parallel_runner(slots);
+    const Slice whole = engine_.whole();
     const Spectra<E> w{arena.at(w_at_), w_forward_}, y{arena.at(y_at_), y_};
     E* const bias = operands.bias ? arena.at(bias_at_) : nullptr;
     if (bias) spread_bias(operands, engine_.y_blocks(), engine_.lanes(), bias);
-    kernel_stage(engine_, runner, scratch, operands.w, false, false, w);
+    kernel_stage(engine_, runner, scratch, operands.w, false, false, whole, w);
     Damage damage(slots);
     for (std::int64_t first = 0; first < grid_.count(); first += tiles_per_block_) {
         const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
         const Spectra<E> x = kept_block(kept, first / tiles_per_block_);
-        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), strips, x);
-        multiply_stage(engine_, runner, ProductKind::complex_conj_b, false, x, w, y, static_cast<int>(last - first));
-        write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), strips, y, bias, damage);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), whole, strips, x);
+        multiply_stage(engine_, runner, ProductKind::complex_conj_b, false, whole, x, w, y,
+                       static_cast<int>(last - first));
+        write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), whole, strips, y, bias, damage);
     }
     const std::vector<DamagedBox> damaged = damage.all();
     recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
@@ -413,12 +493,13 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
     const int slots = std::max(1, std::min(num_threads(), max_threads));
     const Arena arena{Workspace(fixed_ + per_thread_ * static_cast<std::size_t>(slots)), fixed_, per_thread_};
     const std::function<E*(int)> scratch = [&arena](int slot) { return arena.scratch(slot); };
-    const Runner runner = [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
+    const Runner runner = parallel_runner(slots);
+    const Slice whole = engine_.whole();
     const Spectra<E> w{arena.at(w_at_), w_backward_}, dy{arena.at(y_at_), y_}, dx{arena.at(dx_at_), x_},
         dw{arena.at(dw_at_), dw_}, group_dw{arena.at(group_at_), dw_};
     const Layer& layer = engine_.layer();
     if (operands.dx.data) {
-        kernel_stage(engine_, runner, scratch, operands.w, true, false, w);
+        kernel_stage(engine_, runner, scratch, operands.w, true, false, whole, w);
         fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
     }
     Damage damage(slots);
@@ -428,20 +509,24 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
         const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
         const int rows = static_cast<int>(last - first);
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
-        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), strips, dy);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), whole, strips, dy);
         if (operands.dx.data) {
-            multiply_stage(engine_, runner, ProductKind::complex, true, dy, w, dx, rows);
+            multiply_stage(engine_, runner, ProductKind::complex, true, whole, dy, w, dx, rows);
             add_stage<E>(engine_, runner, scratch, dx_map(engine_, operands), strips, dx, damage);
         }
         if (operands.dw.data) {
-            multiply_weight_grad_stage(engine_, runner, dy, kept_block(kept, block), group_dw, rows,
+            multiply_weight_grad_stage(engine_, runner, whole, dy, kept_block(kept, block), group_dw, rows,
                                        !groups.starts(block));
             if (groups.ends(block, block_count()))
                 add_group(dw.data, group_dw.data, dw_.size, block < groups.size, slots);
         }
     }
     RunCounts counts{grid_.count(), 0};
-    if (operands.dw.data) counts.recomputed += write_kernels_stage(engine_, scratch, operands, dw, slots, slots);
+    if (operands.dw.data) {
+        std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
+        write_kernels_stage(engine_, runner, scratch, operands, whole, dw, recomputed);
+        counts.recomputed += std::accumulate(recomputed.begin(), recomputed.end(), std::int64_t{0});
+    }
     const std::vector<DamagedBox> damaged = damage.all();
     counts.recomputed += static_cast<std::int64_t>(damaged.size());
     recompute(operands.dx, damaged, slots, input_grad_by_definition(engine_.layer(), operands));

@@ -1,13 +1,17 @@
 // The loop of the tiled transform algorithms (FFT and Winograd), for all three passes:
 //
-//   transform the kernels                                    (forward, input_grad)
-//   for each block of tiles:   read tiles -> multiply spectra -> write tiles
-//   inverse transform of the summed products                 (weight_grad)
+//   for each slice of the groups (see Slice in engine.h):
+//       transform the kernels                                    (forward, input_grad)
+//       for each block of tiles:   read tiles -> multiply spectra -> write tiles
+//       inverse transform of the summed products                 (weight_grad)
 //
 // A pass is a choice of operands (see pass_table in the .cpp). A block of tiles is *fused* when one thread takes it
-// through all stages while its spectra stay in the cache, and *staged* when all threads share each stage.
+// through all stages while its spectra stay in the cache, and *staged* when all threads share each stage. Fused, threads
+// may also take a slice each, with memory of their own for its spectra; in weight_grad, whose blocks all add to the
+// slice's dw, that is what fused means.
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "engine.h"
@@ -18,6 +22,7 @@ namespace triconv {
 struct Blocking {
     std::int64_t tiles = 1;  // per block
     bool fused = false;
+    int groups = std::numeric_limits<int>::max();  // of lane blocks, per slice; all of them if there are fewer
 };
 
 template <class E>
@@ -29,16 +34,20 @@ public:
     RunCounts run(const Operands<E>& operands, int max_threads) const override;
 
 private:
-    struct Arena;
+    struct Run;
     std::int64_t block_count() const { return ceil_div(grid_.count(), blocking_.tiles); }
-    void run_block(const Operands<E>& operands, std::int64_t block, const Arena& arena, int slot,
-                   const Runner& runner) const;
+    std::int64_t slice_count() const { return ceil_div(engine_.x_blocks().groups, blocking_.groups); }
+    Slice slice_at(std::int64_t index) const;
+    Spectra<E> kernel_spectra(const Run& run, const Slice& slice, int owner) const;
+    void run_slice(Run& run, const Slice& slice, int owner, const Runner& runner) const;
+    void run_block(Run& run, const Slice& slice, std::int64_t block, int owner, int slot, const Runner& runner) const;
 
     Engine<E> engine_;
     Pass pass_;
     TileGrid grid_;
     Blocking blocking_;
-    SpectraShape a_, b_, c_;  // tiles read; kernels (or x in weight_grad); result
+    bool slice_of_thread_ = false, tiles_of_thread_ = false;  // where their spectra are: per thread, or fixed
+    SpectraShape a_, b_, c_;                                  // tiles read; kernels (or x in weight_grad); result
     std::size_t a_at_ = 0, b_at_ = 0, c_at_ = 0, group_at_ = 0,
                 bias_at_ = 0;  // bytes into the fixed or the per-thread part
     std::size_t fixed_ = 0, per_thread_ = 0;
@@ -69,6 +78,10 @@ private:
     std::size_t y_at_ = 0, w_at_ = 0, dx_at_ = 0, dw_at_ = 0, group_at_ = 0, bias_at_ = 0, fixed_ = 0, per_thread_ = 0;
 };
 
+// Samples a pass computes along an axis (weight_grad: reads of dy), of the largest phase.
+std::int64_t samples_along(const Axis& axis, Pass pass);
+// M of an FFT tile of this length.
+std::int64_t fft_outputs(const Axis& axis, Pass pass, std::int64_t length);
 // Tiles of a pass for a tile shape: also what the cost model counts.
 TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape);
 
