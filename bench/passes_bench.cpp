@@ -1,7 +1,9 @@
 // Whole passes of the layers in tests/shapes/layers.txt, by every algorithm that can do them.
 //
 //   passes_bench --benchmark_filter='vgg3.2/fwd/.*'
+//   passes_bench --benchmark_filter='vgg3.2/fwd/winograd.*' winograd:4 winograd:4x6
 //
+// Arguments without dashes are algorithms to measure besides "auto", "direct", "fft" and "winograd".
 // "direct_equivalent" is 2 N K C/G OH OW R^2 divided by the time: what a direct convolution would need to do per second.
 #include <benchmark/benchmark.h>
 
@@ -76,14 +78,14 @@ void run_pass(benchmark::State& state, const Problem& p, Pass pass, const std::s
         benchmark::Counter(direct_flops(p), benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void register_passes(const std::string& file) {
+void register_passes(const std::string& file, const std::vector<std::string>& algorithms) {
     std::ifstream stream(file);
     for (std::string line; std::getline(stream, line);) {
         const std::size_t colon = line.find(": ");
         if (line.empty() || line[0] == '#' || colon == std::string::npos) continue;
         const Problem problem = parse_problem(line.substr(colon + 2)).problem;
         for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
-            for (const char* algorithm : {"auto", "direct", "fft", "winograd"}) {
+            for (const std::string& algorithm : algorithms) {
                 Options options;
                 options.algorithm = algorithm;
                 try {
@@ -101,7 +103,9 @@ void register_passes(const std::string& file) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    register_passes(TRICONV_SHAPES "/layers.txt");
     benchmark::Initialize(&argc, argv);
+    std::vector<std::string> algorithms{"auto", "direct", "fft", "winograd"};
+    algorithms.insert(algorithms.end(), argv + 1, argv + argc);
+    register_passes(TRICONV_SHAPES "/layers.txt", algorithms);
     benchmark::RunSpecifiedBenchmarks();
 }

@@ -31,7 +31,7 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     const LaneBlocks xs = input_blocks(layer, lanes, work.lanewise, phases);
     const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
     work.groups = xs.groups;
-    work.in_place = work.lanewise && pass != Pass::weight_grad && xs.per_group == 1 && ys.per_group == 1;
+    work.in_place = pass != Pass::weight_grad && (!work.lanewise || (xs.per_group == 1 && ys.per_group == 1));
     const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
     const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
     const auto x_count = static_cast<std::int64_t>(xs.blocks.size()),
@@ -69,7 +69,7 @@ constexpr double lanewise_ns = 0.8;  // one lane-vector product that streams its
 constexpr double direct_efficiency = 0.8;
 constexpr double array_byte_ns = 0.12;  // reading or writing the user's arrays, transposition included
 constexpr double tap_gather_ns = 0.8;   // one weight, read with a stride
-constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.03, memory_byte_ns = 0.09;
+constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
 // max_reduction terms are summed one after the other, then groups of parts. A statistical bound, as roundings of both signs
@@ -115,17 +115,31 @@ SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, co
     const Bins bins = bins_of(shape);
     const double per_vector = (bins.real + 2 * bins.complex) * kernels.lanes * static_cast<double>(sizeof(E)) *
                               std::min(groups, work.groups) / std::max(1, work.groups);
-    return {per_vector * static_cast<double>(work.read_blocks + (work.in_place ? 0 : work.write_blocks)),
-            per_vector * static_cast<double>(work.kernel_vectors)};
+    const std::int64_t tile_blocks =
+        work.in_place ? std::max(work.read_blocks, work.write_blocks) : work.read_blocks + work.write_blocks;
+    return {per_vector * static_cast<double>(tile_blocks), per_vector * static_cast<double>(work.kernel_vectors)};
+}
+
+// Nanoseconds that spectra of `tiles` tiles spend between caches when `rows` of them make a block. A spectrum is written
+// and read around the product (twice where the result takes its place), and each block passes over all kernels: reading
+// them, which the products overlap with arithmetic, or adding to them in weight_grad.
+double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows) {
+    const bool to_kernels = pass == Pass::weight_grad;
+    const double touches = to_kernels ? 2 : 4, kernel_touches = to_kernels ? 2 : 0.5;
+    rows = std::min(rows, tiles);
+    const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile;
+    const double spectra_rate = block <= fitting ? l2_byte_ns : stream_ns(block + bytes.kernels);
+    return touches * tiles * bytes.tile * spectra_rate +
+           kernel_touches * std::ceil(tiles / rows) * bytes.kernels * stream_ns(bytes.kernels);
 }
 
 template <class E>
 Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                      const Work& work) {
     const double l2 = static_cast<double>(cache_sizes().l2);
-    constexpr double staged_bytes = 48 << 20;  // enough rows to pay for streaming the kernels
-    constexpr double most_bytes = 256 << 20;   // even when tiles are so large that few fit
-    constexpr double row_step = 12;            // a multiple of the micro-kernels' rows
+    constexpr double most_bytes = 48 << 20;  // of a block's spectra, if several tiles fit
+    constexpr double row_step = 12;          // a multiple of the micro-kernels' rows
+    constexpr double most_fused = 96;        // more rows gain nothing, and threads need blocks to share
     if (work.lanewise) {  // nothing is shared by the tiles of a block but a lane vector of kernels for each bin
         const SliceBytes bytes = slice_bytes(kernels, shape, work, 1);
         const double most = pass == Pass::weight_grad ? max_reduction : 48;
@@ -135,17 +149,16 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
     const double fitting_groups = 1.25 * l2 / (row_step * slice_bytes(kernels, shape, work, 1).tile);
     const int groups = static_cast<int>(std::clamp(fitting_groups, 1.0, std::max(1.0, double(work.groups))));
     const SliceBytes bytes = slice_bytes(kernels, shape, work, groups);
-    if (pass == Pass::weight_grad) {
-        const double least = std::clamp(std::floor(most_bytes / bytes.tile), 1.0, bytes.kernels > 8e6 ? 128.0 : 24.0);
-        const double tiles = std::clamp(2 * l2 / bytes.tile, least, static_cast<double>(max_reduction));
-        return {static_cast<std::int64_t>(tiles), tiles * bytes.tile + bytes.kernels < 4 * l2, groups};
-    }
     const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
-    const double staged =
-        std::max({1.0, staged_bytes / bytes.tile, std::min(2 * row_step, std::floor(most_bytes / bytes.tile))});
-    const double fitting = std::floor(1.25 * l2 / bytes.tile / row_step) * row_step;
-    const bool fused = fitting >= row_step && bytes.kernels < 8e6 && tiles > row_step;
-    return {static_cast<std::int64_t>(fused ? std::min(fitting, 48.0) : staged), fused, groups};
+    const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
+    double rows = row_step, least_ns = std::numeric_limits<double>::infinity();
+    for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile <= most_bytes); r *= 2) {
+        const double ns = traffic_ns(pass, bytes, tiles, std::min(r, most));
+        if (ns < least_ns) least_ns = ns, rows = std::min(r, most);
+    }
+    const bool fused =
+        pass == Pass::weight_grad ? rows * bytes.tile + bytes.kernels < 4 * l2 : rows <= most_fused && tiles > rows;
+    return {static_cast<std::int64_t>(rows), fused, groups};
 }
 
 template <class E>
@@ -171,11 +184,12 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const SliceBytes slice = slice_bytes(kernels, shape, work, result.blocking.groups);
     const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
     const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
+    const double slices = std::ceil(std::max(1, work.groups) / static_cast<double>(result.blocking.groups));
     const double ns = transforms * planes * (plane_ns + 0.3) +
                       (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
                       kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
-                      array_bytes(layer) * array_byte_ns + streamed * stream_ns(slice.kernels) +
-                      staged * stream_ns(slice.tile * static_cast<double>(result.blocking.tiles));
+                      array_bytes(layer) * array_byte_ns +
+                      slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.tiles));
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;

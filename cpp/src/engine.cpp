@@ -500,22 +500,45 @@ void Engine<E>::multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<
     }
 }
 
+// So many that a panel of them leaves most of L2 to the kernels.
+template <class E>
+int Engine<E>::product_rows(bool to_input, const Slice& slice) const {
+    constexpr std::ptrdiff_t panel_bytes = 128 << 10;
+    constexpr std::ptrdiff_t step = 12, fewest = 24, most = 96;  // a multiple of the micro-kernels' rows
+    const std::ptrdiff_t row_bytes = panel_row(to_input, slice) * static_cast<std::ptrdiff_t>(sizeof(E));
+    return static_cast<int>(
+        std::clamp(panel_bytes / std::max<std::ptrdiff_t>(1, row_bytes) / step * step, fewest, most));
+}
+
+template <class E>
+std::ptrdiff_t Engine<E>::panel_row(bool to_input, const Slice& slice) const {
+    return std::ptrdiff_t{2} * slice.block_count(blocks(!to_input)) * kernels_.lanes;  // complex
+}
+
 template <class E>
 void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice,
-                         const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const {
+                         const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last,
+                         E* panel) const {
     const ProductKind kind = bin.complex ? complex_kind : ProductKind::real;
     const LaneBlocks& sources = blocks(!to_input);
     const LaneBlocks& targets = blocks(to_input);
-    const int lanes = kernels_.lanes;
+    const int lanes = kernels_.lanes, rows = last - first, planes = bin.complex ? 2 : 1;
+    const int first_source = slice.first_block(sources), source_count = slice.block_count(sources);
+    const std::ptrdiff_t panel_block = static_cast<std::ptrdiff_t>(rows) * lanes;
+    for (int plane = 0; plane < planes; ++plane)
+        for (int i = 0; i < source_count; ++i)
+            std::copy_n(a.at(bin.plane + plane, first_source + i) + static_cast<std::ptrdiff_t>(first) * lanes,
+                        panel_block, panel + (plane * source_count + i) * panel_block);
+
     std::vector<std::ptrdiff_t> offsets(2 * static_cast<std::size_t>(sources.per_group));
     std::ptrdiff_t* const a_offset = offsets.data();
     std::ptrdiff_t* const b_offset = a_offset + sources.per_group;
     for (int i = 0; i < sources.per_group; ++i) {
-        a_offset[i] = i * a.shape.block_stride;
+        a_offset[i] = i * panel_block;
         b_offset[i] = sources.row_of(i, lanes) * lanes;
     }
     ProductArgs<E> args{};
-    args.a_im = a.shape.plane_stride;
+    args.a_im = source_count * panel_block;
     args.b_im = w.shape.plane_stride;
     args.c_im = c.shape.plane_stride;
     args.a_offset = a_offset;
@@ -531,12 +554,12 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
     args.c_row = lanes;
     args.c_col = c.shape.block_stride;
     for (int group = slice.first_group; group < slice.last_group; ++group) {
-        args.a = a.at(bin.plane, group * sources.per_group) + first * lanes;
+        args.a = panel + (group - slice.first_group) * sources.per_group * panel_block;
         args.b = w.at(bin.plane, group * targets.per_group);
-        args.b_ahead = group + 1 < sources.groups ? targets.per_group * w.shape.block_stride
-                                                  : w.at(bin.plane + (bin.complex ? 2 : 1), 0) - args.b;
-        args.c = c.at(bin.plane, group * targets.per_group) + first * lanes;
-        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, last - first, targets.per_group, lanes);
+        args.b_ahead = group + 1 < slice.last_group ? targets.per_group * w.shape.block_stride
+                                                    : w.at(bin.plane + planes, slice.first_block(targets)) - args.b;
+        args.c = c.at(bin.plane, group * targets.per_group) + static_cast<std::ptrdiff_t>(first) * lanes;
+        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, rows, targets.per_group, lanes);
     }
 }
 

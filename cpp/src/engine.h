@@ -108,9 +108,13 @@ public:
     Slice whole() const { return {0, x_blocks_.groups}; }
 
     // ---- products of a slice: one bin (lane-wise: a run of them)
-    // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution), rows [first, last)
+    // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution), rows [first, last).
+    // `panel` takes the rows of a first, panel_row elements each: then the product streams them, and c may overwrite a
+    // where both have the same shape.
     void multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice, const Spectra<E>& a,
-                  const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
+                  const Spectra<E>& w, const Spectra<E>& c, int first, int last, E* panel) const;
+    int product_rows(bool to_input, const Slice& slice) const;  // a sensible number of rows for one call
+    std::ptrdiff_t panel_row(bool to_input, const Slice& slice) const;
     void multiply_lanewise(const BinRun& bins, ProductKind complex_kind, bool to_input, const Slice& slice,
                            const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
     // dw += conj(dy) * x, summed over rows [0, rows)

@@ -59,22 +59,31 @@ void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::func
     });
 }
 
-// Rows are cut, too, when there are few bins: by a fixed number, as the cut must not depend on the thread count.
+// Rows are cut, too: by a number that does not depend on the thread count, as the cut must not. The panels of the
+// products are in scratch, which has room for them (see panel_size).
 template <class E>
-void multiply_stage(const Engine<E>& engine, const Runner& runner, ProductKind kind, bool to_input, const Slice& slice,
-                    const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int rows) {
-    constexpr int part = 96;
+void multiply_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
+                    ProductKind kind, bool to_input, const Slice& slice, const Spectra<E>& a, const Spectra<E>& w,
+                    const Spectra<E>& c, int rows) {
+    const int part = engine.product_rows(to_input, slice);
     const auto& bins = engine.transform().bins();
     const auto& runs = engine.transform().bin_runs();
     const int parts = (rows + part - 1) / part;
-    runner(static_cast<std::int64_t>(engine.lanewise() ? runs.size() : bins.size()) * parts, [&](std::int64_t i, int) {
-        const int first = static_cast<int>(i % parts) * part, last = std::min(rows, first + part);
-        const auto at = static_cast<std::size_t>(i / parts);
-        if (engine.lanewise())
-            engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
-        else
-            engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last);
-    });
+    runner(static_cast<std::int64_t>(engine.lanewise() ? runs.size() : bins.size()) * parts,
+           [&](std::int64_t i, int slot) {
+               const int first = static_cast<int>(i % parts) * part, last = std::min(rows, first + part);
+               const auto at = static_cast<std::size_t>(i / parts);
+               if (engine.lanewise())
+                   engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
+               else
+                   engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last, scratch(slot));
+           });
+}
+
+template <class E>
+std::size_t panel_size(const Engine<E>& engine, bool to_input, const Slice& slice, std::int64_t rows) {
+    return static_cast<std::size_t>(engine.panel_row(to_input, slice) *
+                                    std::min<std::int64_t>(rows, engine.product_rows(to_input, slice)));
 }
 
 template <class E>
@@ -265,10 +274,13 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
     a_ = make(sources, blocking_.tiles);
     b_ = pass == Pass::weight_grad ? target_shape : kernel_shape;
     c_ = pass == Pass::weight_grad ? kernel_shape : target_shape;
-    const bool in_place = pass != Pass::weight_grad && engine_.lanewise() && xs.per_group == 1 && ys.per_group == 1;
+    // The result takes the place of the tiles read: half the memory to stay in the cache.
+    const bool in_place =
+        pass != Pass::weight_grad && (!engine_.lanewise() || (xs.per_group == 1 && ys.per_group == 1));
+    if (in_place) a_ = c_ = a_.size > c_.size ? a_ : c_;
 
     ArenaLayout fixed, per_thread;
-    per_thread.add<E>(engine_.scratch_size());
+    per_thread.add<E>(std::max(engine_.scratch_size(), panel_size(engine_, to_input, widest, blocking_.tiles)));
     ArenaLayout& of_tiles = tiles_of_thread_ ? per_thread : fixed;
     ArenaLayout& of_slice = slice_of_thread_ ? per_thread : fixed;
     a_at_ = of_tiles.add<E>(a_.size);
@@ -327,7 +339,7 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
         }
     const E* const bias = operands.bias && !to_input ? run.part(false, 0, bias_at_) : nullptr;
     read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, slice, strips, a);
-    multiply_stage(engine_, runner, ProductKind::complex_conj_b, to_input, slice, a, b, c, rows);
+    multiply_stage<E>(engine_, runner, scratch, ProductKind::complex_conj_b, to_input, slice, a, b, c, rows);
     write_stage<E>(engine_, runner, scratch, to, slice, strips, c, bias, run.damage);
 }
 
@@ -443,7 +455,8 @@ TransformStep<E>::TransformStep(const KernelTable<E>& kernels, const Layer& laye
     bias_at_ = layout.add<E>(ys * static_cast<std::size_t>(lanes));
     fixed_ = layout.size();
     ArenaLayout thread;
-    thread.add<E>(engine_.scratch_size());
+    thread.add<E>(std::max({engine_.scratch_size(), panel_size(engine_, false, engine_.whole(), tiles_per_block_),
+                            panel_size(engine_, true, engine_.whole(), tiles_per_block_)}));
     per_thread_ = thread.size();
 }
 
@@ -479,8 +492,8 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
         const Spectra<E> x = kept_block(kept, first / tiles_per_block_);
         read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), whole, strips, x);
-        multiply_stage(engine_, runner, ProductKind::complex_conj_b, false, whole, x, w, y,
-                       static_cast<int>(last - first));
+        multiply_stage<E>(engine_, runner, scratch, ProductKind::complex_conj_b, false, whole, x, w, y,
+                          static_cast<int>(last - first));
         write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), whole, strips, y, bias, damage);
     }
     const std::vector<DamagedBox> damaged = damage.all();
@@ -511,7 +524,7 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
         read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), whole, strips, dy);
         if (operands.dx.data) {
-            multiply_stage(engine_, runner, ProductKind::complex, true, whole, dy, w, dx, rows);
+            multiply_stage<E>(engine_, runner, scratch, ProductKind::complex, true, whole, dy, w, dx, rows);
             add_stage<E>(engine_, runner, scratch, dx_map(engine_, operands), strips, dx, damage);
         }
         if (operands.dw.data) {
