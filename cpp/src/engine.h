@@ -7,7 +7,8 @@
 //   plane 1:  ...
 //
 // Rows are tiles (x, y and their gradients) or reduced channels (weights); blocks are the lane blocks of the tensor.
-// Block and plane strides are odd multiples of a cache line, so that the planes of a tile fall into different sets.
+// Block and plane strides are odd multiples of a cache line, so that the planes of a tile fall into different sets; the
+// planes of a single row of a single block are contiguous.
 // One bin's product is then a matrix product whose a is read with a row stride of one lane vector, as a packed panel.
 #pragma once
 

@@ -6,6 +6,8 @@
 #include "algorithms.h"
 #include "dispatch.h"
 #include "layer_data.h"
+#include "parallel.h"
+#include "workspace.h"
 
 namespace triconv::test {
 namespace {
@@ -77,6 +79,37 @@ void expect_all_passes(const KernelTable<float>& table, const Problem& problem, 
     }
 }
 
+// The gradients of a step, whose tiles of dx are added up.
+void expect_step(const Problem& problem, const std::string& algorithm) {
+    SCOPED_TRACE(to_string(problem, Pass::forward) + " step " + algorithm);
+    const Layer layer(problem);
+    const LayerData<float> data(problem);
+    const Costed forward =
+        cost_candidates(kernels().f32, layer, Pass::forward, parse_algorithm(algorithm, problem.rank)).front();
+    const TransformStep<float> step(kernels().f32, layer, forward.shape, 3);
+    const Workspace kept(static_cast<std::size_t>(step.kept_bytes()));
+    std::vector<float> out[3];
+    const auto output = [&](Pass pass) {
+        std::vector<float>& array = out[static_cast<int>(pass)];
+        array = data.empty_output(pass);
+        return as_tensor<float>(contiguous(shape_of(problem, LayerData<float>::output_of(pass)), array.data()),
+                                problem.rank);
+    };
+    Operands<float> operands;
+    operands.x = as_tensor<float>(data.view(Array::x), problem.rank);
+    operands.w = as_tensor<float>(data.view(Array::w), problem.rank);
+    operands.dy = as_tensor<float>(data.view(Array::y), problem.rank);
+    operands.y = output(Pass::forward);
+    operands.dx = output(Pass::input_grad);
+    operands.dw = output(Pass::weight_grad);
+    step.forward(operands, 2, static_cast<float*>(kept.data()));
+    step.backward(operands, 2, static_cast<const float*>(kept.data()));
+    for (Pass pass : all_passes)
+        EXPECT_LE(largest_difference(out[static_cast<int>(pass)], data.reference(pass)),
+                  forward.candidate.error_bound * data.largest_absolute_sum(pass))
+            << to_string(problem, pass);
+}
+
 TEST(Engine, WorksWithAnyRegisterBlock) {
     for (const char* text :
          {"n2c37k41 i11x13 r3x3 p1 f32", "n1c20k70 i9x9 r5x5 s2 p2 f32", "n2c12k18 i9x10 r3x3 p1 g3 f32"})
@@ -97,6 +130,75 @@ TEST(Engine, WorksWithAnyBlocking) {
                 const Blocking blocking{tiles, fused};
                 expect_all_passes(kernels().f32, problem, algorithm, &blocking);
             }
+}
+
+// Slices of any number of groups, of lane-wise and of matrix layers; threads take slices, or share them.
+TEST(Engine, WorksWithAnySlices) {
+    for (const char* text : {"n3c70k70 i9x11 r3x3 p1 g70 f32", "n2c37k74 i13x12 r3x3 s2 p1 g37 f32",
+                             "n2c10k15 i9x10 r3x3 p1 g5 f32", "n3c36k36 i9 r3 p1 d2 g2 f32"})
+        for (int groups : {1, 2, 3, 100})
+            for (std::int64_t tiles : {1, 5, 1000})
+                for (bool fused : {false, true}) {
+                    const Blocking blocking{tiles, fused, groups};
+                    expect_all_passes(kernels().f32, parse_problem(text).problem, "fft:8", &blocking);
+                }
+}
+
+TEST(Engine, SlicesGiveTheSameBitsOnAnyThreads) {
+    const int threads_before = num_threads();
+    const Problem problem = parse_problem("n5c70k70 i9x11 r3x3 p1 g70 f32").problem;
+    const Layer layer(problem);
+    const LayerData<float> data(problem);
+    for (Pass pass : all_passes)
+        for (int groups : {1, 2}) {
+            std::vector<float> first;
+            for (int threads : {1, 2, 3, 5}) {
+                set_num_threads(threads);
+                std::vector<Costed> costed =
+                    cost_candidates(kernels().f32, layer, pass, parse_algorithm("fft:8", problem.rank));
+                costed.front().blocking = {3, true, groups};
+                std::vector<float> out = data.empty_output(pass);
+                Operands<float> operands;
+                operands.x = as_tensor<float>(data.view(Array::x), problem.rank);
+                operands.w = as_tensor<float>(data.view(Array::w), problem.rank);
+                operands.dy = as_tensor<float>(data.view(Array::y), problem.rank);
+                operands.y = operands.dx = operands.dw = as_tensor<float>(
+                    contiguous(shape_of(problem, LayerData<float>::output_of(pass)), out.data()), problem.rank);
+                make_pass(kernels().f32, layer, pass, costed.front())->run(operands, threads);
+                if (first.empty()) first = out;
+                EXPECT_EQ(out, first) << to_string(problem, pass) << ' ' << groups << ' ' << threads;
+            }
+        }
+    set_num_threads(threads_before);
+}
+
+TEST(FftOutputs, AWholeImageSharesItsZeros) {
+    const Axis same = Layer(parse_problem("n1c1k1 i56 r31 p15 f32").problem).axis[axes - 1];
+    const Axis valid = Layer(parse_problem("n1c1k1 i56 r31 f32").problem).axis[axes - 1];
+    for (Pass pass : all_passes) {
+        EXPECT_EQ(fft_outputs(same, pass, 70), 40);
+        EXPECT_EQ(fft_outputs(same, pass, 71), 56);  // the image and the zeros on one side
+        EXPECT_EQ(fft_outputs(same, pass, 90), 60);
+    }
+    EXPECT_EQ(fft_outputs(valid, Pass::forward, 55), 25);
+    EXPECT_EQ(fft_outputs(valid, Pass::forward, 56), 26);
+    EXPECT_EQ(fft_outputs(valid, Pass::input_grad, 55), 25);
+    EXPECT_EQ(fft_outputs(valid, Pass::input_grad, 56), 56);
+}
+
+// All lengths from the kernel's to beyond the padded image's: one tile or many, sharing zeros or not.
+TEST(FftOutputs, EveryLengthIsRight) {
+    for (const char* text : {"n2c3k2 i9 r6 p3:2 f32", "n2c3k2 i9 r6 p0:4 f32", "n2c3k2 i5 r4 p6:5 f32",
+                             "n2c3k2 i16 r7 s2 p3 f32", "n2c3k2 i11 r5 p4 d3 f32", "n2c3k2 i14 r5 s4 p3:5 d2 f32",
+                             "n2c18k18 i9 r8 p4 g18 f32", "n2c3k2 i3 r3 s5 p0:8 f32"}) {
+        const Problem problem = parse_problem(text).problem;
+        const Layer layer(problem);
+        const Axis& axis = layer.axis[axes - 1];
+        for (std::int64_t t = axis.taps; t <= ceil_div(axis.out, axis.out_step) + axis.taps + 1; ++t) {
+            expect_all_passes(kernels().f32, problem, "fft:" + std::to_string(t), nullptr);
+            expect_step(problem, "fft:" + std::to_string(t));
+        }
+    }
 }
 
 TEST(Geometry, SubGridsCoverTheInputOnce) {
