@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #include "../kernel_table.h"
@@ -153,10 +154,12 @@ constexpr int independent_steps() {
     return chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
 }
 
-template <class E, ProductKind kind, int rows, int cols>
-void product(const ProductArgs<E>& args) {
+// The walk over the reduction; a_row is a constant where it can be: with `rows` index registers less the loop has none to
+// reload, and four instructions a cycle are what limits it.
+template <class E, ProductKind kind, int rows, int cols, class RowStride>
+TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
     constexpr int unroll = independent_steps<kind, rows, cols>();
-    const std::ptrdiff_t a_row = args.a_row, a_step = args.a_step, a_im = args.a_im;
+    const std::ptrdiff_t a_step = args.a_step, a_im = args.a_im;
     const std::ptrdiff_t b_col = args.b_col, b_step = args.b_step, b_im = args.b_im, b_ahead = args.b_ahead;
     Sums<E, kind, rows, cols> sums[unroll];
     for (int block = 0; block < args.blocks; ++block) {
@@ -184,6 +187,17 @@ void product(const ProductArgs<E>& args) {
     if constexpr (unroll > 1) add_sums(sums[0], sums[1]);
     if constexpr (unroll == 4) add_sums(sums[0], sums[2]);
     store_sums(args, sums[0]);
+}
+
+template <class E, ProductKind kind, int rows, int cols>
+void product(const ProductArgs<E>& args) {
+    if (args.a_row == lanes<E>) {
+        product_sums<E, kind, rows, cols>(args, std::integral_constant<std::ptrdiff_t, lanes<E>>());
+    } else if (args.a_row == 1) {
+        product_sums<E, kind, rows, cols>(args, std::integral_constant<std::ptrdiff_t, 1>());
+    } else {
+        product_sums<E, kind, rows, cols>(args, args.a_row);
+    }
 }
 
 // The instantiation for args.rows x args.cols, through a table ordered by rows, then cols.
