@@ -53,7 +53,12 @@ Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileS
     const std::int64_t pixel = kernels.lanes * static_cast<std::int64_t>(sizeof(E));
     const std::int64_t room = strip_bytes / (rows * pixel);  // pixels along the innermost axis
     longest_strip_ = static_cast<int>(std::max<std::int64_t>(1, room / shape.transform[axes - 1]));
-    strip_size_ = static_cast<std::size_t>(tile * kernels.lanes * longest_strip_);
+    std::int64_t taps = 1;
+    for (int a = 0; a < axes; ++a)
+        taps *= shape.taps[a];
+    constexpr std::int64_t run_of_taps = 256;  // long enough for rows to be read in one go where they are short
+    kernel_rows_ = static_cast<int>(std::clamp<std::int64_t>(run_of_taps / taps, 1, kernels.lanes));
+    strip_size_ = static_cast<std::size_t>(std::max(tile * longest_strip_, tile + taps * kernel_rows_) * kernels.lanes);
     scratch_size_ = strip_size_ + transform_.scratch_size();
 }
 
@@ -248,14 +253,58 @@ void Engine<E>::add_tiles(const TileMap<E>& map, const Strip& strip, int block_i
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// The taps of one kernel phase between an x block and a y block, as offsets into a weight tensor.
+// The taps of one kernel phase between an x block and a y block, as offsets into a weight tensor. Rows are the channels
+// on the other side than the lanes.
 template <class E>
 struct Engine<E>::KernelView {
     std::ptrdiff_t start, lane_stride, row_stride;
     std::array<std::ptrdiff_t, axes> tap_stride;
     Index taps;
     int lanes, rows;
+
+    std::int64_t tap_count() const { return taps[0] * taps[1] * taps[2]; }
+
+    // Calls f(RowArgs without an array, offset into the tensor, index of the first tap) for runs of taps at a constant
+    // distance, as long as the strides allow: all taps of several rows at best. Taps count on from row to row.
+    template <class F>
+    void for_each_run(int first_row, int row_count, F f) const {
+        const std::array<std::int64_t, 4> extent{row_count, taps[0], taps[1], taps[2]};
+        const std::array<std::ptrdiff_t, 4> stride{row_stride, tap_stride[0], tap_stride[1], tap_stride[2]};
+        RowArgs<E> row{};
+        row.lane_stride = lane_stride;
+        row.lane_count = lanes;
+        row.count = row.pixel_stride = 1;
+        int outer = 4;
+        for (; outer > 0; --outer) {
+            if (extent[outer - 1] == 1) continue;
+            if (row.count == 1) row.pixel_stride = stride[outer - 1];
+            if (stride[outer - 1] != row.count * row.pixel_stride) break;
+            row.count *= extent[outer - 1];
+        }
+        const std::int64_t total = row_count * tap_count();
+        for (std::int64_t tap = 0; tap < total; tap += row.count) {
+            std::int64_t rest = tap;
+            std::ptrdiff_t offset = start + first_row * row_stride;
+            for (int a = 3; a >= 0; --a) {
+                offset += rest % extent[a] * stride[a];
+                rest /= extent[a];
+            }
+            f(row, offset, tap);
+        }
+    }
 };
+
+// Calls move(index of a tap, its offset in a box): reversed, the first tap is at the position `at`.
+template <class Move>
+void for_each_tap(const Index& taps, const Index& at, bool flip, const std::array<std::ptrdiff_t, axes>& strides,
+                  Move move) {
+    std::ptrdiff_t tap = 0;
+    for (std::int64_t z = 0; z < taps[0]; ++z)
+        for (std::int64_t y = 0; y < taps[1]; ++y)
+            for (std::int64_t x = 0; x < taps[2]; ++x, ++tap)
+                move(tap, flip ? (at[0] - z) * strides[0] + (at[1] - y) * strides[1] + (at[2] - x) * strides[2]
+                               : z * strides[0] + y * strides[1] + x * strides[2]);
+}
 
 template <class E>
 auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_on_input,
@@ -286,39 +335,33 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     const LaneBlocks& sources = blocks(!to_input);
     const int first_row = lanewise_ ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
     const TileShape& shape = transform_.shape();
-    Index extent;
-    for (int a = 0; a < axes; ++a)
+    Index extent, last;
+    for (int a = 0; a < axes; ++a) {
         extent[a] = transform_.extent(TileRole::read_kernel, a);
+        last[a] = shape.taps[a] - 1;
+    }
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
-    const std::ptrdiff_t size = extent[0] * strides[0];
+    const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
     const E scale = static_cast<E>(transform_.scale());
-
-    for (int r = 0; r < view.rows; ++r) {
-        std::fill_n(scratch, size, E(0));
-        RowArgs<E> row{};
-        row.lane_stride = view.lane_stride;
-        row.lane_count = view.lanes;
-        row.count = view.taps[2];
-        for (std::int64_t z = 0; z < view.taps[0]; ++z)
-            for (std::int64_t y = 0; y < view.taps[1]; ++y) {
-                const E* taps =
-                    w.data + view.start + r * view.row_stride + z * view.tap_stride[0] + y * view.tap_stride[1];
-                Index at{z, y, 0};
-                row.source = taps;
-                row.pixel_stride = view.tap_stride[2];
-                if (flip) {
-                    at = {shape.taps[0] - 1 - z, shape.taps[1] - 1 - y, shape.taps[2] - view.taps[2]};
-                    row.source = taps + (view.taps[2] - 1) * view.tap_stride[2];
-                    row.pixel_stride = -view.tap_stride[2];
-                }
-                row.lanes = scratch + at[0] * strides[0] + at[1] * strides[1] + at[2] * strides[2];
-                kernels_.read_row(row);
-            }
-        if (scale != E(1))
-            for (std::ptrdiff_t i = 0; i < size; ++i)
-                scratch[i] *= scale;
-        transform_.forward(TileRole::read_kernel, scratch, strides, spectra.at(0, target) + (first_row + r) * lanes,
-                           spectra.shape.plane_stride, scratch + strip_size_);
+    E* const taps = scratch + box_size;
+    for (int done = 0, count; done < view.rows; done += count) {
+        count = std::min(view.rows - done, kernel_rows_);
+        view.for_each_run(done, count, [&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
+            row.lanes = taps + tap * lanes;
+            row.source = w.data + offset;
+            kernels_.read_row(row);
+        });
+        for (int r = 0; r < count; ++r) {
+            std::fill_n(scratch, box_size, E(0));
+            for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
+                const E* const from = taps + r * row_size + tap * lanes;
+                for (int lane = 0; lane < lanes; ++lane)
+                    scratch[in_box + lane] = scale * from[lane];
+            });
+            transform_.forward(TileRole::read_kernel, scratch, strides,
+                               spectra.at(0, target) + (first_row + done + r) * lanes, spectra.shape.plane_stride,
+                               scratch + strip_size_);
+        }
     }
 }
 
@@ -335,24 +378,25 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
         extent[a] = transform_.extent(TileRole::write_kernel, a);
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
     const E scale = static_cast<E>(transform_.scale());
+    const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
+    E* const taps = scratch + box_size;
     bool non_finite = false;
-    for (int r = 0; r < view.rows; ++r) {
-        transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + r) * lanes,
-                           spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
-        RowArgs<E> row{};
-        row.lane_stride = view.lane_stride;
-        row.pixel_stride = view.tap_stride[2];
-        row.lane_count = view.lanes;
-        row.count = view.taps[2];
-        for (std::int64_t z = 0; z < view.taps[0]; ++z)
-            for (std::int64_t ty = 0; ty < view.taps[1]; ++ty) {
-                row.lanes = scratch + z * strides[0] + ty * strides[1];
-                for (std::int64_t i = 0; i < row.count * lanes; ++i)
-                    row.lanes[i] *= scale;
-                row.destination =
-                    dw.data + view.start + r * view.row_stride + z * view.tap_stride[0] + ty * view.tap_stride[1];
-                non_finite = kernels_.write_row(row) || non_finite;
-            }
+    for (int done = 0, count; done < view.rows; done += count) {
+        count = std::min(view.rows - done, kernel_rows_);
+        for (int r = 0; r < count; ++r) {
+            transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + done + r) * lanes,
+                               spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
+            for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
+                E* const to = taps + r * row_size + tap * lanes;
+                for (int lane = 0; lane < lanes; ++lane)
+                    to[lane] = scale * scratch[in_box + lane];
+            });
+        }
+        view.for_each_run(done, count, [&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
+            row.lanes = taps + tap * lanes;
+            row.destination = dw.data + offset;
+            non_finite = kernels_.write_row(row) || non_finite;
+        });
     }
     return non_finite;
 }

@@ -139,6 +139,7 @@ private:
     LaneBlocks x_blocks_, y_blocks_;
     TileTransform<E> transform_;
     int longest_strip_ = 1;
+    int kernel_rows_ = 1;  // of kernels read or written in one go
     std::size_t scratch_size_ = 0, strip_size_ = 0;
 };
 
