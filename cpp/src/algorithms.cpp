@@ -17,7 +17,8 @@ namespace {
 
 // Lane vectors and rows of a pass's operands: a (tiles read), b (kernels, or x in weight_grad), c (the result).
 struct Work {
-    std::int64_t read_blocks = 0, write_blocks = 0;  // lane blocks of the tiles read and written
+    std::int64_t read_blocks = 0, write_blocks = 0;     // lane blocks of the tiles read and written
+    std::int64_t source_blocks = 0, target_blocks = 0;  // the same, but x's blocks are weight_grad's targets
     std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
     std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
     bool lanewise = false;
@@ -38,6 +39,8 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
                y_count = static_cast<std::int64_t>(ys.blocks.size());
     work.read_blocks = pass == Pass::weight_grad ? x_count + y_count : static_cast<std::int64_t>(sources.blocks.size());
     work.write_blocks = pass == Pass::weight_grad ? 0 : static_cast<std::int64_t>(targets.blocks.size());
+    work.source_blocks = pass == Pass::weight_grad ? y_count : work.read_blocks;
+    work.target_blocks = pass == Pass::weight_grad ? x_count : work.write_blocks;
     // In weight_grad the channels of y are rows of the product and those of x are lanes.
     const LaneBlocks& rows = pass == Pass::weight_grad ? ys : sources;
     const LaneBlocks& columns = pass == Pass::weight_grad ? xs : targets;
@@ -106,59 +109,85 @@ Bins bins_of(const TileShape& shape) {
     return {real, (planes - real) / 2};
 }
 
-// Bytes of spectra that a slice of some groups needs: for one tile (read and written), and for its kernels.
+// Bytes of spectra that a slice of some groups needs: for one tile read, one written (x's in weight_grad), and for its
+// kernels.
 struct SliceBytes {
-    double tile, kernels;
+    double source, target, kernels;
+    bool in_place;
+
+    double tile() const { return in_place ? std::max(source, target) : source + target; }
 };
 template <class E>
 SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, const Work& work, int groups) {
     const Bins bins = bins_of(shape);
     const double per_vector = (bins.real + 2 * bins.complex) * kernels.lanes * static_cast<double>(sizeof(E)) *
                               std::min(groups, work.groups) / std::max(1, work.groups);
-    const std::int64_t tile_blocks =
-        work.in_place ? std::max(work.read_blocks, work.write_blocks) : work.read_blocks + work.write_blocks;
-    return {per_vector * static_cast<double>(tile_blocks), per_vector * static_cast<double>(work.kernel_vectors)};
+    return {per_vector * static_cast<double>(work.source_blocks), per_vector * static_cast<double>(work.target_blocks),
+            per_vector * static_cast<double>(work.kernel_vectors), work.in_place};
 }
 
-// Nanoseconds that spectra of `tiles` tiles spend between caches when `rows` of them make a block. A spectrum is written
-// and read around the product (twice where the result takes its place), and each block passes over all kernels: reading
-// them, which the products overlap with arithmetic, or adding to them in weight_grad.
-double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows) {
-    const bool to_kernels = pass == Pass::weight_grad;
-    const double touches = to_kernels ? 2 : 4, kernel_touches = to_kernels ? 2 : 0.5;
+// Nanoseconds that the spectra of a slice spend between caches with a blocking. A spectrum is written and read around the
+// product (twice where the result takes its place). Kernels are written (read, in weight_grad) once, and every block
+// passes over all of them: reading, which the products overlap with arithmetic, or adding to them in weight_grad. Of a
+// slice in parts each part passes over all tiles read.
+double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows, int parts) {
+    const double kernels = bytes.kernels / parts, kernel_rate = stream_ns(kernels);
+    if (parts > 1) {
+        const double rate = stream_ns(tiles * (bytes.source + bytes.target / parts) + kernels);
+        return tiles * rate * ((1 + parts) * bytes.source + 2 * bytes.target) + 2 * bytes.kernels * kernel_rate;
+    }
     rows = std::min(rows, tiles);
-    const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile;
-    const double spectra_rate = block <= fitting ? l2_byte_ns : stream_ns(block + bytes.kernels);
-    return touches * tiles * bytes.tile * spectra_rate +
-           kernel_touches * std::ceil(tiles / rows) * bytes.kernels * stream_ns(bytes.kernels);
+    const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile();
+    const double rate = block <= fitting ? l2_byte_ns : stream_ns(block + kernels);
+    const double touches = bytes.in_place ? 4 : 2, kernel_touches = pass == Pass::weight_grad ? 2 : 0.5;
+    return touches * tiles * bytes.tile() * rate +
+           (1 + kernel_touches * std::ceil(tiles / rows)) * bytes.kernels * kernel_rate;
+}
+
+// As many rows as cost least, for few tiles in parts of the kernels' spectra.
+Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, int groups, std::int64_t target_blocks) {
+    constexpr double most_bytes = 48 << 20;  // of a block's spectra, if several tiles fit
+    constexpr double row_step = 12;          // a multiple of the micro-kernels' rows
+    constexpr double most_fused = 96;        // more rows gain nothing, and threads need blocks to share
+    const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
+    Blocking best;
+    best.groups = groups;
+    double least_ns = std::numeric_limits<double>::infinity();
+    const auto consider = [&](double rows, int parts) {
+        const double ns = traffic_ns(pass, bytes, tiles, rows, parts);
+        if (ns >= least_ns) return;
+        least_ns = ns;
+        best.tiles = static_cast<std::int64_t>(rows);
+        best.parts = parts;
+    };
+    for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile() <= most_bytes); r *= 2)
+        consider(std::min(r, most), 1);
+    if (groups == 1 && tiles <= most && tiles * bytes.source <= most_bytes)
+        for (int parts = 2; parts <= 16 && 2 * parts <= target_blocks; parts *= 2)
+            consider(tiles, parts);
+    const double rows = static_cast<double>(best.tiles);
+    if (pass == Pass::weight_grad)
+        best.fused = rows * bytes.tile() + bytes.kernels < 4 * static_cast<double>(cache_sizes().l2);
+    else
+        best.fused = rows <= most_fused && tiles > rows;
+    return best;
 }
 
 template <class E>
 Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                      const Work& work) {
     const double l2 = static_cast<double>(cache_sizes().l2);
-    constexpr double most_bytes = 48 << 20;  // of a block's spectra, if several tiles fit
-    constexpr double row_step = 12;          // a multiple of the micro-kernels' rows
-    constexpr double most_fused = 96;        // more rows gain nothing, and threads need blocks to share
+    const SliceBytes of_group = slice_bytes(kernels, shape, work, 1);
     if (work.lanewise) {  // nothing is shared by the tiles of a block but a lane vector of kernels for each bin
-        const SliceBytes bytes = slice_bytes(kernels, shape, work, 1);
         const double most = pass == Pass::weight_grad ? max_reduction : 48;
-        return {static_cast<std::int64_t>(std::clamp(l2 / 4 / bytes.tile, 1.0, most)), true, 1};
+        return {static_cast<std::int64_t>(std::clamp(l2 / 4 / of_group.tile(), 1.0, most)), true, 1, 1};
     }
-    // As many groups as leave room for row_step tiles in L2.
-    const double fitting_groups = 1.25 * l2 / (row_step * slice_bytes(kernels, shape, work, 1).tile);
-    const int groups = static_cast<int>(std::clamp(fitting_groups, 1.0, std::max(1.0, double(work.groups))));
-    const SliceBytes bytes = slice_bytes(kernels, shape, work, groups);
+    // As many groups as leave room for a dozen tiles in L2.
+    const int groups =
+        static_cast<int>(std::clamp(1.25 * l2 / (12 * of_group.tile()), 1.0, std::max(1.0, double(work.groups))));
     const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
-    const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
-    double rows = row_step, least_ns = std::numeric_limits<double>::infinity();
-    for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile <= most_bytes); r *= 2) {
-        const double ns = traffic_ns(pass, bytes, tiles, std::min(r, most));
-        if (ns < least_ns) least_ns = ns, rows = std::min(r, most);
-    }
-    const bool fused =
-        pass == Pass::weight_grad ? rows * bytes.tile + bytes.kernels < 4 * l2 : rows <= most_fused && tiles > rows;
-    return {static_cast<std::int64_t>(rows), fused, groups};
+    return dense_blocking(pass, slice_bytes(kernels, shape, work, groups), tiles, groups,
+                          work.target_blocks / std::max(1, work.groups));
 }
 
 template <class E>
@@ -185,11 +214,12 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
     const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
     const double slices = std::ceil(std::max(1, work.groups) / static_cast<double>(result.blocking.groups));
-    const double ns = transforms * planes * (plane_ns + 0.3) +
-                      (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
-                      kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
-                      array_bytes(layer) * array_byte_ns +
-                      slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.tiles));
+    const double ns =
+        transforms * planes * (plane_ns + 0.3) +
+        (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
+        kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
+        array_bytes(layer) * array_byte_ns +
+        slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.tiles), result.blocking.parts);
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
@@ -198,7 +228,8 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
-        slice.kernels + static_cast<double>(result.blocking.tiles) * slice.tile + 3 * planes * vector_bytes);
+        (slice.kernels + static_cast<double>(result.blocking.tiles) * slice.target) / result.blocking.parts +
+        static_cast<double>(result.blocking.tiles) * (slice.tile() - slice.target) + 3 * planes * vector_bytes);
     if (shape.fft) {
         c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
     } else {

@@ -341,8 +341,10 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
         last[a] = shape.taps[a] - 1;
     }
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
+    const std::array<std::ptrdiff_t, axes> reversed{-strides[0], -strides[1], -strides[2]};
     const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
     const E scale = static_cast<E>(transform_.scale());
+    const bool as_they_are = scale == E(1) && view.taps == extent;  // no zeros around them, nothing to multiply
     E* const taps = scratch + box_size;
     for (int done = 0, count; done < view.rows; done += count) {
         count = std::min(view.rows - done, kernel_rows_);
@@ -352,14 +354,20 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
             kernels_.read_row(row);
         });
         for (int r = 0; r < count; ++r) {
+            E* const spectrum = spectra.at(0, target) + (first_row + done + r) * lanes;
+            if (as_they_are) {
+                transform_.forward(TileRole::read_kernel, taps + r * row_size + (flip ? row_size - lanes : 0),
+                                   flip ? reversed : strides, spectrum, spectra.shape.plane_stride,
+                                   scratch + strip_size_);
+                continue;
+            }
             std::fill_n(scratch, box_size, E(0));
             for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
                 const E* const from = taps + r * row_size + tap * lanes;
                 for (int lane = 0; lane < lanes; ++lane)
                     scratch[in_box + lane] = scale * from[lane];
             });
-            transform_.forward(TileRole::read_kernel, scratch, strides,
-                               spectra.at(0, target) + (first_row + done + r) * lanes, spectra.shape.plane_stride,
+            transform_.forward(TileRole::read_kernel, scratch, strides, spectrum, spectra.shape.plane_stride,
                                scratch + strip_size_);
         }
     }
@@ -379,13 +387,16 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
     const E scale = static_cast<E>(transform_.scale());
     const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
+    const bool as_they_are = scale == E(1) && view.taps == extent;
     E* const taps = scratch + box_size;
     bool non_finite = false;
     for (int done = 0, count; done < view.rows; done += count) {
         count = std::min(view.rows - done, kernel_rows_);
         for (int r = 0; r < count; ++r) {
+            E* const box = as_they_are ? taps + r * row_size : scratch;
             transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + done + r) * lanes,
-                               spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
+                               spectra.shape.plane_stride, box, strides, scratch + strip_size_);
+            if (as_they_are) continue;
             for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
                 E* const to = taps + r * row_size + tap * lanes;
                 for (int lane = 0; lane < lanes; ++lane)
@@ -568,21 +579,28 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
     const LaneBlocks& targets = blocks(to_input);
     const int lanes = kernels_.lanes, rows = last - first, planes = bin.complex ? 2 : 1;
     const int first_source = slice.first_block(sources), source_count = slice.block_count(sources);
-    const std::ptrdiff_t panel_block = static_cast<std::ptrdiff_t>(rows) * lanes;
-    for (int plane = 0; plane < planes; ++plane)
-        for (int i = 0; i < source_count; ++i)
-            std::copy_n(a.at(bin.plane + plane, first_source + i) + static_cast<std::ptrdiff_t>(first) * lanes,
-                        panel_block, panel + (plane * source_count + i) * panel_block);
+    const std::ptrdiff_t first_element = static_cast<std::ptrdiff_t>(first) * lanes;
+    const E* rows_of_a = a.at(bin.plane, first_source) + first_element;
+    std::ptrdiff_t a_block = a.shape.block_stride, a_im = a.shape.plane_stride;
+    if (panel) {
+        a_block = static_cast<std::ptrdiff_t>(rows) * lanes;
+        a_im = source_count * a_block;
+        for (int plane = 0; plane < planes; ++plane)
+            for (int i = 0; i < source_count; ++i)
+                std::copy_n(a.at(bin.plane + plane, first_source + i) + first_element, a_block,
+                            panel + plane * a_im + i * a_block);
+        rows_of_a = panel;
+    }
 
     std::vector<std::ptrdiff_t> offsets(2 * static_cast<std::size_t>(sources.per_group));
     std::ptrdiff_t* const a_offset = offsets.data();
     std::ptrdiff_t* const b_offset = a_offset + sources.per_group;
     for (int i = 0; i < sources.per_group; ++i) {
-        a_offset[i] = i * panel_block;
+        a_offset[i] = i * a_block;
         b_offset[i] = sources.row_of(i, lanes) * lanes;
     }
     ProductArgs<E> args{};
-    args.a_im = source_count * panel_block;
+    args.a_im = a_im;
     args.b_im = w.shape.plane_stride;
     args.c_im = c.shape.plane_stride;
     args.a_offset = a_offset;
@@ -597,26 +615,30 @@ void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input
     args.b_col = w.shape.block_stride;
     args.c_row = lanes;
     args.c_col = c.shape.block_stride;
+    const int target_count = slice.targets_per_group(targets);
     for (int group = slice.first_group; group < slice.last_group; ++group) {
-        args.a = panel + (group - slice.first_group) * sources.per_group * panel_block;
-        args.b = w.at(bin.plane, group * targets.per_group);
-        args.b_ahead = group + 1 < slice.last_group ? targets.per_group * w.shape.block_stride
-                                                    : w.at(bin.plane + planes, slice.first_block(targets)) - args.b;
-        args.c = c.at(bin.plane, group * targets.per_group) + static_cast<std::ptrdiff_t>(first) * lanes;
-        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, rows, targets.per_group, lanes);
+        const int target = slice.first_target(targets) + (group - slice.first_group) * target_count;
+        args.a = rows_of_a + (group - slice.first_group) * sources.per_group * a_block;
+        args.b = w.at(bin.plane, target);
+        args.b_ahead = group + 1 < slice.last_group ? target_count * w.shape.block_stride
+                                                    : w.at(bin.plane + planes, slice.first_target(targets)) - args.b;
+        args.c = c.at(bin.plane, target) + first_element;
+        multiply_blocks(kernels_.product[static_cast<int>(kind)], args, rows, target_count, lanes);
     }
 }
 
 template <class E>
 void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const Spectra<E>& x, const Spectra<E>& dw,
-                                     int rows, int y_block, bool accumulate) const {
+                                     int rows, const Slice& slice, int y_block, bool accumulate) const {
     const ProductKind kind = bin.complex ? ProductKind::complex_conj_a : ProductKind::real;
     const int lanes = kernels_.lanes, group = y_block / y_blocks_.per_group, in_group = y_block % y_blocks_.per_group;
+    const int target_count = slice.targets_per_group(x_blocks_);
+    const int target = slice.first_target(x_blocks_) + (group - slice.first_group) * target_count;
     const std::ptrdiff_t no_offset = 0;
     ProductArgs<E> args{};
     args.a = dy.at(bin.plane, y_block);
-    args.b = x.at(bin.plane, group * x_blocks_.per_group);
-    args.c = dw.at(bin.plane, group * x_blocks_.per_group) + y_blocks_.row_of(in_group, lanes) * lanes;
+    args.b = x.at(bin.plane, target);
+    args.c = dw.at(bin.plane, target) + y_blocks_.row_of(in_group, lanes) * lanes;
     args.a_im = dy.shape.plane_stride;
     args.b_im = x.shape.plane_stride;
     args.c_im = dw.shape.plane_stride;
@@ -630,8 +652,8 @@ void Engine<E>::multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const
     args.c_row = lanes;
     args.c_col = dw.shape.block_stride;
     args.accumulate = accumulate;
-    multiply_blocks(kernels_.product[static_cast<int>(kind)], args, y_blocks_.blocks[y_block].lanes,
-                    x_blocks_.per_group, lanes);
+    multiply_blocks(kernels_.product[static_cast<int>(kind)], args, y_blocks_.blocks[y_block].lanes, target_count,
+                    lanes);
 }
 
 template class Engine<float>;

@@ -29,12 +29,20 @@ struct SpectraShape {
 
 // Groups of lane blocks (see LaneBlocks) do not mix in the products, so a pass can take a few of them at a time through
 // the whole loop: a slice. Only its spectra are in memory. Of a lane-wise layer the slice is one lane block of the
-// layer's groups; of a layer without groups, all channels.
+// layer's groups; of a layer without groups, all channels. A slice of one group can be cut once more, into parts of the
+// blocks that the products write (targets): then only a part of the kernels' spectra is in memory.
 struct Slice {
     int first_group, last_group;
+    int part = 0, parts = 1;
 
     int first_block(const LaneBlocks& blocks) const { return first_group * blocks.per_group; }
     int block_count(const LaneBlocks& blocks) const { return (last_group - first_group) * blocks.per_group; }
+    int first_target(const LaneBlocks& blocks) const { return first_block(blocks) + cut(blocks, part); }
+    int target_count(const LaneBlocks& blocks) const { return cut(blocks, part + 1) - cut(blocks, part); }
+    int targets_per_group(const LaneBlocks& blocks) const { return target_count(blocks) / (last_group - first_group); }
+
+private:
+    int cut(const LaneBlocks& blocks, int p) const { return block_count(blocks) * p / parts; }
 };
 
 template <class E>
@@ -110,8 +118,8 @@ public:
 
     // ---- products of a slice: one bin (lane-wise: a run of them)
     // c[target] = sum over a's blocks of a * w (kind conj_b: correlation, complex: convolution), rows [first, last).
-    // `panel` takes the rows of a first, panel_row elements each: then the product streams them, and c may overwrite a
-    // where both have the same shape.
+    // c may overwrite a where both have the same shape: `panel`, if not null, takes the rows of a first, panel_row
+    // elements each.
     void multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice, const Spectra<E>& a,
                   const Spectra<E>& w, const Spectra<E>& c, int first, int last, E* panel) const;
     int product_rows(bool to_input, const Slice& slice) const;  // a sensible number of rows for one call
@@ -120,7 +128,7 @@ public:
                            const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
     // dw += conj(dy) * x, summed over rows [0, rows)
     void multiply_weight_grad(const Bin& bin, const Spectra<E>& dy, const Spectra<E>& x, const Spectra<E>& dw, int rows,
-                              int y_block, bool accumulate) const;
+                              const Slice& slice, int y_block, bool accumulate) const;
     void multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<E>& dy, const Spectra<E>& x,
                                        const Spectra<E>& dw, int rows, int y_block, bool accumulate) const;
 

@@ -38,9 +38,8 @@ Index input_extent(const Layer& layer) {
 
 template <class E>
 void read_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch, TileRole role,
-                const TileMap<const E>& map, const Slice& slice, const std::vector<Strip>& strips,
+                const TileMap<const E>& map, int first, int blocks, const std::vector<Strip>& strips,
                 const Spectra<E>& spectra) {
-    const int first = slice.first_block(*map.blocks), blocks = slice.block_count(*map.blocks);
     runner(static_cast<std::int64_t>(strips.size()) * blocks, [&](std::int64_t i, int slot) {
         engine.read_tiles(role, map, strips[static_cast<std::size_t>(i / blocks)], first + static_cast<int>(i % blocks),
                           spectra, scratch(slot));
@@ -52,15 +51,15 @@ void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::func
                   const Tensor<const E>& w, bool to_input, bool flip, const Slice& slice, const Spectra<E>& spectra) {
     const LaneBlocks& targets = engine.blocks(to_input);
     const int sources = engine.blocks(!to_input).per_group;
-    runner(static_cast<std::int64_t>(slice.block_count(targets)) * sources, [&](std::int64_t i, int slot) {
-        const int target = slice.first_block(targets) + static_cast<int>(i / sources);
+    runner(static_cast<std::int64_t>(slice.target_count(targets)) * sources, [&](std::int64_t i, int slot) {
+        const int target = slice.first_target(targets) + static_cast<int>(i / sources);
         const int source = target / targets.per_group * sources + static_cast<int>(i % sources);
         engine.read_kernels(w, to_input, target, source, flip, spectra, scratch(slot));
     });
 }
 
-// Rows are cut, too: by a number that does not depend on the thread count, as the cut must not. The panels of the
-// products are in scratch, which has room for them (see panel_size).
+// Rows are cut, too: by a number that does not depend on the thread count, as the cut must not. Where c takes the place
+// of a, the panels of the products are in scratch, which has room for them (see panel_size).
 template <class E>
 void multiply_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                     ProductKind kind, bool to_input, const Slice& slice, const Spectra<E>& a, const Spectra<E>& w,
@@ -76,7 +75,8 @@ void multiply_stage(const Engine<E>& engine, const Runner& runner, const std::fu
                if (engine.lanewise())
                    engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
                else
-                   engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last, scratch(slot));
+                   engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last,
+                                   a.data == c.data ? scratch(slot) : nullptr);
            });
 }
 
@@ -99,7 +99,7 @@ void multiply_weight_grad_stage(const Engine<E>& engine, const Runner& runner, c
                if (engine.lanewise())
                    engine.multiply_weight_grad_lanewise(runs[at], dy, x, dw, rows, y_block, accumulate);
                else
-                   engine.multiply_weight_grad(bins[at], dy, x, dw, rows, y_block, accumulate);
+                   engine.multiply_weight_grad(bins[at], dy, x, dw, rows, slice, y_block, accumulate);
            });
 }
 
@@ -107,7 +107,7 @@ template <class E>
 void write_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                  const TileMap<E>& map, const Slice& slice, const std::vector<Strip>& strips, const Spectra<E>& spectra,
                  const E* bias, Damage& damage) {
-    const int first = slice.first_block(*map.blocks), blocks = slice.block_count(*map.blocks);
+    const int first = slice.first_target(*map.blocks), blocks = slice.target_count(*map.blocks);
     runner(static_cast<std::int64_t>(strips.size()) * blocks, [&](std::int64_t i, int slot) {
         const int block = first + static_cast<int>(i % blocks);
         engine.write_tiles(map, strips[static_cast<std::size_t>(i / blocks)], block, spectra,
@@ -136,8 +136,8 @@ void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const st
     const LaneBlocks& xs = engine.x_blocks();
     const LaneBlocks& ys = engine.y_blocks();
     const Layer& layer = engine.layer();
-    runner(static_cast<std::int64_t>(slice.block_count(xs)) * ys.per_group, [&](std::int64_t i, int slot) {
-        const int x_block = slice.first_block(xs) + static_cast<int>(i / ys.per_group);
+    runner(static_cast<std::int64_t>(slice.target_count(xs)) * ys.per_group, [&](std::int64_t i, int slot) {
+        const int x_block = slice.first_target(xs) + static_cast<int>(i / ys.per_group);
         const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
         if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
         ++recomputed[static_cast<std::size_t>(slot)];
@@ -257,30 +257,35 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
     if (pass == Pass::weight_grad)  // rows of a block are summed in one go
         blocking_.tiles = std::min<std::int64_t>(blocking_.tiles, max_reduction);
     blocking_.groups = std::clamp(blocking.groups, 1, std::max(1, xs.groups));
+    const bool to_input = pass == Pass::input_grad;
+    const LaneBlocks& sources = pass == Pass::weight_grad ? ys : engine_.blocks(!to_input);
+    const LaneBlocks& targets = pass == Pass::weight_grad ? xs : engine_.blocks(to_input);
+    // Parts share the tiles read, so that all of them must be in memory.
+    const bool divisible = blocking_.groups == 1 && block_count() == 1 && !engine_.lanewise();
+    blocking_.parts = divisible ? std::clamp(blocking.parts, 1, std::max(1, targets.per_group)) : 1;
     slice_of_thread_ = blocking_.fused && slice_count() > 1;
     tiles_of_thread_ = pass == Pass::weight_grad ? slice_of_thread_ : blocking_.fused;
 
     const int planes = engine_.transform().planes(), lanes = kernels.lanes;
     const Slice widest{0, std::min(blocking_.groups, xs.groups)};
-    const auto make = [&](const LaneBlocks& blocks, std::int64_t rows) {
-        return SpectraShape::make<E>(planes, static_cast<std::size_t>(widest.block_count(blocks)), rows, lanes);
+    const auto make = [&](std::int64_t blocks, std::int64_t rows) {
+        return SpectraShape::make<E>(planes, static_cast<std::size_t>(blocks), rows, lanes);
     };
-    const bool to_input = pass == Pass::input_grad;
-    const LaneBlocks& sources = pass == Pass::weight_grad ? ys : engine_.blocks(!to_input);
-    const LaneBlocks& targets = pass == Pass::weight_grad ? xs : engine_.blocks(to_input);
+    const std::int64_t target_blocks = ceil_div(widest.block_count(targets), blocking_.parts);
     const SpectraShape kernel_shape =
-        make(targets, engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes));
-    const SpectraShape target_shape = make(targets, blocking_.tiles);
-    a_ = make(sources, blocking_.tiles);
+        make(target_blocks, engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes));
+    const SpectraShape target_shape = make(target_blocks, blocking_.tiles);
+    a_ = make(widest.block_count(sources), blocking_.tiles);
     b_ = pass == Pass::weight_grad ? target_shape : kernel_shape;
     c_ = pass == Pass::weight_grad ? kernel_shape : target_shape;
     // The result takes the place of the tiles read: half the memory to stay in the cache.
-    const bool in_place =
-        pass != Pass::weight_grad && (!engine_.lanewise() || (xs.per_group == 1 && ys.per_group == 1));
+    const bool in_place = pass != Pass::weight_grad && blocking_.parts == 1 &&
+                          (!engine_.lanewise() || (xs.per_group == 1 && ys.per_group == 1));
     if (in_place) a_ = c_ = a_.size > c_.size ? a_ : c_;
 
     ArenaLayout fixed, per_thread;
-    per_thread.add<E>(std::max(engine_.scratch_size(), panel_size(engine_, to_input, widest, blocking_.tiles)));
+    per_thread.add<E>(
+        std::max(engine_.scratch_size(), in_place ? panel_size(engine_, to_input, widest, blocking_.tiles) : 0));
     ArenaLayout& of_tiles = tiles_of_thread_ ? per_thread : fixed;
     ArenaLayout& of_slice = slice_of_thread_ ? per_thread : fixed;
     a_at_ = of_tiles.add<E>(a_.size);
@@ -317,19 +322,25 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
     const int rows = static_cast<int>(last - first);
     const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
     const auto scratch = [&run](int s) { return run.scratch(s); };
-    const int xs = slice.first_block(engine_.x_blocks()), ys = slice.first_block(engine_.y_blocks());
-    const Spectra<E> a{run.part(tiles_of_thread_, slot, a_at_), a_, pass_ == Pass::forward ? xs : ys};
+    const bool to_input = pass_ == Pass::input_grad;
+    const LaneBlocks& sources = pass_ == Pass::forward ? engine_.x_blocks() : engine_.y_blocks();
+    const LaneBlocks& targets = pass_ == Pass::forward ? engine_.y_blocks() : engine_.x_blocks();
+    const int first_source = slice.first_block(sources), source_count = slice.block_count(sources),
+              first_target = slice.first_target(targets);
+    const Spectra<E> a{run.part(tiles_of_thread_, slot, a_at_), a_, first_source};
     if (pass_ == Pass::weight_grad) {
-        const Spectra<E> b{run.part(tiles_of_thread_, slot, b_at_), b_, xs},
-            c{run.part(slice_of_thread_, owner, group_at_), c_, xs};
-        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), slice, strips, a);
-        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), slice, strips, b);
+        const Spectra<E> b{run.part(tiles_of_thread_, slot, b_at_), b_, first_target},
+            c{run.part(slice_of_thread_, owner, group_at_), c_, first_target};
+        if (slice.part == 0)
+            read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), first_source,
+                          source_count, strips, a);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), first_target,
+                      slice.target_count(targets), strips, b);
         multiply_weight_grad_stage(engine_, runner, slice, a, b, c, rows, !BlockGroups(block_count()).starts(block));
         return;
     }
-    const bool to_input = pass_ == Pass::input_grad;
     const Spectra<E> b = kernel_spectra(run, slice, owner),
-                     c{run.part(tiles_of_thread_, slot, c_at_), c_, to_input ? xs : ys};
+                     c{run.part(tiles_of_thread_, slot, c_at_), c_, first_target};
     TileMap<const E> from = to_input ? dy_map(engine_, operands) : x_map(engine_, operands);
     TileMap<E> to = to_input ? dx_map(engine_, operands) : y_map(engine_, operands);
     if (to_input)  // forward on dy with the flipped kernel: overlap-save, no seams
@@ -338,19 +349,27 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
             from.origin[axis] = to.origin[axis] - (engine_.layer().axis[axis].taps - 1);
         }
     const E* const bias = operands.bias && !to_input ? run.part(false, 0, bias_at_) : nullptr;
-    read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, slice, strips, a);
+    if (slice.part == 0)
+        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, first_source, source_count, strips, a);
     multiply_stage<E>(engine_, runner, scratch, ProductKind::complex_conj_b, to_input, slice, a, b, c, rows);
     write_stage<E>(engine_, runner, scratch, to, slice, strips, c, bias, run.damage);
 }
 
 template <class E>
 Spectra<E> TransformPass<E>::kernel_spectra(const Run& run, const Slice& slice, int owner) const {
-    return {run.part(slice_of_thread_, owner, b_at_), b_, slice.first_block(engine_.blocks(pass_ == Pass::input_grad))};
+    return {run.part(slice_of_thread_, owner, b_at_), b_,
+            slice.first_target(engine_.blocks(pass_ == Pass::input_grad))};
 }
 
-// All blocks of tiles of one slice; `owner` holds the slice's spectra.
 template <class E>
 void TransformPass<E>::run_slice(Run& run, const Slice& slice, int owner, const Runner& runner) const {
+    for (int part = 0; part < blocking_.parts; ++part)
+        run_part(run, {slice.first_group, slice.last_group, part, blocking_.parts}, owner, runner);
+}
+
+// All blocks of tiles of one part of a slice; `owner` holds the slice's spectra.
+template <class E>
+void TransformPass<E>::run_part(Run& run, const Slice& slice, int owner, const Runner& runner) const {
     const std::int64_t blocks = block_count();
     const std::function<E*(int)> scratch = [&run](int slot) { return run.scratch(slot); };
     if (pass_ == Pass::weight_grad) {
@@ -362,7 +381,7 @@ void TransformPass<E>::run_slice(Run& run, const Slice& slice, int owner, const 
                 add_group(total, run.part(slice_of_thread_, owner, group_at_), c_.size, block < groups.size, run.slots);
         }
         write_kernels_stage(engine_, runner, scratch, run.operands, slice,
-                            Spectra<E>{total, c_, slice.first_block(engine_.x_blocks())}, run.recomputed);
+                            Spectra<E>{total, c_, slice.first_target(engine_.x_blocks())}, run.recomputed);
         return;
     }
     const bool to_input = pass_ == Pass::input_grad;
@@ -455,8 +474,7 @@ TransformStep<E>::TransformStep(const KernelTable<E>& kernels, const Layer& laye
     bias_at_ = layout.add<E>(ys * static_cast<std::size_t>(lanes));
     fixed_ = layout.size();
     ArenaLayout thread;
-    thread.add<E>(std::max({engine_.scratch_size(), panel_size(engine_, false, engine_.whole(), tiles_per_block_),
-                            panel_size(engine_, true, engine_.whole(), tiles_per_block_)}));
+    thread.add<E>(engine_.scratch_size());
     per_thread_ = thread.size();
 }
 
@@ -491,7 +509,8 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
         const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
         const Spectra<E> x = kept_block(kept, first / tiles_per_block_);
-        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), whole, strips, x);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), 0,
+                      whole.block_count(engine_.x_blocks()), strips, x);
         multiply_stage<E>(engine_, runner, scratch, ProductKind::complex_conj_b, false, whole, x, w, y,
                           static_cast<int>(last - first));
         write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), whole, strips, y, bias, damage);
@@ -522,7 +541,8 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
         const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
         const int rows = static_cast<int>(last - first);
         const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
-        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), whole, strips, dy);
+        read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), 0,
+                      whole.block_count(engine_.y_blocks()), strips, dy);
         if (operands.dx.data) {
             multiply_stage<E>(engine_, runner, scratch, ProductKind::complex, true, whole, dy, w, dx, rows);
             add_stage<E>(engine_, runner, scratch, dx_map(engine_, operands), strips, dx, damage);

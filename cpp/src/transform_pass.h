@@ -23,6 +23,7 @@ struct Blocking {
     std::int64_t tiles = 1;  // per block
     bool fused = false;
     int groups = std::numeric_limits<int>::max();  // of lane blocks, per slice; all of them if there are fewer
+    int parts = 1;                                 // of a slice of one group, when all tiles are in one block
 };
 
 template <class E>
@@ -40,6 +41,7 @@ private:
     Slice slice_at(std::int64_t index) const;
     Spectra<E> kernel_spectra(const Run& run, const Slice& slice, int owner) const;
     void run_slice(Run& run, const Slice& slice, int owner, const Runner& runner) const;
+    void run_part(Run& run, const Slice& slice, int owner, const Runner& runner) const;
     void run_block(Run& run, const Slice& slice, std::int64_t block, int owner, int slot, const Runner& runner) const;
 
     Engine<E> engine_;
