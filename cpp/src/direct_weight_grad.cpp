@@ -24,9 +24,16 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
       conv_(forward_conv(layer)) {
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
-    bands_ = cut_bands(conv_, lanewise_ ? 1 : xs_.per_group, lane_bytes);
+    bands_ = cut_bands(conv_, lane_bytes * (lanewise_ ? 1 : xs_.per_group));
+    outputs_ = conv_;
+    for (DenseAxis& axis : outputs_)
+        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    x_layout_ = BandLayout(conv_, bands_.rows, bands_.pixels);
+    y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
+    for (const std::ptrdiff_t entry : x_layout_.tap_entry)
+        tap_offset_.push_back(entry * lanes);
     band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
-    x_block_size_ = static_cast<std::size_t>(samples_per_block(conv_, bands_.rows, bands_.pixels) * lanes);
+    x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);
     y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
     const std::int64_t taps = layer.taps();
     if (lanewise_) {  // sums: [part of the bands][y block][tap]
@@ -39,7 +46,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         return;
     }
     // sums: [tap][x block][output channel of the group]
-    constexpr std::int64_t chunk_bytes = 4 << 20, chunk_outputs = 1024;
+    constexpr std::int64_t chunk_bytes = 1 << 20, chunk_outputs = 256;
     const std::int64_t band_bytes =
         1 +
         static_cast<std::int64_t>((x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
@@ -68,13 +75,11 @@ template <class E>
 void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block,
                                     E* buffer) const {
     if (of_x)
-        return read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, band.t,
-                            bands_.rows, bands_.pixels, buffer);
-    DenseConv outputs = conv_;
-    for (DenseAxis& axis : outputs)
-        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
-    read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs, band.t,
-                 bands_.rows, bands_.pixels, buffer);
+        read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, x_layout_,
+                     band.t, buffer);
+    else
+        read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs_, y_layout_,
+                     band.t, buffer);
 }
 
 template <class E>
@@ -108,8 +113,9 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     E* const x_buffer =
         reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
     E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
-    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
-    const std::ptrdiff_t row_step = conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+    const std::ptrdiff_t row_step = x_layout_.pixels * lanes;
+    const BlockShape shape =
+        best_block(kernels_.direct_product, std::min(lanes, ys_.rows_per_group(lanes)), xs_.per_group);
 
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
@@ -129,13 +135,13 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
                 y_rows.push_back(b * static_cast<std::ptrdiff_t>(y_size) + r * bands_.pixels * lanes);
                 x_rows.push_back(b * static_cast<std::ptrdiff_t>(x_size) + r * row_step);
             }
-        parallel_for(static_cast<std::int64_t>(taps.size()) * y_blocks, slots, [&](std::int64_t i, int) {
+        parallel_for(static_cast<std::int64_t>(tap_offset_.size()) * y_blocks, slots, [&](std::int64_t i, int) {
             const std::int64_t tap = i / y_blocks;
             const int y_block = static_cast<int>(i % y_blocks), group = y_block / ys_.per_group;
             ProductArgs<E> args{};
             args.a = y_buffer + static_cast<std::size_t>(y_block) * y_block_size_;
             args.b = x_buffer + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
-                     taps[static_cast<std::size_t>(tap)];
+                     tap_offset_[static_cast<std::size_t>(tap)];
             args.c = group_sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
                      ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
             args.a_offset = y_rows.data();
@@ -144,13 +150,13 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
             args.length = static_cast<int>(bands_.pixels);
             args.a_row = 1;
             args.a_step = lanes;
-            args.b_step = conv_[2].step * lanes;
+            args.b_step = lanes;
             args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
             args.c_row = lanes;
             args.c_col = block_stride_;
             args.accumulate = !groups.starts(chunk);
-            multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args,
-                            ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group, lanes);
+            multiply_lines(kernels_, shape, args, {}, ys_.blocks[static_cast<std::size_t>(y_block)].lanes,
+                           xs_.per_group);
         });
         if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
     }
@@ -162,8 +168,7 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
     const int lanes = kernels_.lanes;
     const WorkspaceNeed need = this->workspace();
     const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
-    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
-    const std::int64_t sums_of_block = static_cast<std::int64_t>(taps.size()) * lanes;
+    const std::int64_t sums_of_block = static_cast<std::int64_t>(tap_offset_.size()) * lanes;
     E* const sums = reinterpret_cast<E*>(workspace);
     parallel_for(parts_ * y_blocks, slots, [&](std::int64_t i, int slot) {
         const std::int64_t part = i / y_blocks;
@@ -175,9 +180,8 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
         DepthwiseArgs<E> args{};
         args.out = sums + i * sums_of_block;
         std::fill_n(args.out, sums_of_block, E(0));
-        args.tap_offset = taps.data();
-        args.taps = static_cast<int>(taps.size());
-        args.in_step = conv_[2].step * lanes;
+        args.tap_offset = tap_offset_.data();
+        args.taps = static_cast<int>(tap_offset_.size());
         const std::int64_t first = part * band_count_ / parts_;
         const std::int64_t last = (part + 1) * band_count_ / parts_;
         for (std::int64_t b = first; b < last; ++b) {
@@ -187,7 +191,7 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
             read_band(operands, band, false, y_block, y_buffer);
             args.count = band.pixels;
             for (std::int64_t r = 0; r < band.rows; ++r) {
-                args.in = x_buffer + r * conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+                args.in = x_buffer + r * x_layout_.pixels * lanes;
                 args.dy = y_buffer + r * bands_.pixels * lanes;
                 kernels_.depthwise_weight_grad(args);
             }

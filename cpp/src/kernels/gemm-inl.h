@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <iterator>
 #include <utility>
 
 #include "../kernel_table.h"
@@ -43,9 +44,12 @@ struct Number<E, ProductKind::real> {
     Vec<E> re;
 };
 
-template <class E, ProductKind kind>
+template <class E, ProductKind kind, bool aligned = true>
 TRICONV_INLINE Number<E, kind> load_number(const E* p, std::ptrdiff_t im) {
-    if constexpr (kind == ProductKind::real) {
+    if constexpr (!aligned) {
+        static_assert(kind == ProductKind::real);
+        return {load_unaligned(p)};
+    } else if constexpr (kind == ProductKind::real) {
         return {load(p)};
     } else {
         return {load(p), load(p + im)};
@@ -107,13 +111,13 @@ TRICONV_INLINE void add_sums(Sums<E, kind, rows, cols>& sums, const Sums<E, kind
     }
 }
 
-template <class E, ProductKind kind, int rows, int cols>
+template <class E, ProductKind kind, int rows, int cols, bool aligned>
 TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, std::ptrdiff_t a_row, std::ptrdiff_t a_im,
                                  const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im) {
     Number<E, kind> vectors[cols];
     TRICONV_UNROLL
     for (int j = 0; j < cols; ++j)
-        vectors[j] = load_number<E, kind>(b + j * b_col, b_im);
+        vectors[j] = load_number<E, kind, aligned>(b + j * b_col, b_im);
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);
@@ -145,10 +149,14 @@ constexpr int independent_steps() {
     return chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
 }
 
-template <class E, ProductKind kind, int rows, int cols>
+// constant_a_row: a_row where it is known, so that the rows' addresses are displacements of one pointer; b may then be
+// unaligned. 0: take it from args.
+template <class E, ProductKind kind, int rows, int cols, int constant_a_row = 0>
 void product(const ProductArgs<E>& args) {
     constexpr int unroll = independent_steps<kind, rows, cols>();
-    const std::ptrdiff_t a_row = args.a_row, a_step = args.a_step, a_im = args.a_im;
+    constexpr bool aligned = constant_a_row == 0;
+    const std::ptrdiff_t a_row = constant_a_row != 0 ? constant_a_row : args.a_row, a_step = args.a_step,
+                         a_im = args.a_im;
     const std::ptrdiff_t b_col = args.b_col, b_step = args.b_step, b_im = args.b_im;
     Sums<E, kind, rows, cols> sums[unroll];
     for (int block = 0; block < args.blocks; ++block) {
@@ -159,14 +167,14 @@ void product(const ProductArgs<E>& args) {
         for (; t + unroll <= length; t += unroll) {
             TRICONV_UNROLL
             for (int u = 0; u < unroll; ++u) {
-                product_step(sums[u], a, a_row, a_im, b, b_col, b_im);
+                product_step<E, kind, rows, cols, aligned>(sums[u], a, a_row, a_im, b, b_col, b_im);
                 a += a_step;
                 b += b_step;
             }
         }
         if constexpr (unroll > 1) {
             for (; t < length; ++t) {
-                product_step(sums[0], a, a_row, a_im, b, b_col, b_im);
+                product_step<E, kind, rows, cols, aligned>(sums[0], a, a_row, a_im, b, b_col, b_im);
                 a += a_step;
                 b += b_step;
             }
@@ -196,6 +204,42 @@ void run_product(const ProductArgs<E>& args) {
 template <class E, ProductKind kind>
 constexpr MicroKernel<E> micro_kernel() {
     return {register_block(kind).rows, register_block(kind).cols, run_product<E, kind>};
+}
+
+// ---- direct convolution ---------------------------------------------------------------------------------------------
+
+// Rows of the largest blocks of 1, 2, ... columns. Tall blocks read few vectors of b, which may come from the L2 cache,
+// for each multiplication; wide ones serve few rows.
+#if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
+inline constexpr int direct_rows[] = {14, 14, 9, 7, 5, 4, 4, 3};
+#else  // 16 registers
+inline constexpr int direct_rows[] = {8, 6, 4, 2};
+#endif
+inline constexpr int direct_cols = static_cast<int>(std::size(direct_rows));
+
+// Blocks of `cols` columns: through a table by rows.
+template <class E, int cols, int constant_a_row, int... row>
+TRICONV_INLINE void run_direct_rows(const ProductArgs<E>& args, std::integer_sequence<int, row...>) {
+    static constexpr void (*shapes[])(const ProductArgs<E>&) = {
+        product<E, ProductKind::real, row + 1, cols, constant_a_row>...};
+    shapes[args.rows - 1](args);
+}
+
+template <class E, int constant_a_row, int cols = 1>
+TRICONV_INLINE void run_direct_cols(const ProductArgs<E>& args) {
+    if constexpr (cols < direct_cols) {
+        if (args.cols > cols) return run_direct_cols<E, constant_a_row, cols + 1>(args);
+    }
+    run_direct_rows<E, cols, constant_a_row>(args, std::make_integer_sequence<int, direct_rows[cols - 1]>());
+}
+
+template <class E>
+void run_direct_product(const ProductArgs<E>& args) {
+    if (args.a_row == 1) {
+        run_direct_cols<E, 1>(args);
+    } else {
+        run_direct_cols<E, lanes<E>>(args);
+    }
 }
 
 // ---- lane-wise ------------------------------------------------------------------------------------------------------
