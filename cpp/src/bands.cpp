@@ -109,11 +109,21 @@ const E* address(const Tensor<const E>& tensor, std::int64_t n, std::int64_t cha
            at[2] * tensor.along[2];
 }
 
+// The samples of `lanes` other channels, each on pages of its own, to where `row` finds its own.
+template <class E>
+void prefetch(const RowArgs<E>& row, const E* source, int lanes) {
+    if (row.lane_stride == 1 || row.pixel_stride <= 0) return;  // channels last: left to the hardware
+    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(64 / sizeof(E)) / row.pixel_stride);
+    for (int lane = 0; lane < lanes; ++lane)
+        for (std::int64_t i = 0; i < row.count; i += step)
+            __builtin_prefetch(source + lane * row.lane_stride + i * row.pixel_stride);
+}
+
 }  // namespace
 
 template <class E>
 void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
-                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer) {
+                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer, const LaneBlock* next) {
     const int lanes = kernels.lanes;
     RowArgs<E> row{};
     row.lane_stride = tensor.inner * block.channel_step;
@@ -125,6 +135,7 @@ void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, 
             row.lanes = to;
             row.count = run.count;
             row.source = address(tensor, n, block.channel, run.source);
+            if (next) prefetch(row, address(tensor, n, next->channel, run.source), next->lanes);
             kernels.read_row(row);
         }
         std::fill_n(to + run.count * lanes, run.zeros_after * lanes, E(0));
@@ -168,7 +179,7 @@ void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t chan
 
 #define TRICONV_INSTANTIATE(E)                                                                                        \
     template void read_samples(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,         \
-                               const DenseConv&, const BandLayout&, const Index&, E*);                                \
+                               const DenseConv&, const BandLayout&, const Index&, E*, const LaneBlock*);              \
     template void read_plane(const Tensor<const E>&, std::int64_t, std::int64_t, const DenseConv&, const BandLayout&, \
                              const Index&, E*);
 TRICONV_INSTANTIATE(float)

@@ -52,10 +52,12 @@ struct BandLayout {
     std::vector<bool> y_phase_used, x_phase_used;
 };
 
-// Fills a buffer with the samples of one lane block of image n that the outputs from t on read.
+// Fills a buffer with the samples of one lane block of image n that the outputs from t on read. next: the block that
+// will be read after this one, prefetched, or null.
 template <class E>
 void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
-                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer);
+                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer,
+                  const LaneBlock* next = nullptr);
 
 // The same for one channel, planar.
 template <class E>

@@ -102,8 +102,10 @@ auto DirectPass<E>::make_sub_problems(const std::vector<DenseConv>& convs, bool 
 
 template <class E>
 auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -> SubProblem {
-    // Cycles per element of the buffers, measured with AVX-512 from the L2 cache: transposing and copying.
-    constexpr double transpose_cycles = 0.3, copy_cycles = 0.1;
+    // Cycles, estimated: to transpose or copy an element of the buffers, and for each row of either. A planar product
+    // takes about twice its estimate (AVX-512, 8 x 3 blocks of 128 channels): its steps are a channel apart and wait for
+    // the L2 cache.
+    constexpr double transpose_cycles = 0.3, copy_cycles = 0.1, call_cycles = 20, planar_factor = 2;
     const int lanes = kernels_.lanes;
     const std::int64_t channels = lanewise_ ? sources_.per_group : sources_.rows_per_group(lanes);
     const std::int64_t targets = targets_.rows_per_group(lanes);
@@ -114,7 +116,7 @@ auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -
     sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
     sub.block_size = lanes * (planar ? sub.channel_stride : sub.layout.entries);
-    // Reduction order: block by block, the ones with all lanes in use first (LaneBlocks), every tap of a block together.
+    // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
     const std::int64_t tap_count = static_cast<std::int64_t>(sub.layout.tap_entry.size());
     for (int block = 0; block < sources_.per_group; ++block)
         for (std::int64_t tap = 0; tap < tap_count; ++tap) {
@@ -133,15 +135,19 @@ auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -
     const BlockShape by_row = shape_for(pixels), as_one = shape_for(line);
     sub.one_line = as_one.cycles <= by_row.cycles * static_cast<double>(rows);
     sub.shape = sub.one_line ? as_one : by_row;
+    const double blocks =
+        static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes));
     const double step_cycles =
-        sub.shape.cycles * static_cast<double>(sub.one_line ? 1 : rows) *
-        (planar ? static_cast<double>(targets) / std::min(static_cast<double>(targets), 1.0 * lanes) : 1);
-    const double moved =
-        planar ? copy_cycles * static_cast<double>(channels * sub.layout.entries + targets * rows * pixels)
-               : transpose_cycles * lanes *
-                     static_cast<double>(sources_.per_group * sub.layout.entries + targets_.per_group * rows * pixels);
+        sub.shape.cycles * static_cast<double>(sub.one_line ? 1 : rows) * (planar ? planar_factor * blocks : 1);
+    const std::int64_t read = sub.layout.entries, written = rows * pixels;
+    const double moved = planar ? copy_cycles * static_cast<double>(channels * read + targets * written)
+                                : transpose_cycles * lanes *
+                                      static_cast<double>(sources_.per_group * read + targets_.per_group * written);
+    const double calls =
+        call_cycles * static_cast<double>((planar ? channels : sources_.per_group) * sub.layout.height +
+                                          (planar ? targets : targets_.per_group) * rows);
     sub.cycles = static_cast<double>((conv[0].end - conv[0].begin) * sub.bands.bands_y * sub.bands.bands_x) *
-                 (step_cycles * static_cast<double>(channels * tap_count) + moved);
+                 (step_cycles * static_cast<double>(channels * tap_count) + moved + calls);
     // Planar: whole lane vectors are read, beyond the last output, too.
     sub.buffer_size = static_cast<std::size_t>(sources_.per_group * sub.block_size + lanes);
     sub.sums_stride = planar ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
@@ -210,7 +216,8 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
         const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
         E* const to = buffer + s * sub.block_size;
         if (!planar_)
-            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to);
+            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to,
+                         s + 1 < sources_.per_group ? &block + 1 : nullptr);
         else
             for (int l = 0; l < block.lanes; ++l)
                 read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t, to + l * sub.channel_stride);

@@ -72,6 +72,17 @@ public:
 
 private:
     struct Band;
+    struct TapRuns {
+        std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
+    };
+    struct Product {
+        ProductArgs<E> args;
+        int rows, cols;
+    };
+    TapRuns tap_runs() const;
+    bool prefers_planes() const;
+    Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
+    Product planar_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Band band_at(std::int64_t index) const;
     void read_band(const Operands<E>& operands, const Band& band, bool of_x, int block, E* buffer) const;
     void run_matrix(const Operands<E>& operands, int slots, char* workspace) const;
@@ -80,14 +91,15 @@ private:
 
     const KernelTable<E>& kernels_;
     Layer layer_;
-    bool lanewise_;
+    bool lanewise_, planar_ = false;  // planar: x is read planar, output channels are in the lanes
     LaneBlocks xs_, ys_;
     DenseConv conv_, outputs_;  // outputs_: dy read as it is
     Bands bands_;
     BandLayout x_layout_, y_layout_;
     std::vector<std::ptrdiff_t> tap_offset_;  // elements of the buffer of x
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
-    std::size_t x_block_size_ = 0, y_block_size_ = 0;   // elements of one block of one band
+    std::size_t x_block_size_ = 0, y_block_size_ = 0;  // elements of one block (planar: channel) of one band
+    std::size_t x_band_size_ = 0, y_band_size_ = 0;
     std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;  // of the sums
     std::size_t sums_size_ = 0, group_size_ = 0;
 };

@@ -48,7 +48,7 @@ template <class E, ProductKind kind, bool aligned = true>
 TRICONV_INLINE Number<E, kind> load_number(const E* p, std::ptrdiff_t im) {
     if constexpr (!aligned) {
         static_assert(kind == ProductKind::real);
-        return {load_unaligned(p)};
+        return {in_register<E>(load_unaligned(p))};
     } else if constexpr (kind == ProductKind::real) {
         return {load(p)};
     } else {
