@@ -103,8 +103,8 @@ auto DirectPass<E>::make_sub_problems(const std::vector<DenseConv>& convs, bool 
 template <class E>
 auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -> SubProblem {
     // Cycles, estimated: to transpose or copy an element of the buffers, and for each row of either. A planar product
-    // takes about twice its estimate (AVX-512, 8 x 3 blocks of 128 channels): its steps are a channel apart and wait for
-    // the L2 cache.
+    // takes about twice its estimate (AVX-512, 8 x 3 blocks of 128 channels): its steps are a channel apart and wait
+    // for the L2 cache.
     constexpr double transpose_cycles = 0.3, copy_cycles = 0.1, call_cycles = 20, planar_factor = 2;
     const int lanes = kernels_.lanes;
     const std::int64_t channels = lanewise_ ? sources_.per_group : sources_.rows_per_group(lanes);
