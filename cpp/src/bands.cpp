@@ -11,6 +11,9 @@ std::int64_t DenseAxis::samples(std::int64_t count) const {
     const std::int64_t span = (taps - 1) * (tap_step < 0 ? -tap_step : tap_step);
     return (count - 1) * step + span + 1;
 }
+std::int64_t DenseAxis::sample_of_tap(std::int64_t q) const {
+    return q * tap_step - std::min<std::int64_t>(0, (taps - 1) * tap_step);
+}
 
 DenseConv forward_conv(const Layer& layer) {
     DenseConv conv;
@@ -21,16 +24,14 @@ DenseConv forward_conv(const Layer& layer) {
     return conv;
 }
 
-Bands cut_bands(const DenseConv& conv, std::int64_t lane_vectors_per_pixel, std::int64_t lane_bytes) {
-    constexpr std::int64_t longest_row = 256, outputs_per_band = 192, buffer_bytes = 512 << 10;
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry) {
+    constexpr std::int64_t longest_row = 256, outputs_per_band = 256, buffer_bytes = 512 << 10;
     const std::int64_t height = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin;
     Bands bands;
     bands.bands_x = ceil_div(width, longest_row);
     bands.pixels = ceil_div(width, bands.bands_x);
     std::int64_t rows = std::clamp<std::int64_t>(outputs_per_band / bands.pixels, 1, height);
-    const auto bytes = [&](std::int64_t r) {
-        return samples_per_block(conv, r, bands.pixels) * lane_vectors_per_pixel * lane_bytes;
-    };
+    const auto bytes = [&](std::int64_t r) { return BandLayout(conv, r, bands.pixels).entries * bytes_per_entry; };
     while (rows > 1 && bytes(rows) > buffer_bytes)
         --rows;
     while (bands.pixels > 32 && bytes(rows) > buffer_bytes)
@@ -40,59 +41,148 @@ Bands cut_bands(const DenseConv& conv, std::int64_t lane_vectors_per_pixel, std:
     return bands;
 }
 
-std::int64_t samples_per_block(const DenseConv& conv, std::int64_t rows, std::int64_t pixels) {
-    return conv[0].taps * conv[1].samples(rows) * conv[2].samples(pixels);
-}
-
-std::vector<std::ptrdiff_t> tap_offsets(const DenseConv& conv, std::int64_t rows, std::int64_t pixels, int lanes) {
-    const std::int64_t height = conv[1].samples(rows), width = conv[2].samples(pixels);
-    std::vector<std::ptrdiff_t> offsets;
+BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels)
+    : height(conv[1].samples(output_rows)),
+      rows(ceil_div(height, conv[1].step)),
+      pixels(ceil_div(conv[2].samples(output_pixels), conv[2].step)),
+      phase_entries(rows * pixels),
+      entries(conv[0].taps * conv[1].step * conv[2].step * phase_entries),
+      y_phase_used(static_cast<std::size_t>(conv[1].step)),
+      x_phase_used(static_cast<std::size_t>(conv[2].step)) {
+    tap_entry.reserve(static_cast<std::size_t>(conv[0].taps * conv[1].taps * conv[2].taps));
     for (std::int64_t z = 0; z < conv[0].taps; ++z)
         for (std::int64_t y = 0; y < conv[1].taps; ++y)
             for (std::int64_t x = 0; x < conv[2].taps; ++x) {
-                const std::int64_t row =
-                    y * conv[1].tap_step - std::min<std::int64_t>(0, (conv[1].taps - 1) * conv[1].tap_step);
-                const std::int64_t pixel =
-                    x * conv[2].tap_step - std::min<std::int64_t>(0, (conv[2].taps - 1) * conv[2].tap_step);
-                offsets.push_back(((z * height + row) * width + pixel) * lanes);
+                const std::int64_t row = conv[1].sample_of_tap(y), pixel = conv[2].sample_of_tap(x);
+                const std::int64_t y_phase = row % conv[1].step, x_phase = pixel % conv[2].step;
+                y_phase_used[static_cast<std::size_t>(y_phase)] = true;
+                x_phase_used[static_cast<std::size_t>(x_phase)] = true;
+                tap_entry.push_back(((z * conv[1].step + y_phase) * conv[2].step + x_phase) * phase_entries +
+                                    row / conv[1].step * pixels + pixel / conv[2].step);
             }
-    return offsets;
 }
 
-template <class E>
-void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
-                  const DenseConv& conv, const Index& t, std::int64_t rows, std::int64_t pixels, E* buffer) {
-    const int lanes = kernels.lanes;
-    const std::int64_t height = conv[1].samples(rows), width = conv[2].samples(pixels);
+namespace {
+
+// One row of one phase of a buffer: `count` samples of the tensor between zeros.
+struct Run {
+    std::int64_t entry, zeros_before, count, zeros_after;
+    Index source;  // of the first sample
+};
+
+template <class Action>
+void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, const Action& action) {
     const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]);
-    std::int64_t first, last;
-    conv[2].source.clip(x0, x0 + width, first, last);
-    RowArgs<E> row{};
-    row.lane_stride = tensor.inner * block.channel_step;
-    row.pixel_stride = tensor.along[2] * conv[2].source.step;
-    row.lane_count = block.lanes;
-    row.count = last - first;
-    for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
-        const std::int64_t z = t[0] * conv[0].step + tap * conv[0].tap_step;
-        for (std::int64_t y = y0; y < y0 + height; ++y, buffer += width * lanes) {
-            if (first >= last || !conv[0].source.contains(z) || !conv[1].source.contains(y)) {
-                std::fill_n(buffer, width * lanes, E(0));
-                continue;
+    for (std::int64_t x_phase = 0; x_phase < conv[2].step; ++x_phase) {
+        if (!layout.x_phase_used[static_cast<std::size_t>(x_phase)]) continue;
+        const SubGrid grid{conv[2].source.index(x0 + x_phase), conv[2].source.step * conv[2].step, conv[2].source.size};
+        std::int64_t first, last;
+        grid.clip(0, layout.pixels, first, last);
+        first = std::min(first, layout.pixels);
+        last = std::max(first, last);
+        for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
+            const std::int64_t z = t[0] * conv[0].step + tap * conv[0].tap_step;
+            for (std::int64_t y = 0; y < layout.height; ++y) {
+                const std::int64_t y_phase = y % conv[1].step;
+                if (!layout.y_phase_used[static_cast<std::size_t>(y_phase)]) continue;
+                Run run{((tap * conv[1].step + y_phase) * conv[2].step + x_phase) * layout.phase_entries +
+                            y / conv[1].step * layout.pixels,
+                        layout.pixels,
+                        0,
+                        0,
+                        {}};
+                if (first < last && conv[0].source.contains(z) && conv[1].source.contains(y0 + y)) {
+                    run.zeros_before = first;
+                    run.count = last - first;
+                    run.zeros_after = layout.pixels - last;
+                    run.source = {conv[0].source.index(z), conv[1].source.index(y0 + y), grid.index(first)};
+                }
+                action(run);
             }
-            std::fill_n(buffer, (first - x0) * lanes, E(0));
-            row.lanes = buffer + (first - x0) * lanes;
-            row.source = tensor.data + n * tensor.outer + block.channel * tensor.inner +
-                         conv[0].source.index(z) * tensor.along[0] + conv[1].source.index(y) * tensor.along[1] +
-                         conv[2].source.index(first) * tensor.along[2];
-            kernels.read_row(row);
-            std::fill_n(buffer + (last - x0) * lanes, (x0 + width - last) * lanes, E(0));
         }
     }
 }
 
-template void read_samples(const KernelTable<float>&, const Tensor<const float>&, std::int64_t, const LaneBlock&,
-                           const DenseConv&, const Index&, std::int64_t, std::int64_t, float*);
-template void read_samples(const KernelTable<double>&, const Tensor<const double>&, std::int64_t, const LaneBlock&,
-                           const DenseConv&, const Index&, std::int64_t, std::int64_t, double*);
+template <class E>
+const E* address(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const Index& at) {
+    return tensor.data + n * tensor.outer + channel * tensor.inner + at[0] * tensor.along[0] + at[1] * tensor.along[1] +
+           at[2] * tensor.along[2];
+}
+
+// The samples of `lanes` other channels, each on pages of its own, to where `row` finds its own.
+template <class E>
+void prefetch(const RowArgs<E>& row, const E* source, int lanes) {
+    if (row.lane_stride == 1 || row.pixel_stride <= 0) return;  // channels last: left to the hardware
+    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(64 / sizeof(E)) / row.pixel_stride);
+    for (int lane = 0; lane < lanes; ++lane)
+        for (std::int64_t i = 0; i < row.count; i += step)
+            __builtin_prefetch(source + lane * row.lane_stride + i * row.pixel_stride);
+}
+
+}  // namespace
+
+template <class E>
+void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
+                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer, const LaneBlock* next) {
+    const int lanes = kernels.lanes;
+    RowArgs<E> row{};
+    row.lane_stride = tensor.inner * block.channel_step;
+    row.pixel_stride = tensor.along[2] * conv[2].source.step * conv[2].step;
+    row.lane_count = block.lanes;
+    for_each_run(conv, layout, t, [&](const Run& run) {
+        E* to = std::fill_n(buffer + run.entry * lanes, run.zeros_before * lanes, E(0));
+        if (run.count > 0) {
+            row.lanes = to;
+            row.count = run.count;
+            row.source = address(tensor, n, block.channel, run.source);
+            if (next) prefetch(row, address(tensor, n, next->channel, run.source), next->lanes);
+            kernels.read_row(row);
+        }
+        std::fill_n(to + run.count * lanes, run.zeros_after * lanes, E(0));
+    });
+}
+
+template <class E>
+void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
+                const BandLayout& layout, const Index& t, E* buffer) {
+    constexpr std::int64_t line = 64 / sizeof(E);
+    const std::ptrdiff_t stride = tensor.along[2] * conv[2].source.step * conv[2].step;
+    const auto copy = [&](const E* from, std::int64_t count, E* to) {
+        for (std::int64_t i = 0; i < count; i += line)  // the next channel's samples, on a page of their own
+            __builtin_prefetch(from + tensor.inner + i * stride);
+        if (stride == 1)
+            std::copy_n(from, count, to);
+        else
+            for (std::int64_t i = 0; i < count; ++i)
+                to[i] = from[i * stride];
+    };
+    const E* from = nullptr;  // samples not copied yet: rows without padding may join up
+    E* to = nullptr;
+    std::int64_t count = 0;
+    for_each_run(conv, layout, t, [&](const Run& run) {
+        std::fill_n(buffer + run.entry, run.zeros_before, E(0));
+        std::fill_n(buffer + run.entry + run.zeros_before + run.count, run.zeros_after, E(0));
+        if (run.count == 0) return;
+        const E* const source = address(tensor, n, channel, run.source);
+        E* const target = buffer + run.entry + run.zeros_before;
+        if (count > 0 && from + count * stride == source && to + count == target) {
+            count += run.count;
+            return;
+        }
+        copy(from, count, to);
+        from = source;
+        to = target;
+        count = run.count;
+    });
+    copy(from, count, to);
+}
+
+#define TRICONV_INSTANTIATE(E)                                                                                        \
+    template void read_samples(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,         \
+                               const DenseConv&, const BandLayout&, const Index&, E*, const LaneBlock*);              \
+    template void read_plane(const Tensor<const E>&, std::int64_t, std::int64_t, const DenseConv&, const BandLayout&, \
+                             const Index&, E*);
+TRICONV_INSTANTIATE(float)
+TRICONV_INSTANTIATE(double)
 
 }  // namespace triconv

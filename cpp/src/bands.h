@@ -1,9 +1,12 @@
 // Dense convolutions cut into bands of outputs, and the buffer of samples that a band reads: the common ground of the
 // direct passes.
 //
-//   [z tap][row][pixel]        one lane vector each; zeros where there is padding
+//   [z tap][y phase][x phase][row][pixel]        zeros where there is padding
 //
-// A tap is a constant offset into the buffer, and neighbouring outputs are a constant stride apart.
+// Samples a stride apart are neighbours: sample (y, x) is in phase (y mod step, x mod step), at row y / step and pixel
+// x / step of it. A tap is then a constant offset into the buffer, neighbouring outputs of a row are neighbouring
+// entries, and the outputs of a whole band are one line with gaps. Entries are lane vectors (channels in the lanes), or
+// elements of one channel (planar).
 #pragma once
 
 #include <array>
@@ -24,27 +27,41 @@ struct DenseAxis {
     // First sample (in source t) and number of samples that `count` outputs from `t` read.
     std::int64_t first_sample(std::int64_t t) const;
     std::int64_t samples(std::int64_t count) const;
+    std::int64_t sample_of_tap(std::int64_t q) const;  // from the first sample on, for the first output
 };
 using DenseConv = std::array<DenseAxis, axes>;
+
+DenseConv forward_conv(const Layer& layer);
 
 // How the outputs of a dense convolution are cut into bands: along y and x; z is done plane by plane.
 struct Bands {
     std::int64_t rows = 1, pixels = 1;  // of one band at most
     std::int64_t bands_y = 1, bands_x = 1;
 };
-Bands cut_bands(const DenseConv& conv, std::int64_t lane_vectors_per_pixel, std::int64_t lane_bytes);
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry);
 
-DenseConv forward_conv(const Layer& layer);
+// The buffer of a band of `rows` x `pixels` outputs.
+struct BandLayout {
+    BandLayout() = default;
+    BandLayout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels);
 
-// Lane vectors of a buffer for `rows` x `pixels` outputs.
-std::int64_t samples_per_block(const DenseConv& conv, std::int64_t rows, std::int64_t pixels);
+    std::int64_t height = 0;            // rows of samples
+    std::int64_t rows = 0, pixels = 0;  // of one phase; pixels: also the entries between two rows of outputs
+    std::int64_t phase_entries = 0, entries = 0;
+    std::vector<std::ptrdiff_t> tap_entry;  // in row-major order
+    std::vector<bool> y_phase_used, x_phase_used;
+};
 
-// Offset of each tap in that buffer, in elements; taps in row-major order.
-std::vector<std::ptrdiff_t> tap_offsets(const DenseConv& conv, std::int64_t rows, std::int64_t pixels, int lanes);
-
-// Fills the buffer with the samples of one lane block of image n that the outputs from t on read.
+// Fills a buffer with the samples of one lane block of image n that the outputs from t on read. next: the block that
+// will be read after this one, prefetched, or null.
 template <class E>
 void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
-                  const DenseConv& conv, const Index& t, std::int64_t rows, std::int64_t pixels, E* buffer);
+                  const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer,
+                  const LaneBlock* next = nullptr);
+
+// The same for one channel, planar.
+template <class E>
+void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
+                const BandLayout& layout, const Index& t, E* buffer);
 
 }  // namespace triconv

@@ -10,6 +10,12 @@ namespace triconv {
 
 namespace {
 
+constexpr std::size_t widest_lanes = 16;  // of any instruction set
+
+std::int64_t round_up(std::int64_t count, std::int64_t unit) {
+    return ceil_div(count, unit) * unit;
+}
+
 // One for each pair of phases that meet any sample of x.
 std::vector<DenseConv> input_grad_convs(const Layer& layer) {
     Index phases;
@@ -32,6 +38,14 @@ std::vector<DenseConv> input_grad_convs(const Layer& layer) {
         if (!empty) convs.push_back(conv);
     }
     return convs;
+}
+
+template <class SubProblems>
+double total_cycles(const SubProblems& subs) {
+    double sum = 0;
+    for (const auto& sub : subs)
+        sum += sub.cycles;
+    return sum;
 }
 
 std::int64_t product_of(std::int64_t DenseAxis::* field, const DenseConv& conv) {
@@ -57,12 +71,18 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     targets_ = pass == Pass::forward ? ys : xs;
     const std::vector<DenseConv> convs =
         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
+    subs_ = make_sub_problems(convs, false);
+    if (!lanewise_) {
+        std::vector<SubProblem> planar = make_sub_problems(convs, true);
+        planar_ = total_cycles(planar) < total_cycles(subs_);
+        if (planar_) subs_ = std::move(planar);
+    }
     std::int64_t most_taps = 0, covered = 0;
-    for (const DenseConv& conv : convs) {
-        subs_.push_back(make_sub_problem(conv));
+    for (const SubProblem& sub : subs_) {
+        const DenseConv& conv = sub.conv;
         most_taps = std::max(most_taps, product_of(&DenseAxis::taps, conv));
-        buffer_size_ = std::max(buffer_size_, subs_.back().buffer_size);
-        sums_size_ = std::max(sums_size_, subs_.back().sums_size);
+        buffer_size_ = std::max(buffer_size_, sub.buffer_size);
+        sums_size_ = std::max(sums_size_, sub.sums_size);
         covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
     }
     covers_output_ = pass == Pass::forward || covered == layer.inputs();
@@ -72,25 +92,76 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
 }
 
 template <class E>
-auto DirectPass<E>::make_sub_problem(const DenseConv& conv) const -> SubProblem {
+auto DirectPass<E>::make_sub_problems(const std::vector<DenseConv>& convs, bool planar) const
+    -> std::vector<SubProblem> {
+    std::vector<SubProblem> subs;
+    for (const DenseConv& conv : convs)
+        subs.push_back(make_sub_problem(conv, planar));
+    return subs;
+}
+
+template <class E>
+auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -> SubProblem {
+    // Cycles, estimated: to transpose or copy an element of the buffers, and for each row of either. A planar product
+    // takes about twice its estimate (AVX-512, 8 x 3 blocks of 128 channels): its steps are a channel apart and wait
+    // for the L2 cache.
+    constexpr double transpose_cycles = 0.3, copy_cycles = 0.1, call_cycles = 20, planar_factor = 2;
     const int lanes = kernels_.lanes;
+    const std::int64_t channels = lanewise_ ? sources_.per_group : sources_.rows_per_group(lanes);
+    const std::int64_t targets = targets_.rows_per_group(lanes);
+    const auto element = static_cast<std::int64_t>(sizeof(E));
     SubProblem sub;
     sub.conv = conv;
-    sub.bands = cut_bands(conv, sources_.per_group, lanes * static_cast<std::int64_t>(sizeof(E)));
-    const std::int64_t block_size = samples_per_block(conv, sub.bands.rows, sub.bands.pixels) * lanes;
-    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv, sub.bands.rows, sub.bands.pixels, lanes);
-    const std::int64_t tap_count = static_cast<std::int64_t>(taps.size());
-    // Reduction order: block by block, the ones with all lanes in use first (LaneBlocks), every tap of a block together.
+    sub.bands = cut_bands(conv, element * (planar ? channels : std::int64_t{sources_.per_group} * lanes));
+    sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
+    sub.channel_stride = odd_lines<E>(sub.layout.entries);
+    sub.block_size = lanes * (planar ? sub.channel_stride : sub.layout.entries);
+    // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
+    const std::int64_t tap_count = static_cast<std::int64_t>(sub.layout.tap_entry.size());
     for (int block = 0; block < sources_.per_group; ++block)
         for (std::int64_t tap = 0; tap < tap_count; ++tap) {
             const int used = block < sources_.full_per_group ? lanes : sources_.tail_lanes;
-            sub.a_offset.push_back(block * block_size + taps[static_cast<std::size_t>(tap)]);
-            sub.b_offset.push_back((sources_.row_of(block, lanes) * tap_count + tap * used) * lanes);
+            sub.sample_offset.push_back(block * sub.block_size +
+                                        sub.layout.tap_entry[static_cast<std::size_t>(tap)] * (planar ? 1 : lanes));
+            sub.weight_offset.push_back((sources_.row_of(block, lanes) * tap_count + tap * used) * lanes);
         }
-    sub.buffer_size = static_cast<std::size_t>(sources_.per_group * block_size);
-    sub.sums_size = static_cast<std::size_t>(targets_.per_group) *
-                    static_cast<std::size_t>(odd_lines<E>(sub.bands.rows * sub.bands.pixels * lanes));
+    const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
+    const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
+    const auto shape_for = [&](std::int64_t outputs) {
+        return planar ? best_block(kernels_.direct_product, std::min<std::int64_t>(targets, lanes),
+                                   ceil_div(outputs, lanes))
+                      : best_block(kernels_.direct_product, outputs, targets_.per_group);
+    };
+    const BlockShape by_row = shape_for(pixels), as_one = shape_for(line);
+    sub.one_line = as_one.cycles <= by_row.cycles * static_cast<double>(rows);
+    sub.shape = sub.one_line ? as_one : by_row;
+    const double blocks =
+        static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes));
+    const double step_cycles =
+        sub.shape.cycles * static_cast<double>(sub.one_line ? 1 : rows) * (planar ? planar_factor * blocks : 1);
+    const std::int64_t read = sub.layout.entries, written = rows * pixels;
+    const double moved = planar ? copy_cycles * static_cast<double>(channels * read + targets * written)
+                                : transpose_cycles * lanes *
+                                      static_cast<double>(sources_.per_group * read + targets_.per_group * written);
+    const double calls =
+        call_cycles * static_cast<double>((planar ? channels : sources_.per_group) * sub.layout.height +
+                                          (planar ? targets : targets_.per_group) * rows);
+    sub.cycles = static_cast<double>((conv[0].end - conv[0].begin) * sub.bands.bands_y * sub.bands.bands_x) *
+                 (step_cycles * static_cast<double>(channels * tap_count) + moved + calls);
+    // Planar: whole lane vectors are read, beyond the last output, too.
+    sub.buffer_size = static_cast<std::size_t>(sources_.per_group * sub.block_size + lanes);
+    sub.sums_stride = planar ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
+                             : odd_lines<E>(rows * sub.layout.pixels * lanes);
+    sub.sums_size =
+        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar      ? lanes
+                                                                             : lanewise_ ? targets_.per_group
+                                                                                         : sub.shape.cols);
     return sub;
+}
+
+template <class E>
+int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
+    return lanewise_ ? targets_.per_group : planar_ ? 1 : sub.shape.cols;
 }
 
 template <class E>
@@ -132,7 +203,7 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
                     row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
                 row.lanes = panels + i * panel_stride_ +
                             (lanewise_ ? (s * tap_count + tap) * lanes
-                                       : sub.b_offset[static_cast<std::size_t>(s * tap_count + tap)]);
+                                       : sub.weight_offset[static_cast<std::size_t>(s * tap_count + tap)]);
                 kernels_.read_row(row);
             }
         }
@@ -140,82 +211,139 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
 }
 
 template <class E>
-void DirectPass<E>::compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums,
-                                 E* partial) const {
-    const int lanes = kernels_.lanes;
-    const DenseConv& conv = sub.conv;
-    // The buffer is laid out for full bands; a band at the edge uses a part of it.
-    const std::int64_t width = conv[2].samples(sub.bands.pixels);
-    const std::ptrdiff_t row_step = conv[1].step * width * lanes, pixel_step = conv[2].step * lanes;
-    const std::ptrdiff_t sums_stride = odd_lines<E>(sub.bands.rows * sub.bands.pixels * lanes);
-    const E* const group_panels = panels + task.group * targets_.per_group * panel_stride_;
-    if (lanewise_) {
-        const std::int64_t taps = product_of(&DenseAxis::taps, conv);
-        for (int target = 0; target < targets_.per_group; ++target)
-            for (int source = 0; source < sources_.per_group; ++source)
-                for (std::int64_t r = 0; r < task.rows; ++r) {
-                    DepthwiseArgs<E> args{};
-                    args.in = buffer + r * row_step;
-                    args.w = group_panels + target * panel_stride_ + source * taps * lanes;
-                    args.out = sums + target * sums_stride + r * sub.bands.pixels * lanes;
-                    args.tap_offset = sub.a_offset.data() + source * taps;
-                    args.taps = static_cast<int>(taps);
-                    args.in_step = pixel_step;
-                    args.count = task.pixels;
-                    args.accumulate = source > 0;
-                    kernels_.depthwise_forward(args);
-                }
-        return;
-    }
-    ProductArgs<E> args{};
-    args.a_offset = sub.a_offset.data();
-    args.b_offset = sub.b_offset.data();
-    args.blocks = static_cast<int>(sub.a_offset.size());
-    args.full_blocks = sources_.full_per_group * static_cast<int>(product_of(&DenseAxis::taps, conv));
-    args.length = lanes;
-    args.tail_length = sources_.tail_lanes;
-    args.a_row = pixel_step;
-    args.a_step = 1;
-    args.b_step = lanes;
-    args.b_col = panel_stride_;
-    args.c_row = lanes;
-    args.c_col = sums_stride;
-    args.b = group_panels;
-    for (std::int64_t r = 0; r < task.rows; ++r) {
-        args.a = buffer + r * row_step;
-        args.c = sums + r * sub.bands.pixels * lanes;
-        multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args, static_cast<int>(task.pixels),
-                        targets_.per_group, lanes, partial);
+void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const {
+    for (int s = 0; s < sources_.per_group; ++s) {
+        const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
+        E* const to = buffer + s * sub.block_size;
+        if (!planar_)
+            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to,
+                         s + 1 < sources_.per_group ? &block + 1 : nullptr);
+        else
+            for (int l = 0; l < block.lanes; ++l)
+                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t, to + l * sub.channel_stride);
     }
 }
 
 template <class E>
-void DirectPass<E>::write_band(const Operands<E>& operands, const SubProblem& sub, const Task& task, const E* bias,
-                               E* sums, std::vector<DamagedBox>& damage) const {
-    const Tensor<E>& to = pass_ == Pass::forward ? operands.y : operands.dx;
+void DirectPass<E>::compute_lanewise(const SubProblem& sub, const Task& task, const E* panels, const E* buffer,
+                                     E* sums) const {
+    const std::int64_t taps = static_cast<std::int64_t>(sub.layout.tap_entry.size());
+    const std::ptrdiff_t row_step = sub.layout.pixels * kernels_.lanes;
+    for (int target = 0; target < targets_.per_group; ++target)
+        for (int source = 0; source < sources_.per_group; ++source)
+            for (std::int64_t r = 0; r < task.rows; ++r) {
+                DepthwiseArgs<E> args{};
+                args.in = buffer + r * row_step;
+                args.w = panels + (task.group * targets_.per_group + target) * panel_stride_ +
+                         source * taps * kernels_.lanes;
+                args.out = sums + target * sub.sums_stride + r * row_step;
+                args.tap_offset = sub.sample_offset.data() + source * taps;
+                args.taps = static_cast<int>(taps);
+                args.count = task.pixels;
+                args.accumulate = source > 0;
+                kernels_.depthwise_forward(args);
+            }
+}
+
+// `count` target blocks of the group from `target` on.
+template <class E>
+void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int target, int count, const E* panels,
+                                    const E* buffer, E* sums, E* partial) const {
+    const int lanes = kernels_.lanes;
+    const int first_block = task.group * targets_.per_group + target;
+    const E* const weights = panels + first_block * panel_stride_;
+    const std::int64_t outputs = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
+    ProductLines lines;
+    lines.count = sub.one_line ? 1 : task.rows;
+    ProductArgs<E> args{};
+    args.c = sums;
+    args.blocks = static_cast<int>(sub.sample_offset.size());
+    args.full_blocks = sources_.full_per_group * static_cast<int>(sub.layout.tap_entry.size());
+    args.length = lanes;
+    args.tail_length = sources_.tail_lanes;
+    if (planar_) {
+        args.a = weights;
+        args.b = buffer;
+        args.a_offset = sub.weight_offset.data();
+        args.b_offset = sub.sample_offset.data();
+        args.a_row = 1;
+        args.a_step = lanes;
+        args.b_step = sub.channel_stride;
+        args.b_col = args.c_col = lanes;
+        args.c_row = sub.sums_stride;
+        lines.b = sub.layout.pixels;
+        lines.c = round_up(sub.bands.pixels, lanes);
+        multiply_lines(kernels_, sub.shape, args, lines, targets_.blocks[static_cast<std::size_t>(first_block)].lanes,
+                       static_cast<int>(ceil_div(outputs, lanes)), partial);
+    } else {
+        args.a = buffer;
+        args.b = weights;
+        args.a_offset = sub.sample_offset.data();
+        args.b_offset = sub.weight_offset.data();
+        args.a_row = args.c_row = args.b_step = lanes;
+        args.a_step = 1;
+        args.b_col = panel_stride_;
+        args.c_col = sub.sums_stride;
+        lines.a = lines.c = sub.layout.pixels * lanes;
+        multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, partial);
+    }
+}
+
+template <class E>
+void DirectPass<E>::write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block_index,
+                                 const E* bias, E* sums, std::vector<DamagedBox>& damage) const {
     const DenseConv& conv = sub.conv;
     const int lanes = kernels_.lanes;
-    const std::ptrdiff_t sums_stride = odd_lines<E>(sub.bands.rows * sub.bands.pixels * lanes);
-    for (int target = 0; target < targets_.per_group; ++target) {
-        const int block_index = task.group * targets_.per_group + target;
-        const LaneBlock& block = targets_.blocks[static_cast<std::size_t>(block_index)];
-        RowArgs<E> row{};
+    const LaneBlock& block = targets_.blocks[static_cast<std::size_t>(block_index)];
+    const std::ptrdiff_t pixel_stride = to.along[2] * conv[2].target.step;
+    const auto write = [&](std::int64_t r, const LaneBlock& written, auto write_pixels) {
+        E* const destination =
+            to.data + task.n * to.outer + written.channel * to.inner + conv[0].target.index(task.t[0]) * to.along[0] +
+            conv[1].target.index(task.t[1] + r) * to.along[1] + conv[2].target.index(task.t[2]) * to.along[2];
+        if (!write_pixels(destination)) return;
+        DamagedBox box{task.n, written, {conv[0].target, conv[1].target, conv[2].target}, task.t, task.t};
+        box.begin[1] += r;
+        box.end = {box.begin[0] + 1, box.begin[1] + 1, box.begin[2] + task.pixels};
+        damage.push_back(box);
+    };
+    RowArgs<E> row{};
+    if (!planar_) {
         row.lane_stride = to.inner * block.channel_step;
-        row.pixel_stride = to.along[2] * conv[2].target.step;
+        row.pixel_stride = pixel_stride;
         row.lane_count = block.lanes;
         row.count = task.pixels;
         row.bias = bias ? bias + block_index * lanes : nullptr;
-        for (std::int64_t r = 0; r < task.rows; ++r) {
-            row.lanes = sums + target * sums_stride + r * sub.bands.pixels * lanes;
-            row.destination =
-                to.data + task.n * to.outer + block.channel * to.inner + conv[0].target.index(task.t[0]) * to.along[0] +
-                conv[1].target.index(task.t[1] + r) * to.along[1] + conv[2].target.index(task.t[2]) * to.along[2];
-            if (!kernels_.write_row(row)) continue;
-            DamagedBox box{task.n, block, {conv[0].target, conv[1].target, conv[2].target}, task.t, task.t};
-            box.begin[1] += r;
-            box.end = {box.begin[0] + 1, box.begin[1] + 1, box.begin[2] + task.pixels};
-            damage.push_back(box);
-        }
+        for (std::int64_t r = 0; r < task.rows; ++r)
+            write(r, block, [&](E* destination) {
+                row.lanes = sums + r * sub.layout.pixels * lanes;
+                row.destination = destination;
+                return kernels_.write_row(row);
+            });
+        return;
+    }
+    // Lanes are pixels: write_row takes a row of whole lane vectors, and one lane vector of what is left.
+    const std::ptrdiff_t line = sub.one_line ? sub.layout.pixels : round_up(sub.bands.pixels, lanes);
+    const std::int64_t whole = task.pixels / lanes;
+    const int left = static_cast<int>(task.pixels % lanes);
+    std::array<E, widest_lanes> lane_bias;
+    row.lane_stride = pixel_stride;
+    row.pixel_stride = pixel_stride * lanes;
+    row.bias = bias ? lane_bias.data() : nullptr;
+    for (int l = 0; l < block.lanes; ++l) {
+        if (bias) lane_bias.fill(bias[block_index * lanes + l]);
+        for (std::int64_t r = 0; r < task.rows; ++r)
+            write(r, {block.channel + l, 1, 1, block.phase}, [&](E* destination) {
+                row.lanes = sums + l * sub.sums_stride + r * line;
+                row.destination = destination;
+                row.lane_count = lanes;
+                row.count = whole;
+                bool non_finite = whole > 0 && kernels_.write_row(row);
+                row.lanes += whole * lanes;
+                row.destination += whole * row.pixel_stride;
+                row.lane_count = left;
+                row.count = 1;
+                return (left > 0 && kernels_.write_row(row)) || non_finite;
+            });
     }
 }
 
@@ -240,7 +368,14 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
         pack_weights(operands.w, sub, panels, slots);
         const Index extent{conv[0].end - conv[0].begin, sub.bands.bands_y, sub.bands.bands_x};
         const std::int64_t per_image = extent[0] * extent[1] * extent[2];
-        parallel_for(layer_.batch * targets_.groups * per_image, slots, [&](std::int64_t i, int slot) {
+        const std::int64_t band_count = layer_.batch * targets_.groups * per_image;
+        // Few bands: several threads share one. That changes no sum.
+        const int at_once = targets_at_once(sub);
+        const std::int64_t target_steps = ceil_div(targets_.per_group, at_once);
+        const std::int64_t shares =
+            slots == 1 ? 1 : std::clamp<std::int64_t>(ceil_div(2 * slots, band_count), 1, target_steps);
+        parallel_for(band_count * shares, slots, [&](std::int64_t index, int slot) {
+            const std::int64_t i = index / shares, share = index % shares;
             const Index band = unravel(i % per_image, extent);
             Task task{i / per_image / targets_.groups, static_cast<int>(i / per_image % targets_.groups), {}, 0, 0};
             task.t = {conv[0].begin + band[0], conv[1].begin + band[1] * sub.bands.rows,
@@ -255,13 +390,20 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
             E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
             thread.add<E>(sums_size_);
             E* const partial = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
-            for (int s = 0; s < sources_.per_group; ++s)
-                read_samples(kernels_, forward ? operands.x : operands.dy, task.n,
-                             sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)], conv,
-                             task.t, sub.bands.rows, sub.bands.pixels,
-                             buffer + s * samples_per_block(conv, sub.bands.rows, sub.bands.pixels) * lanes);
-            compute_band(sub, task, panels, buffer, sums, partial);
-            write_band(operands, sub, task, bias, sums, damage.of(slot));
+            read_band(forward ? operands.x : operands.dy, sub, task, buffer);
+            for (std::int64_t step = share * target_steps / shares; step < (share + 1) * target_steps / shares;
+                 ++step) {
+                const int target = static_cast<int>(step) * at_once;
+                const int count = std::min(at_once, targets_.per_group - target);
+                if (lanewise_)
+                    compute_lanewise(sub, task, panels, buffer, sums);
+                else
+                    compute_targets(sub, task, target, count, panels, buffer, sums, partial);
+                for (int k = 0; k < count; ++k)
+                    write_target(forward ? operands.y : operands.dx, sub, task,
+                                 task.group * targets_.per_group + target + k, bias, sums + k * sub.sums_stride,
+                                 damage.of(slot));
+            }
         });
     }
     const std::vector<DamagedBox> boxes = damage.all();

@@ -2,12 +2,18 @@
 // form for depthwise layers. It is the fallback that always works.
 //
 // A task computes a *band* of outputs: a few rows, or a part of one. The samples the band reads are brought into a
-// buffer for each source block (bands.h), in which a tap is a constant offset and neighbouring outputs are a constant
-// stride apart: the buffers are the packed panel `a` of a matrix product that reduces over (block, tap, lane), with no
-// im2col. input_grad is the same on the
-// sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead.
+// buffer (bands.h) in which a tap is a constant offset and outputs are neighbours: an operand of a matrix product that
+// reduces over (block of channels, tap, channel), with no im2col. The product is done in one of two ways, whichever
+// wastes less:
+//
+//   channels in the lanes   rows: pixels, broadcast       columns: lane blocks of target channels
+//   planar                  rows: target channels         columns: lane vectors of pixels
+//
+// Planar needs no transposition and suits few target channels. input_grad is the same on the sub-grids of geometry.h,
+// with dy read backwards; weight_grad reduces over the pixels of bands instead.
 #pragma once
 
+#include "band_product.h"
 #include "bands.h"
 #include "engine.h"
 #include "pass.h"
@@ -25,21 +31,31 @@ private:
     struct SubProblem {  // one per pair of phases in input_grad
         DenseConv conv;
         Bands bands;
-        std::size_t buffer_size, sums_size;  // elements per thread
-        std::vector<std::ptrdiff_t> a_offset, b_offset;
+        BandLayout layout;
+        std::int64_t block_size;                     // elements of the buffer per source block
+        std::ptrdiff_t channel_stride, sums_stride;  // channel_stride: planar only
+        bool one_line;                               // the rows of a band are done as one line, gaps and all
+        BlockShape shape;
+        std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
+        std::size_t buffer_size, sums_size;                        // elements per thread
+        double cycles;                                             // estimate for all bands of one image and group
     };
     struct Task;
-    SubProblem make_sub_problem(const DenseConv& conv) const;
+    std::vector<SubProblem> make_sub_problems(const std::vector<DenseConv>& convs, bool planar) const;
+    SubProblem make_sub_problem(const DenseConv& conv, bool planar) const;
+    int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
-    void compute_band(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums,
-                      E* partial) const;
-    void write_band(const Operands<E>& operands, const SubProblem& sub, const Task& task, const E* bias, E* sums,
-                    std::vector<DamagedBox>& damage) const;
+    void read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const;
+    void compute_lanewise(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums) const;
+    void compute_targets(const SubProblem& sub, const Task& task, int target, int count, const E* panels,
+                         const E* buffer, E* sums, E* partial) const;
+    void write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block, const E* bias, E* sums,
+                      std::vector<DamagedBox>& damage) const;
 
     const KernelTable<E>& kernels_;
     Layer layer_;
     Pass pass_;
-    bool lanewise_;
+    bool lanewise_, planar_ = false;
     LaneBlocks sources_, targets_;
     std::vector<SubProblem> subs_;
     bool covers_output_ = true;        // else it is set to zero first
@@ -56,6 +72,17 @@ public:
 
 private:
     struct Band;
+    struct TapRuns {
+        std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
+    };
+    struct Product {
+        ProductArgs<E> args;
+        int rows, cols;
+    };
+    TapRuns tap_runs() const;
+    bool prefers_planes() const;
+    Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
+    Product planar_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Band band_at(std::int64_t index) const;
     void read_band(const Operands<E>& operands, const Band& band, bool of_x, int block, E* buffer) const;
     void run_matrix(const Operands<E>& operands, int slots, char* workspace) const;
@@ -64,12 +91,15 @@ private:
 
     const KernelTable<E>& kernels_;
     Layer layer_;
-    bool lanewise_;
+    bool lanewise_, planar_ = false;  // planar: x is read planar, output channels are in the lanes
     LaneBlocks xs_, ys_;
-    DenseConv conv_;
+    DenseConv conv_, outputs_;  // outputs_: dy read as it is
     Bands bands_;
+    BandLayout x_layout_, y_layout_;
+    std::vector<std::ptrdiff_t> tap_offset_;  // elements of the buffer of x
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
-    std::size_t x_block_size_ = 0, y_block_size_ = 0;   // elements of one block of one band
+    std::size_t x_block_size_ = 0, y_block_size_ = 0;  // elements of one block (planar: channel) of one band
+    std::size_t x_band_size_ = 0, y_band_size_ = 0;
     std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;  // of the sums
     std::size_t sums_size_ = 0, group_size_ = 0;
 };

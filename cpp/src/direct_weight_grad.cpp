@@ -24,9 +24,16 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
       conv_(forward_conv(layer)) {
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
-    bands_ = cut_bands(conv_, lanewise_ ? 1 : xs_.per_group, lane_bytes);
+    bands_ = cut_bands(conv_, lane_bytes * (lanewise_ ? 1 : xs_.per_group));
+    outputs_ = conv_;
+    for (DenseAxis& axis : outputs_)
+        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    x_layout_ = BandLayout(conv_, bands_.rows, bands_.pixels);
+    y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
+    for (const std::ptrdiff_t entry : x_layout_.tap_entry)
+        tap_offset_.push_back(entry * lanes);
     band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
-    x_block_size_ = static_cast<std::size_t>(samples_per_block(conv_, bands_.rows, bands_.pixels) * lanes);
+    x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);
     y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
     const std::int64_t taps = layer.taps();
     if (lanewise_) {  // sums: [part of the bands][y block][tap]
@@ -38,18 +45,47 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
         return;
     }
-    // sums: [tap][x block][output channel of the group]
-    constexpr std::int64_t chunk_bytes = 4 << 20, chunk_outputs = 1024;
-    const std::int64_t band_bytes =
-        1 +
-        static_cast<std::int64_t>((x_block_size_ * xs_.blocks.size() + y_block_size_ * ys_.blocks.size()) * sizeof(E));
+    planar_ = prefers_planes();
+    if (planar_) x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
+    const std::size_t x_units = planar_ ? static_cast<std::size_t>(layer.in_channels) : xs_.blocks.size();
+    x_band_size_ = x_block_size_ * x_units;
+    y_band_size_ = y_block_size_ * ys_.blocks.size();
+    constexpr std::int64_t chunk_bytes = 1 << 20, chunk_outputs = 1024;  // x, dy and sums in L2
+    const std::int64_t band_bytes = 1 + static_cast<std::int64_t>((x_band_size_ + y_band_size_) * sizeof(E));
     bands_per_chunk_ =
         std::clamp<std::int64_t>(std::min(chunk_bytes / band_bytes, chunk_outputs / (bands_.rows * bands_.pixels)), 1,
                                  std::max<std::int64_t>(1, band_count_));
-    block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
-    tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
-    sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
+    if (planar_) {  // sums: [input channel][y block of the group][tap]
+        block_stride_ = odd_lines<E>(taps * lanes);
+        sums_size_ = static_cast<std::size_t>(layer.in_channels * ys_.per_group * block_stride_);
+    } else {  // sums: [tap][x block][output channel of the group]
+        block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
+        tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
+        sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
+    }
     group_size_ = BlockGroups(ceil_div(band_count_, bands_per_chunk_)).grouped ? sums_size_ : 0;
+}
+
+// Taps of one row of the kernel that read neighbouring entries of the buffer.
+template <class E>
+auto DirectWeightGrad<E>::tap_runs() const -> TapRuns {
+    const DenseAxis& x = conv_[2];
+    const std::int64_t apart = x.step % x.tap_step == 0 ? std::min(x.step / x.tap_step, x.taps) : x.taps;
+    return {apart, conv_[0].taps * conv_[1].taps * apart};
+}
+
+// Cycles per output, estimated, with input channels in the lanes and with output channels there.
+template <class E>
+bool DirectWeightGrad<E>::prefers_planes() const {
+    const int lanes = kernels_.lanes;
+    const TapRuns runs = tap_runs();
+    const double with_x_lanes =
+        static_cast<double>(layer_.taps() * ys_.per_group) *
+        best_block(kernels_.direct_product, std::min(lanes, ys_.rows_per_group(lanes)), xs_.per_group).cycles;
+    const double with_y_lanes =
+        static_cast<double>(layer_.in_per_group() * runs.count) *
+        best_block(kernels_.direct_product, ceil_div(conv_[2].taps, runs.apart), ys_.per_group).cycles;
+    return with_y_lanes < with_x_lanes;
 }
 
 template <class E>
@@ -68,13 +104,11 @@ template <class E>
 void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block,
                                     E* buffer) const {
     if (of_x)
-        return read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, band.t,
-                            bands_.rows, bands_.pixels, buffer);
-    DenseConv outputs = conv_;
-    for (DenseAxis& axis : outputs)
-        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
-    read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs, band.t,
-                 bands_.rows, bands_.pixels, buffer);
+        read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, x_layout_,
+                     band.t, buffer);
+    else
+        read_samples(kernels_, operands.dy, band.n, ys_.blocks[static_cast<std::size_t>(block)], outputs_, y_layout_,
+                     band.t, buffer);
 }
 
 template <class E>
@@ -86,17 +120,56 @@ WorkspaceNeed DirectWeightGrad<E>::workspace() const {
         per_thread.add<E>(y_block_size_);
     } else {
         fixed.add<E>(group_size_);
-        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_block_size_ * xs_.blocks.size());
-        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_block_size_ * ys_.blocks.size());
+        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_band_size_);
+        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_band_size_);
     }
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
 }
 
-// Bands are taken in chunks: all threads read a chunk, then share its products by taps and blocks of output channels.
+// Rows are output channels, columns are lane blocks of input channels; one tap.
+template <class E>
+auto DirectWeightGrad<E>::lane_product(std::int64_t index, const E* x, const E* y, E* sums) const -> Product {
+    const int lanes = kernels_.lanes;
+    const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size()), tap = index / y_blocks;
+    const int y_block = static_cast<int>(index % y_blocks), group = y_block / ys_.per_group;
+    Product product{{}, ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group};
+    ProductArgs<E>& args = product.args;
+    args.a = y + static_cast<std::size_t>(y_block) * y_block_size_;
+    args.b = x + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
+             tap_offset_[static_cast<std::size_t>(tap)];
+    args.c = sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
+             ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
+    args.a_row = 1;
+    args.a_step = args.b_step = args.c_row = lanes;
+    args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
+    args.c_col = block_stride_;
+    return product;
+}
+
+// Rows are the taps of a run, columns are lane blocks of output channels; one input channel.
+template <class E>
+auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E* y, E* sums) const -> Product {
+    const int lanes = kernels_.lanes;
+    const TapRuns runs = tap_runs();
+    const std::int64_t channel = index / runs.count, run = index % runs.count, group = channel / layer_.in_per_group();
+    const std::int64_t in_row = run % runs.apart, tap = run / runs.apart * conv_[2].taps + in_row;
+    Product product{{}, static_cast<int>(ceil_div(conv_[2].taps - in_row, runs.apart)), ys_.per_group};
+    ProductArgs<E>& args = product.args;
+    args.a = x + static_cast<std::size_t>(channel) * x_block_size_ + x_layout_.tap_entry[static_cast<std::size_t>(tap)];
+    args.b = y + static_cast<std::size_t>(group * ys_.per_group) * y_block_size_;
+    args.c = sums + channel * ys_.per_group * block_stride_ + tap * lanes;
+    args.a_row = args.a_step = 1;
+    args.b_step = lanes;
+    args.b_col = static_cast<std::ptrdiff_t>(y_block_size_);
+    args.c_row = runs.apart * lanes;
+    args.c_col = block_stride_;
+    return product;
+}
+
+// Bands are taken in chunks: all threads read a chunk, then share its products.
 template <class E>
 void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, char* workspace) const {
-    const int lanes = kernels_.lanes;
-    const std::int64_t x_blocks = static_cast<std::int64_t>(xs_.blocks.size());
+    const std::int64_t x_units = planar_ ? layer_.in_channels : static_cast<std::int64_t>(xs_.blocks.size());
     const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
     ArenaLayout layout;
     layout.add<E>(sums_size_);
@@ -104,53 +177,46 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     E* const group_sums = group_size_ ? reinterpret_cast<E*>(workspace + layout.add<E>(group_size_)) : sums;
     const std::int64_t chunks = ceil_div(band_count_, bands_per_chunk_);
     const BlockGroups groups(chunks);
-    const std::size_t x_size = x_block_size_ * xs_.blocks.size(), y_size = y_block_size_ * ys_.blocks.size();
     E* const x_buffer =
-        reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_size));
+        reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_band_size_));
     E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
-    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
-    const std::ptrdiff_t row_step = conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+    const std::ptrdiff_t x_row = x_layout_.pixels * (planar_ ? 1 : kernels_.lanes);
+    const std::int64_t products = planar_ ? layer_.in_channels * tap_runs().count : layer_.taps() * y_blocks;
 
+    std::vector<std::ptrdiff_t> y_rows, x_rows;
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
-        parallel_for(count * (x_blocks + y_blocks), slots, [&](std::int64_t i, int) {
-            const std::int64_t b = i / (x_blocks + y_blocks), block = i % (x_blocks + y_blocks);
+        parallel_for(count * (x_units + y_blocks), slots, [&](std::int64_t i, int) {
+            const std::int64_t b = i / (x_units + y_blocks), unit = i % (x_units + y_blocks);
             const Band band = band_at(first + b);
-            const bool of_x = block < x_blocks;
-            const std::size_t at = static_cast<std::size_t>(of_x ? block : block - x_blocks);
-            E* const to = of_x ? x_buffer + static_cast<std::size_t>(b) * x_size + at * x_block_size_
-                               : y_buffer + static_cast<std::size_t>(b) * y_size + at * y_block_size_;
-            read_band(operands, band, of_x, static_cast<int>(at), to);
+            const bool of_x = unit < x_units;
+            const std::size_t at = static_cast<std::size_t>(of_x ? unit : unit - x_units);
+            E* const to = of_x ? x_buffer + static_cast<std::size_t>(b) * x_band_size_ + at * x_block_size_
+                               : y_buffer + static_cast<std::size_t>(b) * y_band_size_ + at * y_block_size_;
+            if (of_x && planar_)
+                read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+            else
+                read_band(operands, band, of_x, static_cast<int>(at), to);
         });
         // Reduction blocks: the rows of the chunk's bands.
-        std::vector<std::ptrdiff_t> y_rows, x_rows;
+        y_rows.clear();
+        x_rows.clear();
         for (std::int64_t b = 0; b < count; ++b)
             for (std::int64_t r = 0; r < band_at(first + b).rows; ++r) {
-                y_rows.push_back(b * static_cast<std::ptrdiff_t>(y_size) + r * bands_.pixels * lanes);
-                x_rows.push_back(b * static_cast<std::ptrdiff_t>(x_size) + r * row_step);
+                y_rows.push_back(b * static_cast<std::ptrdiff_t>(y_band_size_) + r * bands_.pixels * kernels_.lanes);
+                x_rows.push_back(b * static_cast<std::ptrdiff_t>(x_band_size_) + r * x_row);
             }
-        parallel_for(static_cast<std::int64_t>(taps.size()) * y_blocks, slots, [&](std::int64_t i, int) {
-            const std::int64_t tap = i / y_blocks;
-            const int y_block = static_cast<int>(i % y_blocks), group = y_block / ys_.per_group;
-            ProductArgs<E> args{};
-            args.a = y_buffer + static_cast<std::size_t>(y_block) * y_block_size_;
-            args.b = x_buffer + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
-                     taps[static_cast<std::size_t>(tap)];
-            args.c = group_sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
-                     ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
-            args.a_offset = y_rows.data();
-            args.b_offset = x_rows.data();
+        parallel_for(products, slots, [&](std::int64_t i, int) {
+            Product product = planar_ ? planar_product(i, x_buffer, y_buffer, group_sums)
+                                      : lane_product(i, x_buffer, y_buffer, group_sums);
+            ProductArgs<E>& args = product.args;
+            args.a_offset = planar_ ? x_rows.data() : y_rows.data();
+            args.b_offset = planar_ ? y_rows.data() : x_rows.data();
             args.blocks = args.full_blocks = static_cast<int>(y_rows.size());
             args.length = static_cast<int>(bands_.pixels);
-            args.a_row = 1;
-            args.a_step = lanes;
-            args.b_step = conv_[2].step * lanes;
-            args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
-            args.c_row = lanes;
-            args.c_col = block_stride_;
             args.accumulate = !groups.starts(chunk);
-            multiply_blocks(kernels_.product[static_cast<int>(ProductKind::real)], args,
-                            ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group, lanes);
+            const BlockShape shape = best_block(kernels_.direct_product, product.rows, product.cols);
+            multiply_lines(kernels_, shape, args, {}, product.rows, product.cols);
         });
         if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
     }
@@ -162,8 +228,7 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
     const int lanes = kernels_.lanes;
     const WorkspaceNeed need = this->workspace();
     const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
-    const std::vector<std::ptrdiff_t> taps = tap_offsets(conv_, bands_.rows, bands_.pixels, lanes);
-    const std::int64_t sums_of_block = static_cast<std::int64_t>(taps.size()) * lanes;
+    const std::int64_t sums_of_block = static_cast<std::int64_t>(tap_offset_.size()) * lanes;
     E* const sums = reinterpret_cast<E*>(workspace);
     parallel_for(parts_ * y_blocks, slots, [&](std::int64_t i, int slot) {
         const std::int64_t part = i / y_blocks;
@@ -175,9 +240,8 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
         DepthwiseArgs<E> args{};
         args.out = sums + i * sums_of_block;
         std::fill_n(args.out, sums_of_block, E(0));
-        args.tap_offset = taps.data();
-        args.taps = static_cast<int>(taps.size());
-        args.in_step = conv_[2].step * lanes;
+        args.tap_offset = tap_offset_.data();
+        args.taps = static_cast<int>(tap_offset_.size());
         const std::int64_t first = part * band_count_ / parts_;
         const std::int64_t last = (part + 1) * band_count_ / parts_;
         for (std::int64_t b = first; b < last; ++b) {
@@ -187,7 +251,7 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
             read_band(operands, band, false, y_block, y_buffer);
             args.count = band.pixels;
             for (std::int64_t r = 0; r < band.rows; ++r) {
-                args.in = x_buffer + r * conv_[1].step * conv_[2].samples(bands_.pixels) * lanes;
+                args.in = x_buffer + r * x_layout_.pixels * lanes;
                 args.dy = y_buffer + r * bands_.pixels * lanes;
                 kernels_.depthwise_weight_grad(args);
             }
@@ -212,20 +276,36 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
         const int x_block = group * xs_.per_group + static_cast<int>(i % xs_.per_group);
         const LaneBlock& x = xs_.blocks[static_cast<std::size_t>(x_block)];
         const LaneBlock& y = ys_.blocks[static_cast<std::size_t>(y_block)];
+        const std::int64_t x_channel = x.channel % layer_.in_per_group();
         bool non_finite = false;
-        for (std::int64_t tap = 0; tap < taps; ++tap) {
+        const auto write = [&](RowArgs<E>& row, std::int64_t channel, std::int64_t tap, E* from) {
             const Index r = unravel(tap, kernel);
-            RowArgs<E> row{};
-            row.destination = dw.data + y.channel * dw.outer + x.channel % layer_.in_per_group() * dw.inner +
-                              r[0] * dw.along[0] + r[1] * dw.along[1] + r[2] * dw.along[2];
+            row.destination = dw.data + y.channel * dw.outer + channel * dw.inner + r[0] * dw.along[0] +
+                              r[1] * dw.along[1] + r[2] * dw.along[2];
+            row.lanes = from;
+            non_finite = kernels_.write_row(row) || non_finite;
+        };
+        RowArgs<E> row{};
+        if (planar_) {
+            row.lane_stride = dw.outer;
+            row.pixel_stride = dw.along[2];  // "pixels" are the taps of a kernel row
+            row.lane_count = y.lanes;
+            row.count = kernel[2];
+            for (int l = 0; l < x.lanes; ++l) {
+                const std::int64_t block = (x.channel + l) * ys_.per_group + y_block % ys_.per_group;
+                for (std::int64_t tap = 0; tap < taps; tap += kernel[2])
+                    write(row, x_channel + l, tap, sums + block * block_stride_ + tap * lanes);
+            }
+        } else {
             row.lane_stride = lanewise_ ? dw.outer * y.channel_step : dw.inner;
             row.pixel_stride = dw.outer;  // "pixels" are output channels
             row.lane_count = x.lanes;
             row.count = lanewise_ ? 1 : y.lanes;
-            row.lanes = lanewise_ ? sums + (y_block * taps + tap) * lanes
-                                  : sums + tap * tap_stride_ + x_block * block_stride_ +
-                                        ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
-            non_finite = kernels_.write_row(row) || non_finite;
+            for (std::int64_t tap = 0; tap < taps; ++tap)
+                write(row, x_channel, tap,
+                      lanewise_ ? sums + (y_block * taps + tap) * lanes
+                                : sums + tap * tap_stride_ + x_block * block_stride_ +
+                                      ys_.row_of(y_block % ys_.per_group, lanes) * lanes);
         }
         if (!non_finite) return;
         ++recomputed[static_cast<std::size_t>(slot)];

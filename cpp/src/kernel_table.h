@@ -46,6 +46,15 @@ struct MicroKernel {
     void (*run)(const ProductArgs<E>&);
 };
 
+// The real product for direct convolution: a_row is 1 or `lanes`, b need not be aligned, and the largest number of rows
+// depends on that of the columns.
+template <class E>
+struct DirectKernel {
+    const int* most_rows;  // by cols - 1
+    int most_cols;
+    void (*run)(const ProductArgs<E>&);
+};
+
 // Product of numbers a, b in a transform domain: real, complex, with one of the factors conjugated.
 enum class ProductKind : std::uint8_t { real, complex, complex_conj_a, complex_conj_b };
 inline constexpr int product_kind_count = 4;
@@ -105,7 +114,7 @@ struct LineTransform {
 // The user's arrays are strided; tiles are made of lane vectors. One row of pixels crosses over here.
 template <class E>
 struct RowArgs {
-    E* lanes;         // [count] lane vectors, contiguous
+    E* lanes;         // [count] lane vectors, contiguous; write with lane_stride 1: need not be aligned
     const E* source;  // read:  element (lane, i) at source + lane * lane_stride + i * pixel_stride
     E* destination;   // write: the same addressing
     std::ptrdiff_t lane_stride, pixel_stride;
@@ -117,9 +126,9 @@ struct RowArgs {
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
-//   forward:      out[i] (+)= sum over taps of  in[tap_offset[tap] + i * in_step] * w[tap]      i < count
-//   weight_grad:  dw[tap] += sum over i of in[tap_offset[tap] + i * in_step] * dy[i]
-// All entries are lane vectors; tap_offset and in_step in elements.
+//   forward:      out[i] (+)= sum over taps of  in[tap_offset[tap] + i] * w[tap]      i < count
+//   weight_grad:  dw[tap] += sum over i of in[tap_offset[tap] + i] * dy[i]
+// All entries are lane vectors, those of one array contiguous; tap_offset in elements, a multiple of `lanes`.
 template <class E>
 struct DepthwiseArgs {
     const E* in;
@@ -128,7 +137,6 @@ struct DepthwiseArgs {
     E* out;       // forward: out, weight_grad: dw
     const std::ptrdiff_t* tap_offset;
     int taps;
-    std::ptrdiff_t in_step;
     std::int64_t count;
     bool accumulate;  // forward
 };
@@ -139,6 +147,7 @@ struct KernelTable {
     const char* isa;
     int lanes;
     MicroKernel<E> product[product_kind_count];
+    DirectKernel<E> direct_product;
     void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite

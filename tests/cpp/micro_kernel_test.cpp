@@ -55,6 +55,7 @@ struct ProductCase {
     int blocks, full_blocks, length, tail_length;
     bool accumulate, wide_strides;
     Guard side;
+    bool misaligned_b = false;
 };
 
 // All operands of one call. Blocks of a and b are stored in reverse order, so that the offsets matter.
@@ -70,8 +71,9 @@ struct ProductCall {
     }
     ProductCall(const ProductCase& k, ProductKind kind, int lanes, int rows, int cols, std::mt19937& generator)
         : a(parts(kind) * std::max(1, k.blocks) * a_span(k, rows), k.side, E(0)),
-          b(parts(kind) * std::max(1, k.blocks) * std::max(k.length, k.tail_length) * gap(k) * cols * lanes, k.side,
-            E(0)),
+          b(parts(kind) * std::max(1, k.blocks) * std::max(k.length, k.tail_length) * gap(k) * cols * lanes +
+                (k.misaligned_b ? 1 : 0),
+            k.side, E(0)),
           c(parts(kind) * rows * cols * gap(k) * lanes, k.side, poison<E>) {
         fill_random(a, generator);
         fill_random(b, generator);
@@ -81,7 +83,7 @@ struct ProductCall {
             b_offset.push_back((k.blocks - 1 - block) * b_block);
         }
         args.a = a.data();
-        args.b = b.data();
+        args.b = b.data() + (k.misaligned_b && k.side == Guard::before ? 1 : 0);  // after: one element below the end
         args.c = c.data();
         args.a_im = a.size() / 2;
         args.b_im = b.size() / 2;
@@ -137,17 +139,18 @@ void check_element(const ProductCall<E>& call, ProductKind kind, const E* c, int
 }
 
 template <class E>
-void check_product(const KernelTable<E>& table, ProductKind kind, const ProductCase& k, int rows, int cols) {
+void check_product(int lanes, void (*run)(const ProductArgs<E>&), ProductKind kind, const ProductCase& k, int rows,
+                   int cols) {
     SCOPED_TRACE(::testing::Message() << "kind " << static_cast<int>(kind) << " rows " << rows << " cols " << cols
                                       << " a_row " << k.a_row << " a_step " << k.a_step << " blocks " << k.blocks
                                       << " length " << k.length << " accumulate " << k.accumulate);
     std::mt19937 generator(1);
-    ProductCall<E> call(k, kind, table.lanes, rows, cols, generator);
-    table.product[static_cast<int>(kind)].run(call.args);
+    ProductCall<E> call(k, kind, lanes, rows, cols, generator);
+    run(call.args);
     std::vector<bool> written(call.c_before.size());
     for (int i = 0; i < rows; ++i) {
         for (int j = 0; j < cols; ++j) {
-            for (int lane = 0; lane < table.lanes; ++lane) {
+            for (int lane = 0; lane < lanes; ++lane) {
                 const std::ptrdiff_t at = i * call.args.c_row + j * call.args.c_col + lane;
                 written[at] = true;
                 if (kind != ProductKind::real) written[at + call.args.c_im] = true;
@@ -180,7 +183,30 @@ void check_all_shapes(const KernelTable<E>& table) {
         for (int rows = 1; rows <= kernel.mr; ++rows) {
             for (int cols = 1; cols <= kernel.nr; ++cols) {
                 for (const ProductCase& k : cases)
-                    check_product(table, kind, k, rows, cols);
+                    check_product(table.lanes, kernel.run, kind, k, rows, cols);
+            }
+        }
+    }
+}
+
+// Two ways to walk a, aligned b or not, and every shape up to the largest rows of each number of columns.
+template <class E>
+void check_direct_shapes(const KernelTable<E>& table) {
+    const DirectKernel<E>& kernel = table.direct_product;
+    ASSERT_GE(kernel.most_cols, 1);
+    for (std::ptrdiff_t a_row : {std::ptrdiff_t{1}, std::ptrdiff_t{table.lanes}}) {
+        const std::ptrdiff_t a_step = a_row == 1 ? table.lanes : 1;
+        const ProductCase cases[] = {
+            {a_row, a_step, 3, 2, table.lanes, table.lanes / 2 + 1, false, false, Guard::after},
+            {a_row, a_step, 4, 3, 7, 3, true, true, Guard::before, true},
+            {a_row, a_step, 1, 1, 61, 0, true, false, Guard::after, true},
+            {a_row, a_step, 0, 0, 1, 1, false, false, Guard::after},  // no block: zero
+        };
+        for (int cols = 1; cols <= kernel.most_cols; ++cols) {
+            ASSERT_GE(kernel.most_rows[cols - 1], 1);
+            for (int rows = 1; rows <= kernel.most_rows[cols - 1]; ++rows) {
+                for (const ProductCase& k : cases)
+                    check_product(table.lanes, kernel.run, ProductKind::real, k, rows, cols);
             }
         }
     }
@@ -252,6 +278,13 @@ void check_all_lanewise(const KernelTable<E>& table) {
 }
 
 class ProductsOfIsa : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(ProductsOfIsa, EveryShapeOfDirectProductMatchesTheExactSumFloat) {
+    check_direct_shapes(table_of<float>(kernels(GetParam())));
+}
+TEST_P(ProductsOfIsa, EveryShapeOfDirectProductMatchesTheExactSumDouble) {
+    check_direct_shapes(table_of<double>(kernels(GetParam())));
+}
 
 TEST_P(ProductsOfIsa, EveryShapeOfMicroKernelMatchesTheExactSumFloat) {
     check_all_shapes(table_of<float>(kernels(GetParam())));

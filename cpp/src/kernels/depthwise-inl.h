@@ -23,12 +23,6 @@ inline constexpr int depthwise_outputs = 8, depthwise_taps = 4;
 inline constexpr int depthwise_tap_block = 48;   // taps summed before they are added to out
 inline constexpr int depthwise_row_block = 256;  // products summed before they are added to dw
 
-// in_step as a constant where entries are adjacent: the addresses of a block are then displacements of one pointer.
-template <class E, bool adjacent>
-TRICONV_INLINE std::ptrdiff_t entry_step(const DepthwiseArgs<E>& args) {
-    return adjacent ? lanes<E> : args.in_step;
-}
-
 // Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
 template <class Part>
 TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part& part) {
@@ -41,9 +35,8 @@ TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part&
 }
 
 // `outputs` outputs from `first` on.
-template <class E, bool adjacent, int outputs>
+template <class E, int outputs>
 void depthwise_forward_block(const DepthwiseArgs<E>& args, std::int64_t first) {
-    const std::ptrdiff_t step = entry_step<E, adjacent>(args);
     E* out = args.out + first * lanes<E>;
     bool accumulate = args.accumulate;
     int tap = 0;
@@ -51,11 +44,11 @@ void depthwise_forward_block(const DepthwiseArgs<E>& args, std::int64_t first) {
         const int tap_end = std::min(tap + depthwise_tap_block, args.taps);
         Vec<E> sums[outputs] = {};
         for (; tap < tap_end; ++tap) {
-            const E* in = args.in + args.tap_offset[tap] + first * step;
+            const E* in = args.in + args.tap_offset[tap] + first * lanes<E>;
             const Vec<E> w = load(args.w + static_cast<std::ptrdiff_t>(tap) * lanes<E>);
             TRICONV_UNROLL
             for (int i = 0; i < outputs; ++i)
-                sums[i] += load(in + i * step) * w;
+                sums[i] += load(in + i * lanes<E>) * w;
         }
         TRICONV_UNROLL
         for (int i = 0; i < outputs; ++i) {
@@ -65,10 +58,10 @@ void depthwise_forward_block(const DepthwiseArgs<E>& args, std::int64_t first) {
     } while (tap < args.taps);
 }
 
-template <class E, bool adjacent, int... shape>
+template <class E, int... shape>
 TRICONV_INLINE void depthwise_forward_row(const DepthwiseArgs<E>& args, std::integer_sequence<int, shape...>) {
     static constexpr void (*blocks[])(const DepthwiseArgs<E>&,
-                                      std::int64_t) = {depthwise_forward_block<E, adjacent, shape + 1>...};
+                                      std::int64_t) = {depthwise_forward_block<E, shape + 1>...};
     for_equal_parts(args.count, depthwise_outputs,
                     [&](std::int64_t first, int outputs) { blocks[outputs - 1](args, first); });
 }
@@ -76,19 +69,14 @@ TRICONV_INLINE void depthwise_forward_row(const DepthwiseArgs<E>& args, std::int
 template <class E>
 void depthwise_forward(const DepthwiseArgs<E>& args) {
     constexpr auto shapes = std::make_integer_sequence<int, depthwise_outputs>();
-    if (args.in_step == lanes<E>) {
-        depthwise_forward_row<E, true>(args, shapes);
-    } else {
-        depthwise_forward_row<E, false>(args, shapes);
-    }
+    depthwise_forward_row<E>(args, shapes);
 }
 
 // `taps` taps from first_tap on, over i in [first, last).
-template <class E, bool adjacent, int taps>
+template <class E, int taps>
 void depthwise_weight_grad_block(const DepthwiseArgs<E>& args, std::int64_t first_tap, std::int64_t first,
                                  std::int64_t last) {
     constexpr int partial_sums = std::max(2, 8 / taps);
-    const std::ptrdiff_t step = entry_step<E, adjacent>(args);
     const E* in[taps];
     TRICONV_UNROLL
     for (int tap = 0; tap < taps; ++tap)
@@ -101,14 +89,14 @@ void depthwise_weight_grad_block(const DepthwiseArgs<E>& args, std::int64_t firs
             const Vec<E> dy = load(args.dy + (i + k) * lanes<E>);
             TRICONV_UNROLL
             for (int tap = 0; tap < taps; ++tap)
-                sums[k][tap] += load(in[tap] + (i + k) * step) * dy;
+                sums[k][tap] += load(in[tap] + (i + k) * lanes<E>) * dy;
         }
     }
     for (; i < last; ++i) {
         const Vec<E> dy = load(args.dy + i * lanes<E>);
         TRICONV_UNROLL
         for (int tap = 0; tap < taps; ++tap)
-            sums[0][tap] += load(in[tap] + i * step) * dy;
+            sums[0][tap] += load(in[tap] + i * lanes<E>) * dy;
     }
     E* dw = args.out + first_tap * lanes<E>;
     TRICONV_UNROLL
@@ -120,10 +108,10 @@ void depthwise_weight_grad_block(const DepthwiseArgs<E>& args, std::int64_t firs
     }
 }
 
-template <class E, bool adjacent, int... shape>
+template <class E, int... shape>
 TRICONV_INLINE void depthwise_weight_grad_row(const DepthwiseArgs<E>& args, std::integer_sequence<int, shape...>) {
     static constexpr void (*blocks[])(const DepthwiseArgs<E>&, std::int64_t, std::int64_t,
-                                      std::int64_t) = {depthwise_weight_grad_block<E, adjacent, shape + 1>...};
+                                      std::int64_t) = {depthwise_weight_grad_block<E, shape + 1>...};
     for_equal_parts(args.count, depthwise_row_block, [&](std::int64_t first, int size) {
         for_equal_parts(args.taps, depthwise_taps, [&](std::int64_t first_tap, int taps) {
             blocks[taps - 1](args, first_tap, first, first + size);
@@ -134,11 +122,7 @@ TRICONV_INLINE void depthwise_weight_grad_row(const DepthwiseArgs<E>& args, std:
 template <class E>
 void depthwise_weight_grad(const DepthwiseArgs<E>& args) {
     constexpr auto shapes = std::make_integer_sequence<int, depthwise_taps>();
-    if (args.in_step == lanes<E>) {
-        depthwise_weight_grad_row<E, true>(args, shapes);
-    } else {
-        depthwise_weight_grad_row<E, false>(args, shapes);
-    }
+    depthwise_weight_grad_row<E>(args, shapes);
 }
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <iterator>
 #include <type_traits>
 #include <utility>
 
@@ -44,9 +45,12 @@ struct Number<E, ProductKind::real> {
     Vec<E> re;
 };
 
-template <class E, ProductKind kind>
+template <class E, ProductKind kind, bool aligned = true>
 TRICONV_INLINE Number<E, kind> load_number(const E* p, std::ptrdiff_t im) {
-    if constexpr (kind == ProductKind::real) {
+    if constexpr (!aligned) {
+        static_assert(kind == ProductKind::real);
+        return {in_register<E>(load_unaligned(p))};
+    } else if constexpr (kind == ProductKind::real) {
         return {load(p)};
     } else {
         return {load(p), load(p + im)};
@@ -114,14 +118,14 @@ TRICONV_INLINE void add_sums(Sums<E, kind, rows, cols>& sums, const Sums<E, kind
     }
 }
 
-template <class E, ProductKind kind, int rows, int cols>
-TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, std::ptrdiff_t a_row, std::ptrdiff_t a_im,
+template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
+TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, RowStride a_row, std::ptrdiff_t a_im,
                                  const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im, std::ptrdiff_t b_ahead) {
     Number<E, kind> vectors[cols];
     TRICONV_UNROLL
     for (int j = 0; j < cols; ++j) {
-        vectors[j] = load_number<E, kind>(b + j * b_col, b_im);
-        prefetch_number<E, kind>(b + j * b_col + b_ahead, b_im);
+        vectors[j] = load_number<E, kind, !direct>(b + j * b_col, b_im);
+        if constexpr (!direct) prefetch_number<E, kind>(b + j * b_col + b_ahead, b_im);
     }
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
@@ -155,8 +159,8 @@ constexpr int independent_steps() {
 }
 
 // The walk over the reduction; a_row is a constant where it can be: with `rows` index registers less the loop has none to
-// reload, and four instructions a cycle are what limits it.
-template <class E, ProductKind kind, int rows, int cols, class RowStride>
+// reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and nothing is prefetched.
+template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
 TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
     constexpr int unroll = independent_steps<kind, rows, cols>();
     const std::ptrdiff_t a_step = args.a_step, a_im = args.a_im;
@@ -170,14 +174,14 @@ TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
         for (; t + unroll <= length; t += unroll) {
             TRICONV_UNROLL
             for (int u = 0; u < unroll; ++u) {
-                product_step(sums[u], a, a_row, a_im, b, b_col, b_im, b_ahead);
+                product_step<E, kind, rows, cols, direct>(sums[u], a, a_row, a_im, b, b_col, b_im, b_ahead);
                 a += a_step;
                 b += b_step;
             }
         }
         if constexpr (unroll > 1) {
             for (; t < length; ++t) {
-                product_step(sums[0], a, a_row, a_im, b, b_col, b_im, b_ahead);
+                product_step<E, kind, rows, cols, direct>(sums[0], a, a_row, a_im, b, b_col, b_im, b_ahead);
                 a += a_step;
                 b += b_step;
             }
@@ -189,14 +193,17 @@ TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
     store_sums(args, sums[0]);
 }
 
+template <int value>
+using Constant = std::integral_constant<std::ptrdiff_t, value>;
+
 template <class E, ProductKind kind, int rows, int cols>
 void product(const ProductArgs<E>& args) {
     if (args.a_row == lanes<E>) {
-        product_sums<E, kind, rows, cols>(args, std::integral_constant<std::ptrdiff_t, lanes<E>>());
+        product_sums<E, kind, rows, cols, false>(args, Constant<lanes<E>>());
     } else if (args.a_row == 1) {
-        product_sums<E, kind, rows, cols>(args, std::integral_constant<std::ptrdiff_t, 1>());
+        product_sums<E, kind, rows, cols, false>(args, Constant<1>());
     } else {
-        product_sums<E, kind, rows, cols>(args, args.a_row);
+        product_sums<E, kind, rows, cols, false>(args, args.a_row);
     }
 }
 
@@ -218,6 +225,46 @@ void run_product(const ProductArgs<E>& args) {
 template <class E, ProductKind kind>
 constexpr MicroKernel<E> micro_kernel() {
     return {register_block(kind).rows, register_block(kind).cols, run_product<E, kind>};
+}
+
+// ---- direct convolution ---------------------------------------------------------------------------------------------
+
+// Rows of the largest blocks of 1, 2, ... columns. Tall blocks read few vectors of b, which may come from the L2 cache,
+// for each multiplication; wide ones serve few rows.
+#if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
+inline constexpr int direct_rows[] = {14, 14, 9, 7, 5, 4, 4, 3};
+#else  // 16 registers
+inline constexpr int direct_rows[] = {8, 6, 4, 2};
+#endif
+inline constexpr int direct_cols = static_cast<int>(std::size(direct_rows));
+
+template <class E, int rows, int cols, int a_row>
+void direct_product(const ProductArgs<E>& args) {
+    product_sums<E, ProductKind::real, rows, cols, true>(args, Constant<a_row>());
+}
+
+// Blocks of `cols` columns: through a table by rows.
+template <class E, int cols, int a_row, int... row>
+TRICONV_INLINE void run_direct_rows(const ProductArgs<E>& args, std::integer_sequence<int, row...>) {
+    static constexpr void (*shapes[])(const ProductArgs<E>&) = {direct_product<E, row + 1, cols, a_row>...};
+    shapes[args.rows - 1](args);
+}
+
+template <class E, int a_row, int cols = 1>
+TRICONV_INLINE void run_direct_cols(const ProductArgs<E>& args) {
+    if constexpr (cols < direct_cols) {
+        if (args.cols > cols) return run_direct_cols<E, a_row, cols + 1>(args);
+    }
+    run_direct_rows<E, cols, a_row>(args, std::make_integer_sequence<int, direct_rows[cols - 1]>());
+}
+
+template <class E>
+void run_direct_product(const ProductArgs<E>& args) {
+    if (args.a_row == 1) {
+        run_direct_cols<E, 1>(args);
+    } else {
+        run_direct_cols<E, lanes<E>>(args);
+    }
 }
 
 // ---- lane-wise ------------------------------------------------------------------------------------------------------

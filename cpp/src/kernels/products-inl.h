@@ -20,6 +20,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     fill_product<E, ProductKind::complex>(table);
     fill_product<E, ProductKind::complex_conj_a>(table);
     fill_product<E, ProductKind::complex_conj_b>(table);
+    table.direct_product = {direct_rows, direct_cols, run_direct_product<E>};
     table.read_row = read_row<E>;
     table.write_row = write_row<E>;
     table.depthwise_forward = depthwise_forward<E>;

@@ -5,7 +5,7 @@
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
-// Sets product, lanewise, read_row, write_row, depthwise_forward and depthwise_weight_grad.
+// Sets everything but the line transforms.
 template <class E>
 void fill_product_kernels(KernelTable<E>& table);
 

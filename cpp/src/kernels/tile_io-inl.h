@@ -179,7 +179,7 @@ bool write_channels_last(const RowArgs<E>& args) {
     const bool whole = args.lane_count == lanes<E>;
     for (std::int64_t i = 0; i < args.count; ++i) {
         E* destination = args.destination + i * args.pixel_stride;
-        Vec<E> value = load(args.lanes + i * lanes<E>) + bias;
+        Vec<E> value = load_unaligned(args.lanes + i * lanes<E>) + bias;
         if (whole) {
             if (args.add) value += load_unaligned(destination);
             store_unaligned(destination, value);

@@ -70,6 +70,18 @@ TRICONV_INLINE void prefetch_to_l2(const void* p) {
     __builtin_prefetch(p, 0, 2);
 }
 
+// The same value, but in a register from here on: GCC else makes an unaligned load a memory operand of each use, which
+// costs a load for each.
+template <class E>
+TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(value));
+#elif defined(__SSE2__)
+    asm("" : "+x"(value));
+#endif
+    return value;
+}
+
 // The first `count` elements, 0 <= count <= lanes: load_partial sets the others to zero, store_partial leaves them
 // alone. No element behind them is touched, so they may end at the last mapped byte.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
