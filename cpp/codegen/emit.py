@@ -60,29 +60,63 @@ def values_needed(transform: Transform, order: Order) -> set[int]:
     return needed
 
 
-def statements(transform: Transform, source: Address, destination: Address) -> list[str]:
-    """Loads just before their first use, stores as soon as their value is known."""
+def statements(
+    transform: Transform,
+    source: Address,
+    destination: Address,
+    input_factors: bool = False,
+    output_factors: bool = False,
+) -> list[str]:
+    """Loads just before their first use, stores as soon as their value is known. With factors, complex entries from
+    the second on are multiplied as they are loaded, or stored, by factors[0] + i factors[1], ..."""
     nodes = transform.graph.nodes
     order = schedule(transform)
     needed = values_needed(transform, order)
     outputs_of: dict[int, list[tuple[int, Term]]] = {}
     for index, term in transform.outputs:
         outputs_of.setdefault(-1 if term is None else term.node, []).append((index, term))
+    number_of = {node.entry: number for number, node in enumerate(nodes) if isinstance(node, Input)}
     lines: list[str] = []
-    loaded: set[int] = set()
+    named: set[int] = set()
+
+    def product(entry: int, x: str, y: str, sign: str) -> str:
+        """A part of (x + i y) * factor: the real one if sign is "-", and for "+", x and y exchanged, the other."""
+        factor = 2 * (entry // 2 - 1)
+        return f"{x} * factors[{factor}] {sign} {y} * factors[{factor + 1}]"
+
+    def name_input(number: int, entry: int) -> None:
+        named.add(number)
+        if not input_factors or entry < 2:
+            lines.append(f"const Vec<E> t{number} = load<E>({source(entry)});")
+            return
+        re, im = entry & ~1, entry | 1
+        named.update((number_of[re], number_of[im]))
+        lines.append(f"const Vec<E> x{re} = load<E>({source(re)});")
+        lines.append(f"const Vec<E> x{im} = load<E>({source(im)});")
+        lines.append(f"const Vec<E> t{number_of[re]} = {product(re, f'x{re}', f'x{im}', '-')};")
+        lines.append(f"const Vec<E> t{number_of[im]} = {product(im, f'x{im}', f'x{re}', '+')};")
 
     def name_inputs(*numbers: int) -> None:
         for number in numbers:
             node = nodes[number]
-            if isinstance(node, Input) and number not in loaded:
-                loaded.add(number)
-                lines.append(f"const Vec<E> t{number} = load<E>({source(node.entry)});")
+            if isinstance(node, Input) and number not in named:
+                name_input(number, node.entry)
                 store_outputs(number)
 
     def store_outputs(number: int) -> None:
         for index, term in outputs_of.pop(number, []):
-            lines.append(f"store<E>({destination(index)}, {output_expression(transform, term)});")
+            value = output_expression(transform, term)
+            if not output_factors or index < 2:
+                lines.append(f"store<E>({destination(index)}, {value});")
+                continue
+            lines.append(f"const Vec<E> y{index} = {value};")
+            re, im = index & ~1, index | 1
+            stored.add(index)
+            if {re, im} <= stored:
+                lines.append(f"store<E>({destination(re)}, {product(re, f'y{re}', f'y{im}', '-')});")
+                lines.append(f"store<E>({destination(im)}, {product(im, f'y{im}', f'y{re}', '+')});")
 
+    stored: set[int] = set()
     for number in order:
         node = nodes[number]
         assert isinstance(node, Sum)
@@ -95,17 +129,68 @@ def statements(transform: Transform, source: Address, destination: Address) -> l
     return lines
 
 
-def codelet(name: str, transform: Transform, is_complex: bool) -> str:
-    """Definition of `name`."""
-    address = complex_address if is_complex else real_address
-    body = statements(transform, address("in", "is"), address("out", "os"))
-    head = [
-        "const E* __restrict const in = args.in;",
-        "E* __restrict const out = args.out;",
-        "const std::ptrdiff_t is = args.in_stride, os = args.out_stride;",
-    ]
-    if is_complex:
-        head[1:1] = ["const E* __restrict const in_im = in + args.in_im;"]
-        head[3:3] = ["E* __restrict const out_im = out + args.out_im;"]
-    text = "\n".join("    " + line for line in head + body)
+def indented(lines: list[str], depth: int) -> str:
+    return "\n".join("    " * depth + line for line in lines)
+
+
+def codelet(name: str, transform: Transform, complex_in: bool, complex_out: bool) -> str:
+    """Definition of `name`, a line transform."""
+    source = (complex_address if complex_in else real_address)("in", "is")
+    destination = (complex_address if complex_out else real_address)("out", "os")
+    head = ["const E* __restrict const in = args.in;"]
+    if complex_in:
+        head += ["const E* __restrict const in_im = in + args.in_im;"]
+    head += ["E* __restrict const out = args.out;"]
+    if complex_out:
+        head += ["E* __restrict const out_im = out + args.out_im;"]
+    head += ["const std::ptrdiff_t is = args.in_stride, os = args.out_stride;"]
+    text = indented(head + statements(transform, source, destination), 1)
     return f"template <class E>\nvoid {name}(const void*, const LineArgs<E>& args) {{\n{text}\n}}\n"
+
+
+def half_mirrored_address(pointer: str, stride: str, length: int) -> Address:
+    """Entries from the middle on lie in reverse order behind another pointer."""
+    plain, mirrored = complex_address(pointer, stride), complex_address(f"{pointer}_mirrored", stride)
+
+    def address(i: int) -> str:
+        entry, part = divmod(i, 2)
+        return plain(i) if 2 * entry < length else mirrored(2 * (length - 1 - entry) + part)
+
+    return address
+
+
+def step(name: str, transform: Transform, radix: int, inverse: bool, mirrored: bool) -> str:
+    """Definition of `name`, a loop of butterflies with twiddle factors: those of the inverse follow the butterfly. If
+    `mirrored`, the spectrum (out; inverse: in) is half of a Hermitian one."""
+
+    def address(pointer: str, stride: str, is_spectrum: bool) -> Address:
+        if is_spectrum and mirrored:
+            return half_mirrored_address(pointer, stride, radix)
+        return complex_address(pointer, stride)
+
+    body = statements(
+        transform, address("in", "is", inverse), address("out", "os", not inverse), not inverse, inverse
+    )
+    pointers = {"in": "const E*", "out": "E*"}
+    head = [
+        "const std::ptrdiff_t is = args.in_stride, os = args.out_stride, in_step = args.in_step, "
+        "out_step = args.out_step;",
+        "const std::ptrdiff_t in_part = args.in_im, out_part = args.out_im;",
+        "const E* factors = args.factors;",
+        *(f"{kind} __restrict {pointer} = args.{pointer};" for pointer, kind in pointers.items()),
+    ]
+    parts = [f"{kind} __restrict const {pointer}_im = {pointer} + {pointer}_part;" for pointer, kind in pointers.items()]
+    advance = ["in += in_step;", "out += out_step;", f"factors += {2 * (radix - 1)};"]
+    if mirrored:
+        spectrum = "in" if inverse else "out"
+        kind = pointers[spectrum]
+        head.append(f"{kind} __restrict {spectrum}_mirrored = {spectrum} + args.mirrored;")
+        parts.append(
+            f"{kind} __restrict const {spectrum}_mirrored_im = {spectrum}_mirrored + {spectrum}_part;"
+        )
+        advance.append(f"{spectrum}_mirrored -= {spectrum}_step;")
+    loop = ["for (int count = args.count; count > 0; --count) {"]
+    text = "\n".join(
+        (indented(head + loop, 1), indented(parts + body + advance, 2), indented(["}"], 1))
+    )
+    return f"template <class E>\nvoid {name}(const StepArgs<E>& args) {{\n{text}\n}}\n"

@@ -309,3 +309,77 @@ KINDS: dict[str, Callable[[int, int, Plan], Transform]] = {
 def best_transform(kind: str, length: int, count: int) -> Transform:
     """The transform with the fewest operations over all plans; `count` entries are read (or written, inverse)."""
     return min((KINDS[kind](length, count, plan) for plan in plans(length)), key=operation_count)
+
+
+# ---- steps of composed transforms -----------------------------------------------------------------------------------
+#
+# Butterflies over the bins of equal number of `length` interleaved sub-sequences' spectra (see fft_composed-inl.h). Of
+# a real sequence only half of each spectrum is kept: its middle bins have real entries, and belong to frequencies half
+# a bin off.
+
+
+def half_mirrored(g: Graph, y: Sequence) -> Sequence:
+    """Entries from the middle on stand for the bins mirrored: their conjugates."""
+    return [value if 2 * k < len(y) else conjugate(g, value) for k, value in enumerate(y)]
+
+
+def step_real(length: int, plan: Plan) -> Transform:
+    g = Graph(ONE)
+    return Transform(g, complex_outputs(half_mirrored(g, dft(g, complex_inputs(g, length, length), -1, plan)), length))
+
+
+def step_real_inverse(length: int, plan: Plan) -> Transform:
+    g = Graph(ONE)
+    return Transform(g, complex_outputs(dft(g, half_mirrored(g, complex_inputs(g, length, length)), 1, plan), length))
+
+
+def as_bins(entries: list[tuple[int, Term]]) -> list[tuple[int, Term]]:
+    """Packed entries numbered like complex ones, so that bins may lie apart: r0 in the place of i0."""
+    return [(i + 1, term) for i, term in entries]
+
+
+def step_real_first(length: int, plan: Plan) -> Transform:
+    transform = fft_real(length, length, plan)
+    return Transform(transform.graph, as_bins(transform.outputs))
+
+
+def step_real_first_inverse(length: int, plan: Plan) -> Transform:
+    g = Graph(ONE)
+    x = [Complex(g.input(1), None)] * length
+    for k in range(1, length // 2 + 1):
+        x[k] = Complex(g.input(2 * k), None if 2 * k == length else g.input(2 * k + 1))
+        x[length - k] = conjugate(g, x[k])
+    return Transform(g, [(i, value.re) for i, value in enumerate(dft(g, x, 1, plan))])
+
+
+def step_real_middle(length: int, plan: Plan) -> Transform:
+    g = Graph(ONE)
+    x = [twiddle(g, Complex(g.input(j), None), j, 2 * length, -1) for j in range(length)]
+    y = dft(g, x, -1, plan)
+    return Transform(g, [(2 * k + part, y[k][part]) for k in range(length) for part in (0, 1) if 2 * k + part < length])
+
+
+def step_real_middle_inverse(length: int, plan: Plan) -> Transform:
+    g = Graph(ONE)
+    x = [Complex(None, None)] * length
+    for k in range((length + 1) // 2):
+        x[k] = Complex(g.input(2 * k), None if 2 * k + 1 == length else g.input(2 * k + 1))
+        x[length - 1 - k] = conjugate(g, x[k])
+    y = dft(g, x, 1, plan)
+    return Transform(g, [(j, twiddle(g, y[j], j, 2 * length, 1).re) for j in range(length)])
+
+
+STEPS: dict[str, Callable[[int, Plan], Transform]] = {
+    "step_real": step_real,
+    "step_real_inverse": step_real_inverse,
+    "step_complex": lambda length, plan: fft_complex(length, length, plan),
+    "step_complex_inverse": lambda length, plan: fft_complex_inverse(length, length, plan),
+    "step_real_first": step_real_first,
+    "step_real_first_inverse": step_real_first_inverse,
+    "step_real_middle": step_real_middle,
+    "step_real_middle_inverse": step_real_middle_inverse,
+}
+
+
+def best_step(kind: str, length: int) -> Transform:
+    return min((STEPS[kind](length, plan) for plan in plans(length)), key=operation_count)

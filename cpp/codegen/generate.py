@@ -22,6 +22,7 @@ import winograd  # noqa: E402
 from dag import operation_count  # noqa: E402
 
 FFT_LENGTHS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16, 18, 20, 24, 32)
+FFT_RADICES = (4, 3, 5, 6, 8, 9, 10, 16, 2)  # of the steps of composed transforms; those that cost least first
 
 # A pruned codelet must save this share of the operations of the next larger one to be worth its code.
 PRUNING_GAIN = 0.12
@@ -38,6 +39,20 @@ FFT_HEAD = """\
 #include "vec-inl.h"
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
+
+// Butterflies of one step of a composed transform (fft_composed-inl.h), and their twiddle factors: re and im of all
+// entries but the first, butterfly by butterfly. Half of the entries of a real line's spectrum are mirrored: entry
+// radix - 1 - k lies at k strides from `mirrored` behind entry 0, and moves backwards from butterfly to butterfly.
+template <class E>
+struct StepArgs {
+    const E* in;
+    E* out;
+    std::ptrdiff_t in_stride, out_stride, in_im, out_im;
+    std::ptrdiff_t in_step, out_step;  // from one butterfly to the next
+    std::ptrdiff_t mirrored;
+    int count;
+    const E* factors;
+};
 
 """
 
@@ -79,6 +94,20 @@ struct WinogradCodelet {
 
 template <class E>
 inline constexpr WinogradCodelet<E> winograd_codelets[] = {
+"""
+
+STEP_TABLE_HEAD = """\
+// Steps of composed transforms, by LineKind; those of the first and middle bins of real ones.
+template <class E>
+struct FftStep {
+    int radix;
+    void (*run[4])(const StepArgs<E>&);
+    void (*first[2])(const void*, const LineArgs<E>&);
+    void (*middle[2])(const void*, const LineArgs<E>&);
+};
+
+template <class E>
+inline constexpr FftStep<E> fft_steps[] = {
 """
 
 TAIL = """\
@@ -137,9 +166,25 @@ def fft_header() -> str:
         for kind in fft.KINDS:
             for count in pruned_counts(kind, length):
                 name = f"{kind}_{length}_{count}"
-                definitions.append(emit.codelet(name, fft.best_transform(kind, length, count), "complex" in kind))
+                is_complex = "complex" in kind
+                transform = fft.best_transform(kind, length, count)
+                definitions.append(emit.codelet(name, transform, is_complex, is_complex))
                 table.append(f"    {{LineKind::{kind}, {length}, {count}, {name}<E>}},\n")
-    return NOTICE + FFT_HEAD + "\n".join(definitions) + "\n" + FFT_TABLE_HEAD + "".join(table) + TAIL
+    steps = []
+    for radix in FFT_RADICES:
+        names = {kind: f"{kind}_{radix}" for kind in fft.STEPS}
+        for kind, name in names.items():
+            transform, inverse = fft.best_step(kind, radix), "inverse" in kind
+            if "first" in kind or "middle" in kind:
+                definitions.append(emit.codelet(name, transform, inverse, not inverse))
+            else:
+                definitions.append(emit.step(name, transform, radix, inverse, "real" in kind))
+        runs = [f"{name}<E>" for name in names.values()]
+        groups = (f"{{{', '.join(group)}}}" for group in (runs[:4], runs[4:6], runs[6:]))
+        steps.append(f"    {{{radix}, {', '.join(groups)}}},\n")
+    codelets = "\n".join(definitions) + "\n"
+    tables = FFT_TABLE_HEAD + "".join(table) + "};\n\n" + STEP_TABLE_HEAD + "".join(steps)
+    return NOTICE + FFT_HEAD + codelets + tables + TAIL
 
 
 def winograd_header() -> str:
@@ -147,7 +192,7 @@ def winograd_header() -> str:
     for m, r in winograd.sizes():
         for role, matrix in winograd.roles(m, r).items():
             name = f"{role}_{m}_{r}"
-            definitions.append(emit.codelet(name, winograd.linear_map(matrix), is_complex=False))
+            definitions.append(emit.codelet(name, winograd.linear_map(matrix), False, False))
             table.append(f"    {{LineKind::{role}, {m}, {r}, {len(matrix[0])}, {len(matrix)}, {name}<E>}},\n")
     return NOTICE + WINOGRAD_HEAD + "\n".join(definitions) + "\n" + WINOGRAD_TABLE_HEAD + "".join(table) + TAIL
 
