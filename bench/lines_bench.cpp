@@ -27,7 +27,8 @@ constexpr NamedKind winograd_kinds[] = {
     {LineKind::winograd_data, "winograd_data"},         {LineKind::winograd_kernel, "winograd_kernel"},
     {LineKind::winograd_output, "winograd_output"},     {LineKind::winograd_data_t, "winograd_data_t"},
     {LineKind::winograd_kernel_t, "winograd_kernel_t"}, {LineKind::winograd_output_t, "winograd_output_t"}};
-constexpr int fft_lengths[] = {4, 8, 9, 12, 16, 18, 20, 24, 32, 15, 28, 36, 48, 64, 72, 80, 96, 97, 128, 256, 512, 576, 750, 1024, 2048, 2304, 4096, 8192, 9216};
+constexpr int fft_lengths[] = {4,  8,  9,  12, 16,  18,  20,  24,  32,  15,   28,   36,   48,   64,
+                               72, 80, 96, 97, 128, 256, 512, 576, 750, 1024, 2048, 4096, 8192, 9216};
 
 struct Release {
     void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }

@@ -78,6 +78,7 @@ def statements(
     number_of = {node.entry: number for number, node in enumerate(nodes) if isinstance(node, Input)}
     lines: list[str] = []
     named: set[int] = set()
+    stored: set[int] = set()
 
     def product(entry: int, x: str, y: str, sign: str) -> str:
         """A part of (x + i y) * factor: the real one if sign is "-", and for "+", x and y exchanged, the other."""
@@ -116,7 +117,6 @@ def statements(
                 lines.append(f"store<E>({destination(re)}, {product(re, f'y{re}', f'y{im}', '-')});")
                 lines.append(f"store<E>({destination(im)}, {product(im, f'y{im}', f'y{re}', '+')});")
 
-    stored: set[int] = set()
     for number in order:
         node = nodes[number]
         assert isinstance(node, Sum)
@@ -168,29 +168,24 @@ def step(name: str, transform: Transform, radix: int, inverse: bool, mirrored: b
             return half_mirrored_address(pointer, stride, radix)
         return complex_address(pointer, stride)
 
-    body = statements(
-        transform, address("in", "is", inverse), address("out", "os", not inverse), not inverse, inverse
-    )
-    pointers = {"in": "const E*", "out": "E*"}
+    body = statements(transform, address("in", "is", inverse), address("out", "os", not inverse), not inverse, inverse)
     head = [
-        "const std::ptrdiff_t is = args.in_stride, os = args.out_stride, in_step = args.in_step, "
-        "out_step = args.out_step;",
-        "const std::ptrdiff_t in_part = args.in_im, out_part = args.out_im;",
+        "const std::ptrdiff_t is = args.in_stride, in_part = args.in_im, in_step = args.in_step;",
+        "const std::ptrdiff_t os = args.out_stride, out_part = args.out_im, out_step = args.out_step;",
         "const E* factors = args.factors;",
-        *(f"{kind} __restrict {pointer} = args.{pointer};" for pointer, kind in pointers.items()),
+        "const E* __restrict in = args.in;",
+        "E* __restrict out = args.out;",
     ]
-    parts = [f"{kind} __restrict const {pointer}_im = {pointer} + {pointer}_part;" for pointer, kind in pointers.items()]
+    parts = [
+        "const E* __restrict const in_im = in + in_part;",
+        "E* __restrict const out_im = out + out_part;",
+    ]
     advance = ["in += in_step;", "out += out_step;", f"factors += {2 * (radix - 1)};"]
     if mirrored:
-        spectrum = "in" if inverse else "out"
-        kind = pointers[spectrum]
-        head.append(f"{kind} __restrict {spectrum}_mirrored = {spectrum} + args.mirrored;")
-        parts.append(
-            f"{kind} __restrict const {spectrum}_mirrored_im = {spectrum}_mirrored + {spectrum}_part;"
-        )
-        advance.append(f"{spectrum}_mirrored -= {spectrum}_step;")
+        side, pointer = ("in", "const E* __restrict") if inverse else ("out", "E* __restrict")
+        head.append(f"{pointer} {side}_mirrored = {side} + args.mirrored;")
+        parts.append(f"{pointer} const {side}_mirrored_im = {side}_mirrored + {side}_part;")
+        advance.append(f"{side}_mirrored -= {side}_step;")
     loop = ["for (int count = args.count; count > 0; --count) {"]
-    text = "\n".join(
-        (indented(head + loop, 1), indented(parts + body + advance, 2), indented(["}"], 1))
-    )
+    text = "\n".join((indented(head + loop, 1), indented(parts + body + advance, 2), indented(["}"], 1)))
     return f"template <class E>\nvoid {name}(const StepArgs<E>& args) {{\n{text}\n}}\n"

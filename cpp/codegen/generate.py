@@ -1,6 +1,6 @@
 """Writes the straight-line codelets: python3 generate.py --output DIR
 
-    DIR/fft_codelets-inl.h       pruned FFTs, and the table of them that fft-inl.h searches
+    DIR/fft_codelets-inl.h       pruned FFTs, steps of longer ones, and the tables of them that fft-inl.h searches
     DIR/winograd_codelets-inl.h  Cook-Toom transforms, and the table of them
     DIR/winograd_bounds.h        error amplification of F(m, r), for the choice of algorithm
 

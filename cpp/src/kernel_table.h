@@ -154,8 +154,8 @@ struct KernelTable {
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
     // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated
-    // codelets where there are some, PocketFFT elsewhere. The result may read or write more entries than asked for,
-    // never more than T: see LineTransform::n_in and n_out. Throws std::bad_alloc.
+    // codelets, lines composed of them where T has small prime factors, else PocketFFT. The result may read or write
+    // more entries than asked for, never more than T: see LineTransform::n_in and n_out. Throws std::bad_alloc.
     LineTransform<E> (*fft_line)(LineKind kind, int length, int n_in, int n_out);
     // Winograd F(m, r): run is null if there is no such codelet. F(m, 1) is the identity.
     LineTransform<E> (*winograd_line)(LineKind kind, int m, int r);

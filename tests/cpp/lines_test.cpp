@@ -212,7 +212,8 @@ void check_all_ffts(const std::string& isa) {
         for (const int length : {2, 5, 8, 13, 16, 32})
             for (const Layout& layout : layouts)
                 check_fft(table, kind, length, length, layout);
-        for (const int length : {48, 64, 72, 80, 96, 97, 101, 128, 256, 1000, 1021, 1024, 4096})
+        for (const int length : {48,  54,  64,  72,  75,  80,  96,  97,   101,  128,  135,  144,  160,
+                                 162, 200, 256, 288, 448, 512, 576, 1000, 1021, 1024, 2048, 4096, 8748})
             for (const int count : {1, length / 3, length / 2 + 1, length})
                 check_fft(table, kind, length, count, layouts[(length + count) % std::size(layouts)]);
     }

@@ -1,5 +1,5 @@
-// FFT line transforms: generated codelets where there are some, else two codelets composed, else PocketFFT's plans run
-// on lane vectors: any length.
+// FFT line transforms: generated codelets where there are some, else lines composed of them (fft_composed-inl.h), else
+// PocketFFT's plans run on lane vectors: any length.
 //
 // PocketFFT's templates take any type with arithmetic, and keep their twiddle factors in the element type; a lane
 // vector is such a type. Its plans work in place on contiguous data, so lines are copied to a scratch buffer of the
