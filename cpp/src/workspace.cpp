@@ -1,16 +1,24 @@
-// The pool keeps the most recently returned blocks, at most max_idle_blocks of them. A request takes the smallest block
-// that fits without wasting too much. Large blocks are whole huge pages, mapped and unmapped directly: malloc would keep
-// freed memory for itself or give it back at each call, by a threshold that moves.
+// The pool keeps the most recently returned blocks, at most max_idle_blocks of them and max_idle_bytes() in all, each for
+// most_idle_requests further requests. A request takes the smallest block that fits without wasting too much. Large
+// blocks are whole huge pages, mapped and unmapped directly: malloc would keep freed memory for itself or give it back
+// at each call, by a threshold that moves.
 #include "workspace.h"
 
 #include <pthread.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -25,18 +33,34 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
+#include "triconv/triconv.hpp"
+
 namespace triconv {
 namespace {
 
 constexpr std::size_t cache_line = 64;
 constexpr std::size_t page = std::size_t{4} << 10;
 constexpr std::size_t huge_page = std::size_t{2} << 20;
-constexpr std::size_t max_idle_blocks = 8;
+constexpr std::size_t max_idle_blocks = 32;
+constexpr std::uint64_t most_idle_requests = 256;
 
 struct Block {
     void* data;
     std::size_t capacity;
 };
+
+std::size_t read_max_idle_bytes() {
+    const char* text = std::getenv("TRICONV_MAX_IDLE_MIB");
+    if (text == nullptr) { return std::size_t{1} << 30; }  // every workspace that "auto" chooses by itself fits
+    std::size_t mib = 0;
+    const char* end = text + std::strlen(text);
+    const auto [parsed_to, error] = std::from_chars(text, end, mib);
+    if (error != std::errc() || parsed_to != end || mib > std::numeric_limits<std::size_t>::max() >> 20) {
+        throw std::invalid_argument("TRICONV_MAX_IDLE_MIB is \"" + std::string(text) +
+                                    "\", expected a number of mebibytes, 0 or more");
+    }
+    return mib << 20;
+}
 
 // Under AddressSanitizer an access to a pooled block behind the size asked for, or after its return, is reported.
 void forbid_access([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
@@ -93,17 +117,24 @@ void release(const Block& block) {
 
 class BlockPool {
 public:
-    Block take(std::size_t capacity) {
+    BlockPool() { idle_.reserve(max_idle_blocks + 1); }
+
+    // A large block has at most `slack` times the capacity asked for.
+    Block take(std::size_t capacity, double slack) {
+        max_idle_bytes();  // refuses a wrong setting now: a block's return cannot
         {
             const std::lock_guard lock(mutex_);
+            ++requests_;
             auto best = idle_.end();
             for (auto it = idle_.begin(); it != idle_.end(); ++it) {
-                if (fits(it->capacity, capacity) && (best == idle_.end() || it->capacity < best->capacity)) {
+                if (fits(it->block.capacity, capacity, slack) &&
+                    (best == idle_.end() || it->block.capacity < best->block.capacity)) {
                     best = it;
                 }
             }
             if (best != idle_.end()) {
-                const Block block = *best;
+                const Block block = best->block;
+                idle_bytes_ -= block.capacity;
                 idle_.erase(best);
                 return block;
             }
@@ -112,50 +143,94 @@ public:
     }
 
     void give_back(const Block& block) noexcept {
-        Block evicted = block;
+        std::array<Block, max_idle_blocks + 1> evicted;
+        std::size_t evicted_count = 0;
         {
             const std::lock_guard lock(mutex_);
-            if (idle_.size() == max_idle_blocks) {
-                evicted = idle_.front();
-                idle_.erase(idle_.begin());
+            if (block.capacity > max_idle_bytes()) {
+                evicted[evicted_count++] = block;
             } else {
-                evicted.data = nullptr;
+                forbid_access(block.data, block.capacity);
+                idle_.push_back({block, requests_});
+                idle_bytes_ += block.capacity;
             }
-            forbid_access(block.data, block.capacity);
-            idle_.push_back(block);
+            while (!idle_.empty() && (idle_.size() > max_idle_blocks || idle_bytes_ > max_idle_bytes() ||
+                                      requests_ - idle_.front().returned_at > most_idle_requests)) {
+                evicted[evicted_count++] = idle_.front().block;
+                idle_bytes_ -= idle_.front().block.capacity;
+                idle_.erase(idle_.begin());
+            }
         }
-        if (evicted.data != nullptr) { release(evicted); }
+        for (std::size_t i = 0; i < evicted_count; ++i)
+            release(evicted[i]);
     }
 
     std::size_t trim() {
-        std::vector<Block> blocks;
-        blocks.reserve(max_idle_blocks);
+        std::vector<IdleBlock> blocks;
+        blocks.reserve(max_idle_blocks + 1);
         {
             const std::lock_guard lock(mutex_);
-            blocks.swap(idle_);  // both have room for max_idle_blocks
+            blocks.swap(idle_);  // both have room for all
+            idle_bytes_ = 0;
         }
         std::size_t bytes = 0;
-        for (const Block& block : blocks) {
-            bytes += block.capacity;
-            release(block);
+        for (const IdleBlock& idle : blocks) {
+            bytes += idle.block.capacity;
+            release(idle.block);
         }
         return bytes;
     }
 
-    BlockPool() { idle_.reserve(max_idle_blocks); }
+    // Blocks whose holders keep the bare pointer.
+    void* lend(std::size_t capacity, double slack) {
+        const Block block = take(capacity, slack);
+        try {
+            const std::lock_guard lock(mutex_);
+            lent_.emplace(block.data, block.capacity);
+        } catch (...) {
+            give_back(block);
+            throw;
+        }
+        return block.data;
+    }
+    void take_back(void* data) noexcept {
+        std::size_t capacity = 0;
+        {
+            const std::lock_guard lock(mutex_);
+            const auto found = lent_.find(data);
+            capacity = found->second;
+            lent_.erase(found);
+        }
+        give_back({data, capacity});
+    }
+    std::size_t capacity_of(void* data) {
+        const std::lock_guard lock(mutex_);
+        return lent_.at(data);
+    }
 
     std::mutex& mutex() { return mutex_; }
 
 private:
-    // Small blocks may be reused for anything small, large ones for at least half their size: the pages that a
-    // too-large block occupies are worth more than the time to get fresh ones.
-    static bool fits(std::size_t have, std::size_t wanted) {
-        return have >= wanted && (!is_large(have) || have / 2 <= wanted);
+    struct IdleBlock {
+        Block block;
+        std::uint64_t returned_at;  // number of the latest request then
+    };
+
+    // Small blocks may be reused for anything small.
+    static bool fits(std::size_t have, std::size_t wanted, double slack) {
+        return have >= wanted && (!is_large(have) || static_cast<double>(have) <= slack * static_cast<double>(wanted));
     }
 
     std::mutex mutex_;
-    std::vector<Block> idle_;  // least recently returned first
+    std::vector<IdleBlock> idle_;  // least recently returned first
+    std::size_t idle_bytes_ = 0;
+    std::uint64_t requests_ = 0;
+    std::unordered_map<void*, std::size_t> lent_;  // capacities of the lent blocks
 };
+
+// The pages that a too-large block occupies are worth more than the time to get fresh ones, all the more in results,
+// which the caller may keep.
+constexpr double workspace_slack = 2, result_slack = 1.125;
 
 // Never destroyed: a thread that outlives main may still return its lease.
 BlockPool& pool = *new BlockPool;
@@ -168,7 +243,7 @@ BlockPool& pool = *new BlockPool;
 
 Workspace::Workspace(std::size_t bytes) {
     if (bytes == 0) { return; }
-    const Block block = pool.take(capacity_for(bytes));
+    const Block block = pool.take(capacity_for(bytes), workspace_slack);
     data_ = block.data;
     size_ = bytes;
     capacity_ = block.capacity;
@@ -192,7 +267,27 @@ Workspace& Workspace::operator=(Workspace&& other) noexcept {
     return *this;
 }
 
-std::size_t trim_workspaces() {
+void* lend_memory(std::size_t bytes) {
+    const std::size_t capacity = capacity_for(std::max<std::size_t>(bytes, 1));
+    void* data = pool.lend(capacity, result_slack);
+    allow_access(data, capacity);
+    return data;
+}
+
+void return_memory(void* data) noexcept {
+    pool.take_back(data);
+}
+
+std::size_t memory_capacity(void* data) {
+    return pool.capacity_of(data);
+}
+
+std::size_t max_idle_bytes() {
+    static const std::size_t bytes = read_max_idle_bytes();
+    return bytes;
+}
+
+std::size_t release_memory() {
     return pool.trim();
 }
 

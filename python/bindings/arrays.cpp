@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "result_memory.h"
+
 namespace triconv::python {
 
 namespace {
@@ -217,7 +219,7 @@ py::array allocate(const Shape& shape, DType dtype, bool channels_last, bool bat
             throw py::value_error("the result has shape " + format_shape(shape) + " of " +
                                   format_dtype(numpy_dtype(dtype)) + ": its size in bytes overflows 64 bits");
     }
-    return py::array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()), strides);
+    return new_array(numpy_dtype(dtype), std::vector<py::ssize_t>(shape.begin(), shape.end()), strides, bytes);
 }
 
 py::array output_array(const py::object& out, const Shape& shape, DType dtype, bool channels_last, bool batched,

@@ -47,4 +47,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.def("build_info", &build_info_tuple);
     module.def("set_num_threads", &set_threads);
     module.def("get_num_threads", &triconv::num_threads);
+    module.def("release_memory", &triconv::release_memory);
 }

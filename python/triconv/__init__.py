@@ -21,7 +21,16 @@ from .plan import (
     plan_conv2d,
     plan_conv3d,
 )
-from .runtime import BuildInfo, RunInfo, build_info, get_num_threads, last_run, num_threads, set_num_threads
+from .runtime import (
+    BuildInfo,
+    RunInfo,
+    build_info,
+    get_num_threads,
+    last_run,
+    num_threads,
+    release_memory,
+    set_num_threads,
+)
 
 __all__ = [
     "Backward",
@@ -49,5 +58,6 @@ __all__ = [
     "plan_conv1d",
     "plan_conv2d",
     "plan_conv3d",
+    "release_memory",
     "set_num_threads",
 ]

@@ -1,4 +1,4 @@
-"""Threads, the record of the last run, and what this build is."""
+"""Threads, memory kept for reuse, the record of the last run, and what this build is."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "get_num_threads",
     "last_run",
     "num_threads",
+    "release_memory",
     "set_num_threads",
 ]
 
@@ -188,3 +189,24 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
+
+
+def release_memory() -> int:
+    """Give the memory kept for reuse back to the system, and return how many bytes that was.
+
+    Workspaces and results of 1 MiB or more come from a pool, because touching fresh memory for the first time takes
+    longer than most layers' arithmetic allows. Their memory returns to the pool when the array is gone. It keeps what
+    was used lately, up to 1 GiB or the environment variable ``TRICONV_MAX_IDLE_MIB``; with 0 there is no pool and
+    results come from NumPy's allocator. Arrays in use are not touched.
+
+    Examples
+    --------
+    >>> import numpy as np, triconv as tc
+    >>> y = tc.conv2d(np.ones((1, 1, 1024, 1024)), np.ones((1, 1, 1, 1)))
+    >>> del y
+    >>> tc.release_memory() >= 8 * 1024 * 1024
+    True
+    >>> tc.release_memory()
+    0
+    """
+    return _core.release_memory()

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "triconv/triconv.hpp"
+
 namespace triconv {
 namespace {
 
@@ -22,7 +25,7 @@ constexpr std::size_t mib = std::size_t{1} << 20;
 
 class WorkspaceTest : public ::testing::Test {
 protected:
-    void SetUp() override { trim_workspaces(); }
+    void SetUp() override { release_memory(); }
 };
 
 TEST_F(WorkspaceTest, EmptyHasNoMemory) {
@@ -65,18 +68,63 @@ TEST_F(WorkspaceTest, SmallestFittingBlockIsTaken) {
 TEST_F(WorkspaceTest, MuchLargerBlockIsNotWasted) {
     { const Workspace large(64 * mib); }
     { const Workspace small(2 * mib); }
-    EXPECT_EQ(trim_workspaces(), 66 * mib);
+    EXPECT_EQ(release_memory(), 66 * mib);
 }
 
-TEST_F(WorkspaceTest, IdleBlocksAreBounded) {
+TEST_F(WorkspaceTest, IdleBlocksAreBoundedInNumber) {
     {
         std::vector<Workspace> many;
-        for (int i = 0; i < 20; ++i) {
+        for (int i = 0; i < 50; ++i) {
             many.emplace_back(2 * mib);
         }
     }
-    EXPECT_EQ(trim_workspaces(), 8 * 2 * mib);
-    EXPECT_EQ(trim_workspaces(), 0u);
+    EXPECT_EQ(release_memory(), 32 * 2 * mib);
+    EXPECT_EQ(release_memory(), 0u);
+}
+
+// The pages are never touched: only addresses are taken.
+TEST_F(WorkspaceTest, IdleBytesAreBounded) {
+    ASSERT_EQ(max_idle_bytes(), 1024 * mib);
+    const auto leave_idle = [](std::vector<std::size_t> sizes) {
+        std::vector<Workspace> many;
+        for (std::size_t size : sizes) {
+            many.emplace_back(size * mib);
+        }
+        while (!many.empty()) {
+            many.erase(many.begin());
+        }
+        return release_memory();
+    };
+    EXPECT_EQ(leave_idle({600, 300, 200}), 500 * mib) << "the oldest goes";
+    EXPECT_EQ(leave_idle({300, 1200}), 300 * mib) << "a block above the bound displaces no other";
+    EXPECT_EQ(leave_idle({1024}), 1024 * mib);
+}
+
+TEST_F(WorkspaceTest, BlockThatNoRequestFitsIsGivenBack) {
+    { const Workspace unused(64 * mib); }
+    for (int i = 0; i < 300; ++i) {
+        const Workspace used(2 * mib);
+    }
+    EXPECT_EQ(release_memory(), 2 * mib);
+}
+
+TEST_F(WorkspaceTest, LentMemoryIsAlignedReusedAndHardlyLargerThanAskedFor) {
+    for (std::size_t bytes : {std::size_t{0}, std::size_t{1}, mib, 2 * mib - 1, 51 * mib + 1}) {
+        void* const data = lend_memory(bytes);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(data) % 64, 0u);
+        EXPECT_GE(memory_capacity(data), bytes);
+        std::memset(data, 0x5a, memory_capacity(data));
+        return_memory(data);
+        EXPECT_EQ(Workspace(std::max<std::size_t>(bytes, 1)).data(), data) << "results and workspaces share the pool";
+        EXPECT_EQ(lend_memory(bytes), data);
+        return_memory(data);
+    }
+    release_memory();
+    return_memory(lend_memory(64 * mib));
+    void* const smaller = lend_memory(40 * mib);
+    EXPECT_EQ(memory_capacity(smaller), 40 * mib);
+    return_memory(smaller);
+    EXPECT_THROW(lend_memory(std::numeric_limits<std::size_t>::max()), std::bad_alloc);
 }
 
 TEST_F(WorkspaceTest, MoveTransfersTheLease) {

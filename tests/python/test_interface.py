@@ -49,6 +49,7 @@ NAMES = [
     "plan_conv1d",
     "plan_conv2d",
     "plan_conv3d",
+    "release_memory",
     "set_num_threads",
 ]
 
@@ -96,6 +97,7 @@ SIGNATURES = {
     "nn.Conv2d.gradients": "self",
     "build_info": "",
     "last_run": "",
+    "release_memory": "",
     "set_num_threads": "n",
     "get_num_threads": "",
     "num_threads": "n",

@@ -152,6 +152,10 @@ private:
 void set_num_threads(int count);
 int num_threads();
 
+// Workspaces are kept for reuse, up to 1 GiB or the environment variable TRICONV_MAX_IDLE_MIB. This gives those not in
+// use back to the system; returns the bytes given back.
+std::size_t release_memory();
+
 struct BuildInfo {
     std::string version;
     std::string compiler;

@@ -1,0 +1,206 @@
+"""Large results come from a pool: they behave as NumPy's own arrays, and what the pool keeps is bounded."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import triconv as tc
+
+MIB = 1 << 20
+
+
+def large(value=1.0, mib=4):
+    """A result of some mebibytes, computed by the identity kernel."""
+    x = np.full((1, 1, mib, MIB // 4), value, np.float32)
+    return tc.conv2d(x, np.ones((1, 1, 1, 1), np.float32))
+
+
+def handler_name(array):
+    core = getattr(np, "_core", None) or np.core
+    return core.multiarray.get_handler_name(array)
+
+
+def run_python(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_large_results_are_pooled_and_others_are_not():
+    assert handler_name(large()) == "triconv"
+    assert handler_name(tc.conv2d(np.ones((1, 1, 8, 8)), np.ones((1, 1, 1, 1)))) == "default_allocator"
+    assert handler_name(np.empty(8 * MIB)) == "default_allocator", "arrays of others are left alone"
+
+
+def test_results_behave_as_numpys_own():
+    y = large(2.0)
+    assert y.flags.owndata
+    assert y.flags.writeable
+    assert y.flags.c_contiguous
+    assert y.base is None
+    assert y.ctypes.data % 64 == 0
+    y[0, 0, 0, :3] = 7
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(y)), y)
+    np.testing.assert_array_equal(y.copy(), y)
+    view = y[0, 0, 0]
+    expected = view.copy()
+    del y
+    gc.collect()
+    others = [large(9.0) for _ in range(3)]
+    np.testing.assert_array_equal(view, expected, err_msg="a view keeps the memory")
+    assert len(others) == 3
+
+
+def test_results_can_be_resized():
+    y = large(3.0)
+    y.resize((2, 4, MIB // 4), refcheck=False)
+    np.testing.assert_array_equal(y, np.stack([np.full((4, MIB // 4), 3.0), np.zeros((4, MIB // 4))]))
+    y.resize((1000,), refcheck=False)
+    np.testing.assert_array_equal(y, np.full(1000, 3.0))
+    y.resize((0,), refcheck=False)
+    y.resize((5,), refcheck=False)
+    np.testing.assert_array_equal(y, np.zeros(5))
+
+
+def test_torch_shares_a_result():
+    torch = pytest.importorskip("torch")
+    y = large(1.0)
+    tensor = torch.from_numpy(y)
+    tensor += 1
+    assert y[0, 0, 0, 0] == 2
+    del y
+    gc.collect()
+    assert large(9.0)[0, 0, 0, 0] == 9
+    assert bool((tensor == 2).all())
+
+
+def test_memory_is_reused_and_released():
+    tc.release_memory()
+    y = large()
+    address = y.ctypes.data
+    del y
+    assert large().ctypes.data == address
+    assert tc.release_memory() >= 4 * MIB
+    assert tc.release_memory() == 0
+
+
+def test_memory_in_use_is_never_shared():
+    results = [large(float(i)) for i in range(6)]
+    tc.release_memory()
+    results += [large(float(i)) for i in range(6, 9)]
+    for i, y in enumerate(results):
+        assert (y == i).all()
+
+
+def test_results_of_many_threads():
+    failures = []
+
+    def run(first):
+        for i in range(20):
+            y = large(first + i, mib=2)
+            if not (y == first + i).all():
+                failures.append(i)
+
+    threads = [threading.Thread(target=run, args=(100.0 * t,)) for t in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_array_that_dies_in_a_cycle_or_at_exit():
+    class Holder:
+        pass
+
+    holder = Holder()
+    holder.array, holder.self = large(), holder
+    gone = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert gone() is None
+    program = (
+        "import sys, numpy as np, triconv as tc\n"
+        "x = np.ones((1, 1, 1024, 1024), np.float32)\n"
+        "sys.kept = tc.conv2d(x, x[:, :, :1, :1])\n"
+        "tc.kept = [tc.conv2d(x, x[:, :, :1, :1]) for _ in range(3)]\n"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_forked_child_can_make_and_free_results():
+    program = (
+        "import os, numpy as np, triconv as tc\n"
+        "x = np.ones((1, 1, 1024, 1024), np.float32)\n"
+        "y = tc.conv2d(x, x[:, :, :1, :1])\n"
+        "child = os.fork()\n"
+        "z = tc.conv2d(2 * x, x[:, :, :1, :1])\n"
+        "ok = (y == 1).all() and (z == 2).all()\n"
+        "del y, z\n"
+        "if child == 0:\n"
+        "    os._exit(0 if ok and tc.release_memory() > 0 else 1)\n"
+        "assert ok and os.waitpid(child, 0)[1] == 0\n"
+    )
+    done = run_python(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+RESIDENT = """
+import numpy as np, triconv as tc
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+w = np.ones((1, 1, 1, 1), np.float32)
+x = np.ones((1, 1, 1, 8 << 20), np.float32)
+tc.conv2d(x, w)
+tc.release_memory()
+before = resident()
+for n in range(1, 33):
+    tc.conv2d(x[..., : n << 18], w)
+grown = resident() - before
+tc.release_memory()
+print(grown, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
+@pytest.mark.parametrize(("limit", "bound"), [("32", 48 * MIB), ("0", 16 * MIB)])
+def test_many_shapes_do_not_grow_the_process(limit, bound):
+    done = run_python(RESIDENT, TRICONV_MAX_IDLE_MIB=limit)
+    assert done.returncode == 0, done.stderr
+    grown, left = (int(count) for count in done.stdout.split())
+    assert grown < bound
+    assert left < 16 * MIB
+
+
+def test_no_pool_means_numpys_allocator():
+    program = (
+        "import numpy as np, triconv as tc\n"
+        "y = tc.conv2d(np.ones((1, 1, 1024, 1024)), np.ones((1, 1, 1, 1)))\n"
+        "core = getattr(np, '_core', None) or np.core\n"
+        "assert core.multiarray.get_handler_name(y) == 'default_allocator'\n"
+        "assert tc.release_memory() == 0\n"
+    )
+    done = run_python(program, TRICONV_MAX_IDLE_MIB="0")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("value", ["", "many", "-1", "1.5", "99999999999999999999"])
+def test_pool_limit_that_is_no_number(value):
+    program = "import numpy as np, triconv as tc; tc.conv2d(np.ones((1, 1, 8, 8)), np.ones((1, 1, 3, 3)))"
+    done = run_python(program, TRICONV_MAX_IDLE_MIB=value)
+    assert f'ValueError: TRICONV_MAX_IDLE_MIB is "{value}", expected a number of mebibytes, 0 or more' in done.stderr
