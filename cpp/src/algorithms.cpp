@@ -15,23 +15,24 @@ namespace {
 
 // ---- what a shape amounts to ----------------------------------------------------------------------------------------
 
-// Lane vectors and rows of a pass's operands: a (tiles read), b (kernels, or x in weight_grad), c (the result).
+// Lane vectors of a pass's operands, of tiles for one row of their spectra (a tile, or one for each lane): a (tiles
+// read), b (kernels, or x in weight_grad), c (the result).
 struct Work {
     std::int64_t read_blocks = 0, write_blocks = 0;  // lane blocks of the tiles read and written
     std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
     std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
-    bool lanewise = false;
+    LaneKind lane_kind = LaneKind::channels;
+    bool lanewise = false;  // products lane by lane
     int groups = 0;         // of lane blocks
     bool in_place = false;  // the result may overwrite the tiles read
 };
 
-Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
+Work work_of(Pass pass, const LaneBlocks& xs, const LaneBlocks& ys, LaneKind lane_kind, int lanes) {
     Work work;
-    work.lanewise = use_lanewise(layer, lanes);
-    const LaneBlocks xs = input_blocks(layer, lanes, work.lanewise, phases);
-    const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
+    work.lane_kind = lane_kind;
     work.groups = xs.groups;
-    work.in_place = pass != Pass::weight_grad && (!work.lanewise || (xs.per_group == 1 && ys.per_group == 1));
+    work.in_place =
+        pass != Pass::weight_grad && (lane_kind == LaneKind::channels || (xs.per_group == 1 && ys.per_group == 1));
     const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
     const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
     const auto x_count = static_cast<std::int64_t>(xs.blocks.size()),
@@ -41,7 +42,9 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     // In weight_grad the channels of y are rows of the product and those of x are lanes.
     const LaneBlocks& rows = pass == Pass::weight_grad ? ys : sources;
     const LaneBlocks& columns = pass == Pass::weight_grad ? xs : targets;
-    const std::int64_t row_count = work.lanewise ? rows.per_group : rows.rows_per_group(lanes);
+    const std::int64_t row_count = lane_kind == LaneKind::channels ? rows.rows_per_group(lanes) : rows.per_group;
+    work.lanewise = lane_kind == LaneKind::groups ||
+                    (lane_kind == LaneKind::tiles && (pass == Pass::weight_grad || sources.per_group == 1));
     work.products = row_count * static_cast<std::int64_t>(columns.blocks.size());
     work.kernel_vectors = work.products;
     return work;
@@ -138,8 +141,9 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
                      const Work& work) {
     const double l2 = static_cast<double>(cache_sizes().l2);
     constexpr double most_bytes = 48 << 20;  // of a block's spectra, if several tiles fit
-    constexpr double row_step = 12;          // a multiple of the micro-kernels' rows
-    constexpr double most_fused = 96;        // more rows gain nothing, and threads need blocks to share
+    // A multiple of the micro-kernels' rows; where lanes hold tiles, of their columns.
+    const double row_step = work.lane_kind == LaneKind::tiles ? 4 : 12;
+    constexpr double most_fused = 96;  // more rows gain nothing, and threads need blocks to share
     if (work.lanewise) {  // nothing is shared by the tiles of a block but a lane vector of kernels for each bin
         const SliceBytes bytes = slice_bytes(kernels, shape, work, 1);
         const double most = pass == Pass::weight_grad ? max_reduction : 48;
@@ -149,7 +153,7 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
     const double fitting_groups = 1.25 * l2 / (row_step * slice_bytes(kernels, shape, work, 1).tile);
     const int groups = static_cast<int>(std::clamp(fitting_groups, 1.0, std::max(1.0, double(work.groups))));
     const SliceBytes bytes = slice_bytes(kernels, shape, work, groups);
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes).rows());
     const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
     double rows = row_step, least_ns = std::numeric_limits<double>::infinity();
     for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile <= most_bytes); r *= 2) {
@@ -166,11 +170,12 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
                       const TileShape& shape) {
     Costed result;
     result.shape = shape;
+    result.lane_kind = work.lane_kind;
     result.blocking = blocking_of(kernels, layer, pass, shape, work);
     const Bins bins = bins_of(shape);
     const double planes = bins.real + 2 * bins.complex, lanes = kernels.lanes;
     const double vector_bytes = lanes * static_cast<double>(sizeof(E));
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes).rows());
     double plane_ns = 0;
     for (int a = 0; a < axes; ++a)
         plane_ns += line_ns(kernels, shape, a);
@@ -179,7 +184,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double transforms = tiles * (read + write) + kernel_vectors;
     const double products = tiles * static_cast<double>(work.products);
     const double kernel_bytes = planes * kernel_vectors * vector_bytes;
-    const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.tiles));
+    const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.rows));
     const double spectra_bytes = tiles * planes * (read + write) * vector_bytes;
     const SliceBytes slice = slice_bytes(kernels, shape, work, result.blocking.groups);
     const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
@@ -189,7 +194,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
                       (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
                       kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
                       array_bytes(layer) * array_byte_ns +
-                      slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.tiles));
+                      slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.rows));
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
@@ -198,7 +203,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
-        slice.kernels + static_cast<double>(result.blocking.tiles) * slice.tile + 3 * planes * vector_bytes);
+        slice.kernels + static_cast<double>(result.blocking.rows) * slice.tile + 3 * planes * vector_bytes);
     if (shape.fft) {
         c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
     } else {
@@ -212,7 +217,10 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
 
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    const Work work = work_of(layer, pass, kernels.lanes, false);
+    const bool lanewise = use_lanewise(layer, kernels.lanes);
+    const Work work = work_of(pass, input_blocks(layer, kernels.lanes, lanewise, false),
+                              output_blocks(layer, kernels.lanes, lanewise),
+                              lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
     const double products = outputs * taps * static_cast<double>(work.products);
     Costed result;
@@ -249,6 +257,15 @@ std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
     return lengths;
 }
 
+// What lanes may hold: channels, or groups in depthwise layers; and tiles, where channels may leave lanes empty.
+std::vector<LaneKind> lane_kinds(const Layer& layer, int lanes) {
+    const bool lanewise = use_lanewise(layer, lanes);
+    std::vector<LaneKind> kinds{lanewise ? LaneKind::groups : LaneKind::channels};
+    if ((lanewise ? layer.groups : std::min(layer.in_per_group(), layer.out_per_group())) < lanes)
+        kinds.push_back(LaneKind::tiles);
+    return kinds;
+}
+
 // FFT lengths for one axis: the few with the least work per output of that axis.
 template <class E>
 std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) {
@@ -258,20 +275,25 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     if (taps > most_fft_taps) return {};
     // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
     const std::int64_t longest = std::max<std::int64_t>(16 * taps, 1 << 16);
-    std::vector<std::pair<double, int>> ranked;
+    std::vector<std::pair<double, int>> ranked, ranked_dealt;  // dealt: with tiles as lanes
     for (int t : smooth_lengths(taps, std::min(samples + taps - 1, longest))) {
         TileShape shape;
         shape.fft = true;
         shape.transform[axis] = t;
         const double tiles = static_cast<double>(ceil_div(samples, fft_outputs(layer.axis[axis], pass, t)));
-        ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
+        const double tile_ns = t * (line_ns(kernels, shape, axis) + 1.0);
+        ranked.push_back({tiles * tile_ns, t});
+        ranked_dealt.push_back({std::ceil(static_cast<double>(layer.batch) * tiles / kernels.lanes) * tile_ns, t});
     }
-    constexpr std::size_t kept = 8;
-    std::stable_sort(ranked.begin(), ranked.end());
-    if (ranked.size() > kept) ranked.resize(kept);
     std::vector<int> lengths;
-    for (const auto& [work, t] : ranked)
-        lengths.push_back(t);
+    const auto keep = [&](std::vector<std::pair<double, int>>& of, std::size_t kept) {
+        std::stable_sort(of.begin(), of.end());
+        for (std::size_t i = 0; i < std::min(kept, of.size()); ++i)
+            if (std::find(lengths.begin(), lengths.end(), of[i].second) == lengths.end())
+                lengths.push_back(of[i].second);
+    };
+    keep(ranked, 8);
+    if (lane_kinds(layer, kernels.lanes).size() > 1) keep(ranked_dealt, 4);
     return lengths;
 }
 
@@ -358,13 +380,23 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         impossible.candidate.reason = impossible_reason(layer, algorithm, a);
         return {impossible};
     }
-    const Work work = work_of(layer, pass, kernels.lanes, true);
+    const std::vector<LaneKind> kinds = lane_kinds(layer, kernels.lanes);
+    std::vector<Work> works;
+    for (LaneKind kind : kinds)
+        works.push_back(work_of(pass, lane_blocks(layer, kernels.lanes, kind, true),
+                                lane_blocks(layer, kernels.lanes, kind, false), kind, kernels.lanes));
     std::vector<Costed> all;
     for (int z : sizes[0])
         for (int y : sizes[1])
-            for (int x : sizes[2])
-                all.push_back(
-                    cost_transform(kernels, layer, pass, work, tile_shape(layer, pass, algorithm.fft, {z, y, x})));
+            for (int x : sizes[2]) {
+                const TileShape shape = tile_shape(layer, pass, algorithm.fft, {z, y, x});
+                Costed best = cost_transform(kernels, layer, pass, works[0], shape);
+                for (std::size_t i = 1; i < works.size(); ++i) {
+                    Costed other = cost_transform(kernels, layer, pass, works[i], shape);
+                    if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
+                }
+                all.push_back(std::move(best));
+            }
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
@@ -421,7 +453,9 @@ std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& 
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
-    if (!costed.direct) return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.blocking);
+    if (!costed.direct)
+        return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
+                                                  costed.blocking);
     if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer);
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }
