@@ -69,8 +69,10 @@ double array_bytes(const Layer& layer) {  // x and y once each
 // rough and have not been fitted to this library's own timings.
 constexpr double fma_ns = 0.22;      // one lane-vector multiply-add within a micro-kernel
 constexpr double lanewise_ns = 0.8;  // one lane-vector product that streams its operands
+constexpr double pairwise_ns = 1.6;  // the same, a sum for each pair of channels from a few rows
 constexpr double direct_efficiency = 0.8;
 constexpr double array_byte_ns = 0.12;  // reading or writing the user's arrays, transposition included
+constexpr double strip_ns = 500;        // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;   // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 
@@ -125,13 +127,15 @@ SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, co
 
 // Nanoseconds that spectra of `tiles` tiles spend between caches when `rows` of them make a block. A spectrum is written
 // and read around the product (twice where the result takes its place), and each block passes over all kernels: reading
-// them, which the products overlap with arithmetic, or adding to them in weight_grad.
-double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows) {
+// them, which the products overlap with arithmetic, or adding to them in weight_grad. Where lanes hold tiles, the kernels
+// of few rows compete with them for the cache.
+double traffic_ns(Pass pass, const Work& work, const SliceBytes& bytes, double tiles, double rows) {
     const bool to_kernels = pass == Pass::weight_grad;
     const double touches = to_kernels ? 2 : 4, kernel_touches = to_kernels ? 2 : 0.5;
     rows = std::min(rows, tiles);
     const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile;
-    const double spectra_rate = block <= fitting ? l2_byte_ns : stream_ns(block + bytes.kernels);
+    const double cached = block + (work.lane_kind == LaneKind::tiles ? bytes.kernels : 0);
+    const double spectra_rate = cached <= fitting ? l2_byte_ns : stream_ns(block + bytes.kernels);
     return touches * tiles * bytes.tile * spectra_rate +
            kernel_touches * std::ceil(tiles / rows) * bytes.kernels * stream_ns(bytes.kernels);
 }
@@ -157,12 +161,23 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
     const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
     double rows = row_step, least_ns = std::numeric_limits<double>::infinity();
     for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile <= most_bytes); r *= 2) {
-        const double ns = traffic_ns(pass, bytes, tiles, std::min(r, most));
+        const double ns = traffic_ns(pass, work, bytes, tiles, std::min(r, most));
         if (ns < least_ns) least_ns = ns, rows = std::min(r, most);
     }
     const bool fused =
         pass == Pass::weight_grad ? rows * bytes.tile + bytes.kernels < 4 * l2 : rows <= most_fused && tiles > rows;
     return {static_cast<std::int64_t>(rows), fused, groups};
+}
+
+// Reading and writing the arrays. Lanes of tiles read and write a run of pixels each for every row of a strip, from as
+// many places: the shorter, the less of a cache line is used.
+double crossing_ns(const Layer& layer, const Work& work, const TileGrid& grid, const TileShape& shape, double rows) {
+    const double ns = array_bytes(layer) * array_byte_ns;
+    if (work.lane_kind != LaneKind::tiles) return ns;
+    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
+    const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
+    return ns * (1 + grid.lanes / (strip * shape.outputs[axes - 1])) +
+           strips * static_cast<double>(work.read_blocks + work.write_blocks) * strip_ns;
 }
 
 template <class E>
@@ -175,7 +190,9 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const Bins bins = bins_of(shape);
     const double planes = bins.real + 2 * bins.complex, lanes = kernels.lanes;
     const double vector_bytes = lanes * static_cast<double>(sizeof(E));
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes).rows());
+    const TileGrid grid = tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes);
+    const double tiles = static_cast<double>(grid.rows());
+    const bool pairs = pass == Pass::weight_grad && work.lane_kind == LaneKind::tiles;
     double plane_ns = 0;
     for (int a = 0; a < axes; ++a)
         plane_ns += line_ns(kernels, shape, a);
@@ -191,10 +208,11 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
     const double slices = std::ceil(std::max(1, work.groups) / static_cast<double>(result.blocking.groups));
     const double ns = transforms * planes * (plane_ns + 0.3) +
-                      (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
+                      (work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
+                                     : products * bins.multiplications() * fma_ns) +
                       kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
-                      array_bytes(layer) * array_byte_ns +
-                      slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.rows));
+                      crossing_ns(layer, work, grid, shape, static_cast<double>(result.blocking.rows)) +
+                      slices * traffic_ns(pass, work, slice, tiles, static_cast<double>(result.blocking.rows));
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;

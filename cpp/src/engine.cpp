@@ -10,6 +10,7 @@ namespace triconv {
 namespace {
 
 constexpr std::int64_t strip_bytes = 256 << 10;  // a strip buffer should leave room in L2
+constexpr std::int64_t longest_axis = std::int64_t{1} << 62;
 
 }  // namespace
 
@@ -45,12 +46,27 @@ TileGrid TileGrid::dealt_to(int lane_count) const {
     return best;
 }
 
-LaneTiles tiles_of_lane(const TileGrid& grid, const Strip& strip, int lane) {
-    const std::int64_t line = strip.line + lane, image = line / grid.lines_per_image();
-    if (image >= grid.images) return {0, {}, 0};
-    Index tile = unravel(line % grid.lines_per_image(), {grid.tiles[0], grid.tiles[1], grid.segments});
-    tile[2] = tile[2] * grid.line_tiles() + strip.tile;
-    return {image, tile, static_cast<int>(std::clamp<std::int64_t>(grid.tiles[2] - tile[2], 0, strip.count))};
+// The lines of a strip follow each other: one division for all of them.
+std::array<LaneTiles, most_lanes> tiles_of_lanes(const TileGrid& grid, const Strip& strip) {
+    std::array<LaneTiles, most_lanes> result{};
+    std::int64_t image = strip.line / grid.lines_per_image();
+    const std::int64_t line_tiles = grid.line_tiles();
+    Index line = unravel(strip.line % grid.lines_per_image(), {grid.tiles[0], grid.tiles[1], grid.segments});
+    for (int lane = 0; lane < grid.lanes && image < grid.images; ++lane) {
+        const std::int64_t first = line[2] * line_tiles + strip.tile;
+        result[static_cast<std::size_t>(lane)] = {
+            image,
+            {line[0], line[1], first},
+            static_cast<int>(std::clamp<std::int64_t>(grid.tiles[2] - first, 0, strip.count))};
+        if (++line[2] < grid.segments) continue;
+        line[2] = 0;
+        if (++line[1] < grid.tiles[1]) continue;
+        line[1] = 0;
+        if (++line[0] < grid.tiles[0]) continue;
+        line[0] = 0;
+        ++image;
+    }
+    return result;
 }
 
 template <class E>
@@ -114,20 +130,29 @@ template <class Element, class Extent>
 auto Engine<E>::windows_of(const TileMap<Element>& map, const Strip& strip, const LaneBlock& block,
                            const Extent& extent) const -> Windows {
     Windows windows{grid_.lanes, {}};
-    for (int lane = 0; lane < windows.count; ++lane) {
+    const std::array<LaneTiles, most_lanes> tiles = tiles_of_lanes(grid_, strip);
+    std::array<SubGrid, axes> grid{};  // of the image last seen, and the t of its samples
+    std::array<Range, axes> samples{};
+    std::ptrdiff_t start = 0;
+    for (std::int64_t lane = 0, image = -1; lane < windows.count; ++lane) {
+        const LaneTiles& held = tiles[static_cast<std::size_t>(lane)];
         Window& window = windows.of[static_cast<std::size_t>(lane)];
-        const LaneTiles tiles = tiles_of_lane(grid_, strip, lane);
-        window.image = tiles.image;
-        window.count = tiles.count;
-        if (tiles.count == 0) continue;
-        const auto grid = grids(map.on_input, tiles.image, block);
-        window.offset = tiles.image / layer_.output_phases() * map.tensor.outer + block.channel * map.tensor.inner;
+        window.image = held.image;
+        window.count = held.count;
+        if (held.count == 0) continue;
+        if (held.image != image) {
+            image = held.image;
+            grid = grids(map.on_input, image, block);
+            start = image / layer_.output_phases() * map.tensor.outer + block.channel * map.tensor.inner;
+            for (int a = 0; a < axes; ++a)
+                grid[a].clip(-longest_axis, longest_axis, samples[a].begin, samples[a].end);
+        }
+        window.offset = start;
         for (int a = 0; a < axes; ++a) {
-            const std::int64_t begin = map.origin[a] + tiles.tile[a] * transform_.shape().outputs[a];
-            grid[a].clip(begin, begin + extent(a, begin, tiles.count), window.first[a], window.last[a]);
-            window.first[a] -= begin;
-            window.last[a] -= begin;
+            const std::int64_t begin = map.origin[a] + held.tile[a] * transform_.shape().outputs[a];
             window.begin[a] = begin;
+            window.first[a] = std::max<std::int64_t>(0, samples[a].begin - begin);
+            window.last[a] = std::min<std::int64_t>(extent(a, begin, held.count), samples[a].end - begin);
             window.offset += grid[a].index(begin) * map.tensor.along[a];
         }
     }
@@ -583,12 +608,17 @@ void Engine<E>::multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<
                              0,
                              rows,
                              accumulate};
-        if (rows == 1) {  // nothing to sum: along the bins
+        // A few rows are added up one after the other, each along the bins.
+        constexpr int few = 8;
+        if (rows <= few) {
             args.a_row = dy_bin;
             args.b_row = x_bin;
             args.c_row = dw_bin;
             args.rows = bins.count;
-            run(args);
+            for (int i = 0; i < rows; ++i, args.a += lanes, args.b += lanes) {
+                args.accumulate = accumulate || i > 0;
+                run(args);
+            }
         } else {
             for (int i = 0; i < bins.count; ++i, args.a += dy_bin, args.b += x_bin, args.c += dw_bin)
                 run(args);

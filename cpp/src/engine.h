@@ -83,7 +83,7 @@ struct LaneTiles {
     Index tile;
     int count;
 };
-LaneTiles tiles_of_lane(const TileGrid& grid, const Strip& strip, int lane);
+std::array<LaneTiles, most_lanes> tiles_of_lanes(const TileGrid& grid, const Strip& strip);  // the first grid.lanes
 
 // Where tiles come from or go to: a tensor on the input's sub-grids (x, dx) or on the output's (y, dy).
 template <class E>

@@ -137,6 +137,7 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 inline Index unravel(std::int64_t index, const Index& extent) {
     Index result{};
     for (int a = axes - 1; a >= 0; --a) {
+        if (extent[a] == 1) continue;  // mostly: saves a slow division
         result[a] = index % extent[a];
         index /= extent[a];
     }

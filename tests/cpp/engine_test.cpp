@@ -195,8 +195,7 @@ TEST(TilesAsLanes, EveryTileIsDealtOnce) {
                         for (const Strip& strip : strips_of(grid, first, std::min(first + 5, grid.rows()), longest)) {
                             EXPECT_LE(strip.count, longest);
                             rows += strip.count;
-                            for (int lane = 0; lane < lanes; ++lane) {
-                                LaneTiles held = tiles_of_lane(grid, strip, lane);
+                            for (LaneTiles held : tiles_of_lanes(grid, strip)) {
                                 for (; held.count > 0; --held.count, ++held.tile[2]) {
                                     EXPECT_LT(held.tile[2], tiles[2]);
                                     EXPECT_TRUE(dealt.insert({held.image, held.tile}).second);
