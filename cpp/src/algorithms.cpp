@@ -15,24 +15,25 @@ namespace {
 
 // ---- what a shape amounts to ----------------------------------------------------------------------------------------
 
-// Lane vectors and rows of a pass's operands: a (tiles read), b (kernels, or x in weight_grad), c (the result).
+// Lane vectors of a pass's operands, of tiles for one row of their spectra (a tile, or one for each lane): a (tiles
+// read), b (kernels, or x in weight_grad), c (the result).
 struct Work {
     std::int64_t read_blocks = 0, write_blocks = 0;     // lane blocks of the tiles read and written
     std::int64_t source_blocks = 0, target_blocks = 0;  // the same, but x's blocks are weight_grad's targets
     std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
     std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
-    bool lanewise = false;
+    LaneKind lane_kind = LaneKind::channels;
+    bool lanewise = false;  // products lane by lane
     int groups = 0;         // of lane blocks
     bool in_place = false;  // the result may overwrite the tiles read
 };
 
-Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
+Work work_of(Pass pass, const LaneBlocks& xs, const LaneBlocks& ys, LaneKind lane_kind, int lanes) {
     Work work;
-    work.lanewise = use_lanewise(layer, lanes);
-    const LaneBlocks xs = input_blocks(layer, lanes, work.lanewise, phases);
-    const LaneBlocks ys = output_blocks(layer, lanes, work.lanewise);
+    work.lane_kind = lane_kind;
     work.groups = xs.groups;
-    work.in_place = pass != Pass::weight_grad && (!work.lanewise || (xs.per_group == 1 && ys.per_group == 1));
+    work.in_place =
+        pass != Pass::weight_grad && (lane_kind == LaneKind::channels || (xs.per_group == 1 && ys.per_group == 1));
     const LaneBlocks& sources = pass == Pass::input_grad ? ys : xs;
     const LaneBlocks& targets = pass == Pass::input_grad ? xs : ys;
     const auto x_count = static_cast<std::int64_t>(xs.blocks.size()),
@@ -44,7 +45,9 @@ Work work_of(const Layer& layer, Pass pass, int lanes, bool phases) {
     // In weight_grad the channels of y are rows of the product and those of x are lanes.
     const LaneBlocks& rows = pass == Pass::weight_grad ? ys : sources;
     const LaneBlocks& columns = pass == Pass::weight_grad ? xs : targets;
-    const std::int64_t row_count = work.lanewise ? rows.per_group : rows.rows_per_group(lanes);
+    const std::int64_t row_count = lane_kind == LaneKind::channels ? rows.rows_per_group(lanes) : rows.per_group;
+    work.lanewise = lane_kind == LaneKind::groups ||
+                    (lane_kind == LaneKind::tiles && (pass == Pass::weight_grad || sources.per_group == 1));
     work.products = row_count * static_cast<std::int64_t>(columns.blocks.size());
     work.kernel_vectors = work.products;
     return work;
@@ -69,8 +72,10 @@ double array_bytes(const Layer& layer) {  // x and y once each
 // rough and have not been fitted to this library's own timings.
 constexpr double fma_ns = 0.22;      // one lane-vector multiply-add within a micro-kernel
 constexpr double lanewise_ns = 0.8;  // one lane-vector product that streams its operands
+constexpr double pairwise_ns = 1.6;  // the same, a sum for each pair of channels from a few rows
 constexpr double direct_efficiency = 0.8;
 constexpr double array_byte_ns = 0.12;  // reading or writing the user's arrays, transposition included
+constexpr double strip_ns = 500;        // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;   // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 
@@ -113,7 +118,7 @@ Bins bins_of(const TileShape& shape) {
 // kernels.
 struct SliceBytes {
     double source, target, kernels;
-    bool in_place;
+    bool in_place, tile_lanes;
 
     double tile() const { return in_place ? std::max(source, target) : source + target; }
 };
@@ -123,13 +128,14 @@ SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, co
     const double per_vector = (bins.real + 2 * bins.complex) * kernels.lanes * static_cast<double>(sizeof(E)) *
                               std::min(groups, work.groups) / std::max(1, work.groups);
     return {per_vector * static_cast<double>(work.source_blocks), per_vector * static_cast<double>(work.target_blocks),
-            per_vector * static_cast<double>(work.kernel_vectors), work.in_place};
+            per_vector * static_cast<double>(work.kernel_vectors), work.in_place, work.lane_kind == LaneKind::tiles};
 }
 
 // Nanoseconds that the spectra of a slice spend between caches with a blocking. A spectrum is written and read around the
 // product (twice where the result takes its place). Kernels are written (read, in weight_grad) once, and every block
 // passes over all of them: reading, which the products overlap with arithmetic, or adding to them in weight_grad. Of a
-// slice in parts each part passes over all tiles read.
+// slice in parts each part passes over all tiles read. Where lanes hold tiles, the kernels of few rows compete with them
+// for the cache.
 double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows, int parts) {
     const double kernels = bytes.kernels / parts, kernel_rate = stream_ns(kernels);
     if (parts > 1) {
@@ -138,16 +144,17 @@ double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows,
     }
     rows = std::min(rows, tiles);
     const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile();
-    const double rate = block <= fitting ? l2_byte_ns : stream_ns(block + kernels);
+    const double cached = block + (bytes.tile_lanes ? kernels : 0);
+    const double rate = cached <= fitting ? l2_byte_ns : stream_ns(block + kernels);
     const double touches = bytes.in_place ? 4 : 2, kernel_touches = pass == Pass::weight_grad ? 2 : 0.5;
     return touches * tiles * bytes.tile() * rate +
            (1 + kernel_touches * std::ceil(tiles / rows)) * bytes.kernels * kernel_rate;
 }
 
 // As many rows as cost least, for few tiles in parts of the kernels' spectra.
-Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, int groups, std::int64_t target_blocks) {
+Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, double row_step, int groups,
+                        std::int64_t target_blocks) {
     constexpr double most_bytes = 48 << 20;  // of a block's spectra, if several tiles fit
-    constexpr double row_step = 12;          // a multiple of the micro-kernels' rows
     constexpr double most_fused = 96;        // more rows gain nothing, and threads need blocks to share
     const double most = pass == Pass::weight_grad ? max_reduction : std::max(tiles, 1.0);
     Blocking best;
@@ -157,15 +164,15 @@ Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, int gr
         const double ns = traffic_ns(pass, bytes, tiles, rows, parts);
         if (ns >= least_ns) return;
         least_ns = ns;
-        best.tiles = static_cast<std::int64_t>(rows);
+        best.rows = static_cast<std::int64_t>(rows);
         best.parts = parts;
     };
     for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile() <= most_bytes); r *= 2)
         consider(std::min(r, most), 1);
-    if (groups == 1 && tiles <= most && tiles * bytes.source <= most_bytes)
+    if (groups == 1 && !bytes.tile_lanes && tiles <= most && tiles * bytes.source <= most_bytes)
         for (int parts = 2; parts <= 16 && 2 * parts <= target_blocks; parts *= 2)
             consider(tiles, parts);
-    const double rows = static_cast<double>(best.tiles);
+    const double rows = static_cast<double>(best.rows);
     if (pass == Pass::weight_grad)
         best.fused = rows * bytes.tile() + bytes.kernels < 4 * static_cast<double>(cache_sizes().l2);
     else
@@ -182,12 +189,25 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
         const double most = pass == Pass::weight_grad ? max_reduction : 48;
         return {static_cast<std::int64_t>(std::clamp(l2 / 4 / of_group.tile(), 1.0, most)), true, 1, 1};
     }
-    // As many groups as leave room for a dozen tiles in L2.
+    // A multiple of the micro-kernels' rows; where lanes hold tiles, of their columns.
+    const double row_step = work.lane_kind == LaneKind::tiles ? 4 : 12;
+    // As many groups as leave room for row_step tiles in L2.
     const int groups =
-        static_cast<int>(std::clamp(1.25 * l2 / (12 * of_group.tile()), 1.0, std::max(1.0, double(work.groups))));
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
-    return dense_blocking(pass, slice_bytes(kernels, shape, work, groups), tiles, groups,
+        static_cast<int>(std::clamp(1.25 * l2 / (row_step * of_group.tile()), 1.0, std::max(1.0, double(work.groups))));
+    const double tiles = static_cast<double>(tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes).rows());
+    return dense_blocking(pass, slice_bytes(kernels, shape, work, groups), tiles, row_step, groups,
                           work.target_blocks / std::max(1, work.groups));
+}
+
+// Reading and writing the arrays. Lanes of tiles read and write a run of pixels each for every row of a strip, from as
+// many places: the shorter, the less of a cache line is used.
+double crossing_ns(const Layer& layer, const Work& work, const TileGrid& grid, const TileShape& shape, double rows) {
+    const double ns = array_bytes(layer) * array_byte_ns;
+    if (work.lane_kind != LaneKind::tiles) return ns;
+    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
+    const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
+    return ns * (1 + grid.lanes / (strip * shape.outputs[axes - 1])) +
+           strips * static_cast<double>(work.read_blocks + work.write_blocks) * strip_ns;
 }
 
 template <class E>
@@ -195,11 +215,14 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
                       const TileShape& shape) {
     Costed result;
     result.shape = shape;
+    result.lane_kind = work.lane_kind;
     result.blocking = blocking_of(kernels, layer, pass, shape, work);
     const Bins bins = bins_of(shape);
     const double planes = bins.real + 2 * bins.complex, lanes = kernels.lanes;
     const double vector_bytes = lanes * static_cast<double>(sizeof(E));
-    const double tiles = static_cast<double>(tile_grid(layer, pass, shape).count());
+    const TileGrid grid = tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes);
+    const double tiles = static_cast<double>(grid.rows());
+    const bool pairs = pass == Pass::weight_grad && work.lane_kind == LaneKind::tiles;
     double plane_ns = 0;
     for (int a = 0; a < axes; ++a)
         plane_ns += line_ns(kernels, shape, a);
@@ -208,7 +231,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double transforms = tiles * (read + write) + kernel_vectors;
     const double products = tiles * static_cast<double>(work.products);
     const double kernel_bytes = planes * kernel_vectors * vector_bytes;
-    const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.tiles));
+    const double blocks = std::ceil(tiles / static_cast<double>(result.blocking.rows));
     const double spectra_bytes = tiles * planes * (read + write) * vector_bytes;
     const SliceBytes slice = slice_bytes(kernels, shape, work, result.blocking.groups);
     const double streamed = kernel_bytes * blocks * (pass == Pass::weight_grad ? 2 : 1);
@@ -216,10 +239,11 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double slices = std::ceil(std::max(1, work.groups) / static_cast<double>(result.blocking.groups));
     const double ns =
         transforms * planes * (plane_ns + 0.3) +
-        (work.lanewise ? products * planes * lanewise_ns : products * bins.multiplications() * fma_ns) +
+        (work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
+                       : products * bins.multiplications() * fma_ns) +
         kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
-        array_bytes(layer) * array_byte_ns +
-        slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.tiles), result.blocking.parts);
+        crossing_ns(layer, work, grid, shape, static_cast<double>(result.blocking.rows)) +
+        slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.rows), result.blocking.parts);
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
@@ -228,8 +252,8 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
-        (slice.kernels + static_cast<double>(result.blocking.tiles) * slice.target) / result.blocking.parts +
-        static_cast<double>(result.blocking.tiles) * (slice.tile() - slice.target) + 3 * planes * vector_bytes);
+        (slice.kernels + static_cast<double>(result.blocking.rows) * slice.target) / result.blocking.parts +
+        static_cast<double>(result.blocking.rows) * (slice.tile() - slice.target) + 3 * planes * vector_bytes);
     if (shape.fft) {
         c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
     } else {
@@ -243,7 +267,10 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
 
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    const Work work = work_of(layer, pass, kernels.lanes, false);
+    const bool lanewise = use_lanewise(layer, kernels.lanes);
+    const Work work = work_of(pass, input_blocks(layer, kernels.lanes, lanewise, false),
+                              output_blocks(layer, kernels.lanes, lanewise),
+                              lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
     const double products = outputs * taps * static_cast<double>(work.products);
     Costed result;
@@ -280,6 +307,15 @@ std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
     return lengths;
 }
 
+// What lanes may hold: channels, or groups in depthwise layers; and tiles, where channels may leave lanes empty.
+std::vector<LaneKind> lane_kinds(const Layer& layer, int lanes) {
+    const bool lanewise = use_lanewise(layer, lanes);
+    std::vector<LaneKind> kinds{lanewise ? LaneKind::groups : LaneKind::channels};
+    if ((lanewise ? layer.groups : std::min(layer.in_per_group(), layer.out_per_group())) < lanes)
+        kinds.push_back(LaneKind::tiles);
+    return kinds;
+}
+
 // FFT lengths for one axis: the few with the least work per output of that axis.
 template <class E>
 std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, Pass pass, int axis) {
@@ -289,20 +325,25 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     if (taps > most_fft_taps) return {};
     // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
     const std::int64_t longest = std::max<std::int64_t>(16 * taps, 1 << 16);
-    std::vector<std::pair<double, int>> ranked;
+    std::vector<std::pair<double, int>> ranked, ranked_dealt;  // dealt: with tiles as lanes
     for (int t : smooth_lengths(taps, std::min(samples + taps - 1, longest))) {
         TileShape shape;
         shape.fft = true;
         shape.transform[axis] = t;
         const double tiles = static_cast<double>(ceil_div(samples, fft_outputs(layer.axis[axis], pass, t)));
-        ranked.push_back({tiles * t * (line_ns(kernels, shape, axis) + 1.0), t});
+        const double tile_ns = t * (line_ns(kernels, shape, axis) + 1.0);
+        ranked.push_back({tiles * tile_ns, t});
+        ranked_dealt.push_back({std::ceil(static_cast<double>(layer.batch) * tiles / kernels.lanes) * tile_ns, t});
     }
-    constexpr std::size_t kept = 8;
-    std::stable_sort(ranked.begin(), ranked.end());
-    if (ranked.size() > kept) ranked.resize(kept);
     std::vector<int> lengths;
-    for (const auto& [work, t] : ranked)
-        lengths.push_back(t);
+    const auto keep = [&](std::vector<std::pair<double, int>>& of, std::size_t kept) {
+        std::stable_sort(of.begin(), of.end());
+        for (std::size_t i = 0; i < std::min(kept, of.size()); ++i)
+            if (std::find(lengths.begin(), lengths.end(), of[i].second) == lengths.end())
+                lengths.push_back(of[i].second);
+    };
+    keep(ranked, 8);
+    if (lane_kinds(layer, kernels.lanes).size() > 1) keep(ranked_dealt, 4);
     return lengths;
 }
 
@@ -389,13 +430,23 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         impossible.candidate.reason = impossible_reason(layer, algorithm, a);
         return {impossible};
     }
-    const Work work = work_of(layer, pass, kernels.lanes, true);
+    const std::vector<LaneKind> kinds = lane_kinds(layer, kernels.lanes);
+    std::vector<Work> works;
+    for (LaneKind kind : kinds)
+        works.push_back(work_of(pass, lane_blocks(layer, kernels.lanes, kind, true),
+                                lane_blocks(layer, kernels.lanes, kind, false), kind, kernels.lanes));
     std::vector<Costed> all;
     for (int z : sizes[0])
         for (int y : sizes[1])
-            for (int x : sizes[2])
-                all.push_back(
-                    cost_transform(kernels, layer, pass, work, tile_shape(layer, pass, algorithm.fft, {z, y, x})));
+            for (int x : sizes[2]) {
+                const TileShape shape = tile_shape(layer, pass, algorithm.fft, {z, y, x});
+                Costed best = cost_transform(kernels, layer, pass, works[0], shape);
+                for (std::size_t i = 1; i < works.size(); ++i) {
+                    Costed other = cost_transform(kernels, layer, pass, works[i], shape);
+                    if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
+                }
+                all.push_back(std::move(best));
+            }
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
@@ -452,7 +503,9 @@ std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& 
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
-    if (!costed.direct) return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.blocking);
+    if (!costed.direct)
+        return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
+                                                  costed.blocking);
     if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer);
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }

@@ -25,6 +25,7 @@ struct Costed {
     Candidate candidate;
     bool direct = false;
     TileShape shape;
+    LaneKind lane_kind = LaneKind::channels;
     Blocking blocking;
 };
 

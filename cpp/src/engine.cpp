@@ -10,6 +10,7 @@ namespace triconv {
 namespace {
 
 constexpr std::int64_t strip_bytes = 256 << 10;  // a strip buffer should leave room in L2
+constexpr std::int64_t longest_axis = std::int64_t{1} << 62;
 
 }  // namespace
 
@@ -27,22 +28,56 @@ template SpectraShape SpectraShape::make<double>(int, std::size_t, std::int64_t,
 
 std::vector<Strip> strips_of(const TileGrid& grid, std::int64_t first, std::int64_t last, int longest) {
     std::vector<Strip> strips;
-    for (std::int64_t t = first; t < last;) {
-        const Index tile = unravel(t % grid.per_image(), grid.tiles);
-        const std::int64_t count = std::min({grid.tiles[2] - tile[2], last - t, static_cast<std::int64_t>(longest)});
-        strips.push_back({t / grid.per_image(), tile, static_cast<int>(count), t - first});
-        t += count;
+    const std::int64_t line_tiles = grid.line_tiles();
+    for (std::int64_t row = first; row < last;) {
+        const std::int64_t tile = row % line_tiles;
+        const std::int64_t count = std::min({line_tiles - tile, last - row, static_cast<std::int64_t>(longest)});
+        strips.push_back({row / line_tiles * grid.lanes, tile, static_cast<int>(count), row - first});
+        row += count;
     }
     return strips;
 }
 
+TileGrid TileGrid::dealt_to(int lane_count) const {
+    TileGrid best = *this;
+    best.lanes = lane_count;
+    for (TileGrid grid = best; grid.segments <= std::min<std::int64_t>(tiles[2], lane_count); ++grid.segments)
+        if (grid.rows() < best.rows()) best.segments = grid.segments;
+    return best;
+}
+
+// The lines of a strip follow each other: one division for all of them.
+std::array<LaneTiles, most_lanes> tiles_of_lanes(const TileGrid& grid, const Strip& strip) {
+    std::array<LaneTiles, most_lanes> result{};
+    std::int64_t image = strip.line / grid.lines_per_image();
+    const std::int64_t line_tiles = grid.line_tiles();
+    Index line = unravel(strip.line % grid.lines_per_image(), {grid.tiles[0], grid.tiles[1], grid.segments});
+    for (int lane = 0; lane < grid.lanes && image < grid.images; ++lane) {
+        const std::int64_t first = line[2] * line_tiles + strip.tile;
+        result[static_cast<std::size_t>(lane)] = {
+            image,
+            {line[0], line[1], first},
+            static_cast<int>(std::clamp<std::int64_t>(grid.tiles[2] - first, 0, strip.count))};
+        if (++line[2] < grid.segments) continue;
+        line[2] = 0;
+        if (++line[1] < grid.tiles[1]) continue;
+        line[1] = 0;
+        if (++line[0] < grid.tiles[0]) continue;
+        line[0] = 0;
+        ++image;
+    }
+    return result;
+}
+
 template <class E>
-Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape)
+Engine<E>::Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, const TileGrid& grid,
+                  LaneKind lane_kind)
     : kernels_(kernels),
       layer_(layer),
-      lanewise_(use_lanewise(layer, kernels.lanes)),
-      x_blocks_(input_blocks(layer, kernels.lanes, lanewise_, true)),
-      y_blocks_(output_blocks(layer, kernels.lanes, lanewise_)),
+      grid_(grid),
+      lane_kind_(lane_kind),
+      x_blocks_(lane_blocks(layer, kernels.lanes, lane_kind, true)),
+      y_blocks_(lane_blocks(layer, kernels.lanes, lane_kind, false)),
       transform_(kernels, shape) {
     std::int64_t rows = 1, tile = 1;  // of the largest box any role reads or writes
     for (int a = 0; a < axes; ++a) {
@@ -76,24 +111,113 @@ std::array<SubGrid, axes> Engine<E>::grids(bool on_input, std::int64_t image, co
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
-namespace {
-
-// A line of pixels of one lane block: where it starts in the tensor and the strides of RowArgs.
+// Where the tiles of a strip in one lane meet the array: `offset` is that of their first sample, which need not exist;
+// those in [first, last) along each axis do, counted from it.
 template <class E>
-E* row_start(const Tensor<E>& tensor, std::int64_t n, const LaneBlock& block, const std::array<SubGrid, axes>& grid,
-             std::int64_t z, std::int64_t y, std::int64_t x) {
-    return tensor.data + n * tensor.outer + block.channel * tensor.inner + grid[0].index(z) * tensor.along[0] +
-           grid[1].index(y) * tensor.along[1] + grid[2].index(x) * tensor.along[2];
+struct Engine<E>::Window {
+    std::int64_t image;
+    Index begin;  // t of the first sample
+    Index first, last;
+    std::ptrdiff_t offset;
+    int count;  // tiles
+};
+
+// One for each line of a strip; lanes that hold channels have theirs in common.
+template <class E>
+struct Engine<E>::Windows {
+    int count;
+    std::array<Window, most_lanes> of;
+};
+
+// extent(axis, begin, tiles): samples of the tiles from `begin` on.
+template <class E>
+template <class Element, class Extent>
+auto Engine<E>::windows_of(const TileMap<Element>& map, const Strip& strip, const LaneBlock& block,
+                           const Extent& extent) const -> Windows {
+    Windows windows{grid_.lanes, {}};
+    const std::array<LaneTiles, most_lanes> tiles = tiles_of_lanes(grid_, strip);
+    std::array<SubGrid, axes> grid{};  // of the image last seen, and the t of its samples
+    std::array<Range, axes> samples{};
+    std::ptrdiff_t start = 0;
+    for (std::int64_t lane = 0, image = -1; lane < windows.count; ++lane) {
+        const LaneTiles& held = tiles[static_cast<std::size_t>(lane)];
+        Window& window = windows.of[static_cast<std::size_t>(lane)];
+        window.image = held.image;
+        window.count = held.count;
+        if (held.count == 0) continue;
+        if (held.image != image) {
+            image = held.image;
+            grid = grids(map.on_input, image, block);
+            start = image / layer_.output_phases() * map.tensor.outer + block.channel * map.tensor.inner;
+            for (int a = 0; a < axes; ++a)
+                grid[a].clip(-longest_axis, longest_axis, samples[a].begin, samples[a].end);
+        }
+        window.offset = start;
+        for (int a = 0; a < axes; ++a) {
+            const std::int64_t begin = map.origin[a] + held.tile[a] * transform_.shape().outputs[a];
+            window.begin[a] = begin;
+            window.first[a] = std::max<std::int64_t>(0, samples[a].begin - begin);
+            window.last[a] = std::min<std::int64_t>(extent(a, begin, held.count), samples[a].end - begin);
+            window.offset += grid[a].index(begin) * map.tensor.along[a];
+        }
+    }
+    return windows;
 }
 
-}  // namespace
+// The rows of samples of a strip in the array.
+template <class E>
+template <class Element>
+class Engine<E>::Rows {
+public:
+    Rows(const Engine& engine, const TileMap<Element>& map, const LaneBlock& block, const Windows& windows)
+        : windows_(windows), data_(map.tensor.data), scattered_(engine.lane_kind() == LaneKind::tiles) {
+        for (int a = 0; a < axes; ++a) {
+            const Axis& axis = engine.layer().axis[a];
+            stride_[a] = map.tensor.along[a] * (map.on_input ? axis.step : axis.out_step);
+        }
+        args.pixel_stride = stride_[2];
+        args.lane_stride = map.tensor.inner * block.channel_step;
+        args.lane_count = block.lanes;
+        args.lane_offset = scattered_ ? offset_.data() : nullptr;
+    }
+
+    // Cuts samples [begin, end) of row (z, y) into pieces of which each lane has all or nothing, and calls
+    // action(begin, end, data): args fit the piece, data is where its element (lane 0, 0) is, null if no lane has any.
+    template <class Action>
+    void for_pieces(std::int64_t z, std::int64_t y, std::int64_t begin, std::int64_t end, const Action& action) {
+        for (std::int64_t at = begin, next = end; at < end; at = next, next = end) {
+            bool any = false;
+            for (std::size_t lane = 0; lane < static_cast<std::size_t>(windows_.count); ++lane) {
+                const Window& w = windows_.of[lane];
+                offset_[lane] = absent_lane;
+                if (z < w.first[0] || z >= w.last[0] || y < w.first[1] || y >= w.last[1] || at >= w.last[2]) continue;
+                if (at < w.first[2]) {
+                    next = std::min(next, w.first[2]);
+                    continue;
+                }
+                next = std::min(next, w.last[2]);
+                offset_[lane] = w.offset + z * stride_[0] + y * stride_[1] + at * stride_[2];
+                any = true;
+            }
+            args.count = next - at;
+            action(at, next, !any ? nullptr : scattered_ ? data_ : data_ + offset_[0]);
+        }
+    }
+
+    RowArgs<E> args{};
+
+private:
+    const Windows& windows_;
+    Element* data_;
+    bool scattered_;
+    std::array<std::ptrdiff_t, axes> stride_{};
+    std::array<std::ptrdiff_t, most_lanes> offset_{};
+};
 
 template <class E>
 void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Strip& strip, int block_index,
                            const Spectra<E>& spectra, E* scratch) const {
     const LaneBlock& block = map.blocks->blocks[block_index];
-    const auto grid = grids(map.on_input, strip.image, block);
-    const std::int64_t n = strip.image / layer_.output_phases();
     const TileShape& shape = transform_.shape();
     const int lanes = kernels_.lanes, rows_z = transform_.extent(role, 0), rows_y = transform_.extent(role, 1);
     // Tiles of x overlap in the buffer and are read once; tiles of dy stand apart, each with its own zeros behind it.
@@ -101,41 +225,30 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
     const std::int64_t count = transform_.count(role, 2), extent = transform_.extent(role, 2);
     const std::int64_t pitch = overlap ? shape.outputs[2] : extent;
     const std::int64_t width = (strip.count - 1) * pitch + extent;
-    Index start;
-    for (int a = 0; a < axes; ++a)
-        start[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
-
-    RowArgs<E> row{};
-    row.lane_stride = map.tensor.inner * block.channel_step;
-    row.pixel_stride = map.tensor.along[2] * grid[2].step;
-    row.lane_count = block.lanes;
-    // [first, last) of the source goes to the buffer's position `at`.
-    auto read_piece = [&](E* line, std::int64_t z, std::int64_t y, std::int64_t at, std::int64_t begin,
-                          std::int64_t end) {
-        std::int64_t first, last;
-        grid[2].clip(begin, end, first, last);
-        if (first >= last) return void(std::fill_n(line + at * lanes, (end - begin) * lanes, E(0)));
-        std::fill_n(line + at * lanes, (first - begin) * lanes, E(0));
-        row.lanes = line + (at + first - begin) * lanes;
-        row.source = row_start(map.tensor, n, block, grid, z, y, first);
-        row.count = last - first;
-        kernels_.read_row(row);
-        std::fill_n(line + (at + last - begin) * lanes, (end - last) * lanes, E(0));
+    const Windows windows = windows_of(map, strip, block, [&](int axis, std::int64_t, int tiles) {
+        return axis < 2 ? transform_.count(role, axis) : overlap ? (tiles - 1) * pitch + extent : tiles * count;
+    });
+    Rows<const E> rows(*this, map, block, windows);
+    const auto read = [&](E* line, std::int64_t z, std::int64_t y, std::int64_t begin, std::int64_t end) {
+        rows.for_pieces(z, y, begin, end, [&](std::int64_t first, std::int64_t last, const E* source) {
+            rows.args.lanes = line + (first - begin) * lanes;
+            rows.args.source = source;
+            if (source)
+                kernels_.read_row(rows.args);
+            else
+                std::fill_n(rows.args.lanes, (last - first) * lanes, E(0));
+        });
     };
     for (int z = 0; z < rows_z; ++z)
         for (int y = 0; y < rows_y; ++y) {
-            E* line = scratch + (z * rows_y + y) * width * lanes;
-            if (z >= transform_.count(role, 0) || y >= transform_.count(role, 1) || !grid[0].contains(start[0] + z) ||
-                !grid[1].contains(start[1] + y)) {
-                std::fill_n(line, width * lanes, E(0));
-            } else if (overlap) {
-                read_piece(line, start[0] + z, start[1] + y, 0, start[2], start[2] + width);
-            } else {
-                for (int i = 0; i < strip.count; ++i) {
-                    read_piece(line, start[0] + z, start[1] + y, i * pitch, start[2] + i * count,
-                               start[2] + (i + 1) * count);
-                    std::fill_n(line + (i * pitch + count) * lanes, (extent - count) * lanes, E(0));
-                }
+            E* const line = scratch + (z * rows_y + y) * width * lanes;
+            if (overlap) {
+                read(line, z, y, 0, width);
+                continue;
+            }
+            for (int i = 0; i < strip.count; ++i) {
+                read(line + i * pitch * lanes, z, y, i * count, (i + 1) * count);
+                std::fill_n(line + (i * pitch + count) * lanes, (extent - count) * lanes, E(0));
             }
         }
     const std::array<std::ptrdiff_t, axes> strides{rows_y * width * lanes, width * lanes, lanes};
@@ -147,26 +260,38 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
 
 namespace {
 
-// Whether any of a tile's outputs is non-finite in a lane in use.
+// Whether any of a tile's outputs is non-finite in lanes [first, last).
 template <class E>
 bool any_non_finite(const E* tile, const std::array<int, axes>& outputs,
-                    const std::array<std::ptrdiff_t, axes>& strides, int lanes_used) {
+                    const std::array<std::ptrdiff_t, axes>& strides, int first, int last) {
     for (int z = 0; z < outputs[0]; ++z)
         for (int y = 0; y < outputs[1]; ++y)
             for (int x = 0; x < outputs[2]; ++x)
-                for (int l = 0; l < lanes_used; ++l)
+                for (int l = first; l < last; ++l)
                     if (!std::isfinite(tile[z * strides[0] + y * strides[1] + x * strides[2] + l])) return true;
     return false;
 }
 
 }  // namespace
 
+// Samples [first, last) along the innermost axis of a strip's tiles in the lane of a window.
+template <class E>
+DamagedBox Engine<E>::damaged_box(const Windows& windows, const LaneBlock& block, bool on_input, int lane,
+                                  std::int64_t first, std::int64_t last) const {
+    const Window& window = windows.of[static_cast<std::size_t>(lane)];
+    DamagedBox box{window.image / layer_.output_phases(), block, grids(on_input, window.image, block), {}, {}};
+    if (lane_kind_ == LaneKind::tiles) box.block.lanes = 1;
+    for (int a = 0; a < axes; ++a) {
+        box.begin[a] = window.begin[a] + (a == 2 ? std::max(first, window.first[a]) : window.first[a]);
+        box.end[a] = window.begin[a] + (a == 2 ? std::min(last, window.last[a]) : window.last[a]);
+    }
+    return box;
+}
+
 template <class E>
 void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block_index, const Spectra<E>& spectra,
                             const E* bias, E* scratch, std::vector<DamagedBox>& damaged) const {
     const LaneBlock& block = map.blocks->blocks[block_index];
-    const auto grid = grids(map.on_input, strip.image, block);
-    const std::int64_t n = strip.image / layer_.output_phases();
     const TileShape& shape = transform_.shape();
     const int lanes = kernels_.lanes;
     const std::int64_t pitch = shape.outputs[2];
@@ -177,77 +302,59 @@ void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block
         transform_.inverse(TileRole::write_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
                            spectra.shape.plane_stride, scratch + i * pitch * lanes, strides, scratch + strip_size_);
 
-    Index begin, end;
-    for (int a = 0; a < axes; ++a) {
-        begin[a] = map.origin[a] + strip.tile[a] * shape.outputs[a];
-        end[a] = std::min(begin[a] + (a == 2 ? strip.count : 1) * shape.outputs[a], map.end[a]);
-    }
-    std::int64_t first, last;
-    grid[2].clip(begin[2], end[2], first, last);
-    if (first >= last) return;
-    RowArgs<E> row{};
-    row.lane_stride = map.tensor.inner * block.channel_step;
-    row.pixel_stride = map.tensor.along[2] * grid[2].step;
-    row.lane_count = block.lanes;
-    row.count = last - first;
-    row.bias = bias;
+    const Windows windows = windows_of(map, strip, block, [&](int axis, std::int64_t begin, int tiles) {
+        return std::min<std::int64_t>((axis == 2 ? tiles : 1) * shape.outputs[axis], map.end[axis] - begin);
+    });
+    Rows<E> rows(*this, map, block, windows);
+    rows.args.bias = bias;
     bool finite = true;
-    for (std::int64_t z = begin[0]; z < end[0]; ++z)
-        for (std::int64_t y = begin[1]; y < end[1]; ++y) {
-            if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
-            row.lanes =
-                scratch + ((z - begin[0]) * rows_y + (y - begin[1])) * width * lanes + (first - begin[2]) * lanes;
-            row.destination = row_start(map.tensor, n, block, grid, z, y, first);
-            finite = !kernels_.write_row(row) && finite;
-        }
+    for (std::int64_t z = 0; z < shape.outputs[0]; ++z)
+        for (std::int64_t y = 0; y < shape.outputs[1]; ++y)
+            rows.for_pieces(z, y, 0, strip.count * pitch, [&](std::int64_t first, std::int64_t, E* destination) {
+                if (!destination) return;
+                rows.args.lanes = scratch + z * strides[0] + y * strides[1] + first * lanes;
+                rows.args.destination = destination;
+                finite = !kernels_.write_row(rows.args) && finite;
+            });
     if (finite) return;
-    for (int i = 0; i < strip.count; ++i) {
-        // A sum of bias and a finite tile may overflow, too: then every tile of the strip is looked at again.
-        if (!bias && !any_non_finite(scratch + i * pitch * lanes, shape.outputs, strides, block.lanes)) continue;
-        DamagedBox tile{n, block, grid, begin, end};
-        tile.begin[2] = begin[2] + i * pitch;
-        tile.end[2] = std::min(tile.begin[2] + pitch, end[2]);
-        damaged.push_back(tile);
-    }
+    for (int lane = 0; lane < windows.count; ++lane)
+        for (int i = 0; i < windows.of[static_cast<std::size_t>(lane)].count; ++i) {
+            // A sum of bias and a finite tile may overflow, too: then every tile of the strip is looked at again.
+            const int last = lane_kind_ == LaneKind::tiles ? lane + 1 : block.lanes;
+            if (!bias && !any_non_finite(scratch + i * pitch * lanes, shape.outputs, strides, lane, last)) continue;
+            damaged.push_back(damaged_box(windows, block, map.on_input, lane, i * pitch, (i + 1) * pitch));
+        }
 }
 
 template <class E>
 void Engine<E>::add_tiles(const TileMap<E>& map, const Strip& strip, int block_index, const Spectra<E>& spectra,
                           E* scratch, std::vector<DamagedBox>& damaged) const {
     const LaneBlock& block = map.blocks->blocks[block_index];
-    const auto grid = grids(map.on_input, strip.image, block);
-    const std::int64_t n = strip.image / layer_.output_phases();
     const TileShape& shape = transform_.shape();
     const int lanes = kernels_.lanes;
     const std::array<std::ptrdiff_t, axes> strides{shape.transform[1] * shape.transform[2] * lanes,
                                                    shape.transform[2] * lanes, lanes};
-    RowArgs<E> row{};
-    row.lane_stride = map.tensor.inner * block.channel_step;
-    row.pixel_stride = map.tensor.along[2] * grid[2].step;
-    row.lane_count = block.lanes;
-    row.add = true;
     for (int i = 0; i < strip.count; ++i) {
         transform_.inverse(TileRole::add_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
                            spectra.shape.plane_stride, scratch, strides, scratch + strip_size_);
-        DamagedBox tile{n, block, grid, {}, {}};
-        for (int a = 0; a < axes; ++a) {
-            tile.begin[a] = map.origin[a] + (strip.tile[a] + (a == 2 ? i : 0)) * shape.outputs[a];
-            tile.end[a] = std::min(tile.begin[a] + shape.transform[a], map.end[a]);
-        }
-        std::int64_t first, last;
-        grid[2].clip(tile.begin[2], tile.end[2], first, last);
-        if (first >= last) continue;
-        row.count = last - first;
+        const Windows windows = windows_of(
+            map, {strip.line, strip.tile + i, 1, strip.row + i}, block, [&](int axis, std::int64_t begin, int) {
+                return std::min<std::int64_t>(shape.transform[axis], map.end[axis] - begin);
+            });
+        Rows<E> rows(*this, map, block, windows);
+        rows.args.add = true;
         bool finite = true;
-        for (std::int64_t z = tile.begin[0]; z < tile.end[0]; ++z)
-            for (std::int64_t y = tile.begin[1]; y < tile.end[1]; ++y) {
-                if (!grid[0].contains(z) || !grid[1].contains(y)) continue;
-                row.lanes = scratch + (z - tile.begin[0]) * strides[0] + (y - tile.begin[1]) * strides[1] +
-                            (first - tile.begin[2]) * lanes;
-                row.destination = row_start(map.tensor, n, block, grid, z, y, first);
-                finite = !kernels_.write_row(row) && finite;
-            }
-        if (!finite) damaged.push_back(tile);
+        for (std::int64_t z = 0; z < shape.transform[0]; ++z)
+            for (std::int64_t y = 0; y < shape.transform[1]; ++y)
+                rows.for_pieces(z, y, 0, shape.transform[2], [&](std::int64_t first, std::int64_t, E* destination) {
+                    if (!destination) return;
+                    rows.args.lanes = scratch + z * strides[0] + y * strides[1] + first * lanes;
+                    rows.args.destination = destination;
+                    finite = !kernels_.write_row(rows.args) && finite;
+                });
+        for (int lane = 0; lane < windows.count && !finite; ++lane)
+            if (windows.of[static_cast<std::size_t>(lane)].count > 0)
+                damaged.push_back(damaged_box(windows, block, map.on_input, lane, 0, shape.transform[2]));
     }
 }
 
@@ -318,8 +425,8 @@ auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_o
         view.taps[a] = layer_.axis[a].taps_of(x.phase[a]);
     }
     view.lanes = lanes_on_input ? x.lanes : y.lanes;
-    view.rows = lanewise_ ? 1 : lanes_on_input ? y.lanes : x.lanes;
-    view.lane_stride = lanewise_ || !lanes_on_input ? outer * y.channel_step : inner;
+    view.rows = lanewise() ? 1 : lanes_on_input ? y.lanes : x.lanes;
+    view.lane_stride = lanewise() || !lanes_on_input ? outer * y.channel_step : inner;
     view.row_stride = lanes_on_input ? outer : inner;
     return view;
 }
@@ -333,7 +440,7 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
                                      : kernel_view(source_block, target_block, false, w.along, w.outer, w.inner);
     const int lanes = kernels_.lanes;
     const LaneBlocks& sources = blocks(!to_input);
-    const int first_row = lanewise_ ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
+    const int first_row = lanewise() ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
     const TileShape& shape = transform_.shape();
     Index extent, last;
     for (int a = 0; a < axes; ++a) {
@@ -373,6 +480,19 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     }
 }
 
+namespace {
+
+// Adds all lanes of each pixel into its first, pairwise.
+template <class E>
+void sum_lanes(E* pixels, std::int64_t count, int lanes) {
+    for (std::int64_t i = 0; i < count; ++i, pixels += lanes)
+        for (int half = lanes / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l)
+                pixels[l] += pixels[l + half];
+}
+
+}  // namespace
+
 template <class E>
 bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra,
                               E* scratch) const {
@@ -380,7 +500,7 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
     const LaneBlock& y = y_blocks_.blocks[y_block];
     const KernelView view = kernel_view(x, y, true, dw.along, dw.outer, dw.inner);
     const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
-    const int first_row = lanewise_ ? y_in_group : y_blocks_.row_of(y_in_group, lanes);
+    const int first_row = lanewise() ? y_in_group : y_blocks_.row_of(y_in_group, lanes);
     Index extent;
     for (int a = 0; a < axes; ++a)
         extent[a] = transform_.extent(TileRole::write_kernel, a);
@@ -396,14 +516,16 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
             E* const box = as_they_are ? taps + r * row_size : scratch;
             transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + done + r) * lanes,
                                spectra.shape.plane_stride, box, strides, scratch + strip_size_);
-            if (as_they_are) continue;
-            for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
-                E* const to = taps + r * row_size + tap * lanes;
-                for (int lane = 0; lane < lanes; ++lane)
-                    to[lane] = scale * scratch[in_box + lane];
-            });
+            if (!as_they_are)
+                for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
+                    E* const to = taps + r * row_size + tap * lanes;
+                    for (int lane = 0; lane < lanes; ++lane)
+                        to[lane] = scale * scratch[in_box + lane];
+                });
         }
+        if (lane_kind_ == LaneKind::tiles) sum_lanes(taps, count * view.tap_count(), lanes);
         view.for_each_run(done, count, [&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
+            if (lane_kind_ == LaneKind::tiles) row.lane_count = 1;
             row.lanes = taps + tap * lanes;
             row.destination = dw.data + offset;
             non_finite = kernels_.write_row(row) || non_finite;
@@ -542,12 +664,17 @@ void Engine<E>::multiply_weight_grad_lanewise(const BinRun& bins, const Spectra<
                              0,
                              rows,
                              accumulate};
-        if (rows == 1) {  // nothing to sum: along the bins
+        // A few rows are added up one after the other, each along the bins.
+        constexpr int few = 8;
+        if (rows <= few) {
             args.a_row = dy_bin;
             args.b_row = x_bin;
             args.c_row = dw_bin;
             args.rows = bins.count;
-            run(args);
+            for (int i = 0; i < rows; ++i, args.a += lanes, args.b += lanes) {
+                args.accumulate = accumulate || i > 0;
+                run(args);
+            }
         } else {
             for (int i = 0; i < bins.count; ++i, args.a += dy_bin, args.b += x_bin, args.c += dw_bin)
                 run(args);
@@ -570,10 +697,53 @@ std::ptrdiff_t Engine<E>::panel_row(bool to_input, const Slice& slice) const {
     return std::ptrdiff_t{2} * slice.block_count(blocks(!to_input)) * kernels_.lanes;  // complex
 }
 
+// Where lanes hold tiles: the kernels' values, the same in all lanes, are what is broadcast.
+template <class E>
+void Engine<E>::multiply_tiles(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice,
+                               const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first,
+                               int last) const {
+    const ProductKind swapped =
+        complex_kind == ProductKind::complex_conj_b ? ProductKind::complex_conj_a : ProductKind::complex;
+    const auto& kernel = kernels_.product[static_cast<int>(bin.complex ? swapped : ProductKind::real)];
+    const LaneBlocks& sources = blocks(!to_input);
+    const LaneBlocks& targets = blocks(to_input);
+    const int lanes = kernels_.lanes;
+    constexpr int length = 16;  // channels of a block of the reduction
+    const int count = (sources.per_group + length - 1) / length;
+    std::vector<std::ptrdiff_t> offsets(2 * static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i) {
+        offsets[static_cast<std::size_t>(i)] = i * length * lanes;
+        offsets[static_cast<std::size_t>(count + i)] = i * length * a.shape.block_stride;
+    }
+    ProductArgs<E> args{};
+    args.a_im = w.shape.plane_stride;
+    args.b_im = a.shape.plane_stride;
+    args.c_im = c.shape.plane_stride;
+    args.a_offset = offsets.data();
+    args.b_offset = offsets.data() + count;
+    args.blocks = count;
+    args.full_blocks = sources.per_group / length;
+    args.length = length;
+    args.tail_length = sources.per_group % length;
+    args.a_row = w.shape.block_stride;
+    args.a_step = lanes;
+    args.b_step = a.shape.block_stride;
+    args.b_col = lanes;
+    args.c_row = c.shape.block_stride;
+    args.c_col = lanes;
+    for (int group = slice.first_group; group < slice.last_group; ++group) {
+        args.a = w.at(bin.plane, group * targets.per_group);
+        args.b = a.at(bin.plane, group * sources.per_group) + first * lanes;
+        args.c = c.at(bin.plane, group * targets.per_group) + first * lanes;
+        multiply_blocks(kernel, args, targets.per_group, last - first, lanes);
+    }
+}
+
 template <class E>
 void Engine<E>::multiply(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice,
                          const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last,
                          E* panel) const {
+    if (lane_kind_ == LaneKind::tiles) return multiply_tiles(bin, complex_kind, to_input, slice, a, w, c, first, last);
     const ProductKind kind = bin.complex ? complex_kind : ProductKind::real;
     const LaneBlocks& sources = blocks(!to_input);
     const LaneBlocks& targets = blocks(to_input);

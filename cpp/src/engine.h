@@ -6,7 +6,9 @@
 //   plane 0:  block 0: [row 0][row 1] ... [row rows-1] pad | block 1: ... | ... pad
 //   plane 1:  ...
 //
-// Rows are tiles (x, y and their gradients) or reduced channels (weights); blocks are the lane blocks of the tensor.
+// Rows are tiles (x, y and their gradients) or reduced channels (weights); blocks are the lane blocks of the tensor. Where
+// lanes hold tiles (LaneKind), a row is one tile for each lane, a block one channel, and the spectra of weights have the
+// same value in all lanes: the products are those of a lane-wise layer whose groups share their kernels.
 // Block and plane strides are odd multiples of a cache line, so that the planes of a tile fall into different sets; the
 // planes of a single row of a single block are contiguous.
 // One bin's product is then a matrix product whose a is read with a row stride of one lane vector, as a packed panel.
@@ -57,22 +59,39 @@ struct Spectra {
 };
 
 // The tiles of a pass: image = batch index and output phase; tile (z, y, x) of an image starts at origin + index * M.
+// A *line* is a run of tiles along the innermost axis: all of them, or, where there are fewer lines than lanes to fill,
+// one of equal segments. `lanes` lines next to each other make the rows of the spectra, a tile of each line a row.
 struct TileGrid {
     std::int64_t images = 0;
     Index tiles{1, 1, 1};
+    int lanes = 1;
+    std::int64_t segments = 1;
 
-    std::int64_t per_image() const { return tiles[0] * tiles[1] * tiles[2]; }
-    std::int64_t count() const { return images * per_image(); }
+    // The grid with its tiles dealt to lanes, by as many segments as give the fewest rows.
+    TileGrid dealt_to(int lanes) const;
+
+    std::int64_t count() const { return images * tiles[0] * tiles[1] * tiles[2]; }
+    std::int64_t lines_per_image() const { return tiles[0] * tiles[1] * segments; }
+    std::int64_t line_tiles() const { return ceil_div(tiles[2], segments); }
+    std::int64_t rows() const { return ceil_div(images * lines_per_image(), lanes) * line_tiles(); }
 };
 
-// Consecutive tiles along the innermost axis; `row` is the spectra row of the first.
+// `count` consecutive tiles, from the one with index `tile` on, of `lanes` lines; `row` is the spectra row of the first.
 struct Strip {
-    std::int64_t image;
-    Index tile;
+    std::int64_t line, tile;
     int count;
     std::int64_t row;
 };
 std::vector<Strip> strips_of(const TileGrid& grid, std::int64_t first, std::int64_t last, int longest);
+
+// The part of a strip that one lane holds. The last line of an image may be shorter than a strip; the last lines to be
+// dealt may not exist, count is then 0.
+struct LaneTiles {
+    std::int64_t image;
+    Index tile;
+    int count;
+};
+std::array<LaneTiles, most_lanes> tiles_of_lanes(const TileGrid& grid, const Strip& strip);  // the first grid.lanes
 
 // Where tiles come from or go to: a tensor on the input's sub-grids (x, dx) or on the output's (y, dy).
 template <class E>
@@ -87,14 +106,21 @@ struct TileMap {
 template <class E>
 class Engine {
 public:
-    Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape);
+    Engine(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, const TileGrid& grid,
+           LaneKind lane_kind);
 
     const KernelTable<E>& kernels() const { return kernels_; }
     const Layer& layer() const { return layer_; }
     const TileTransform<E>& transform() const { return transform_; }
     const LaneBlocks& x_blocks() const { return x_blocks_; }
     const LaneBlocks& y_blocks() const { return y_blocks_; }
-    bool lanewise() const { return lanewise_; }
+    const TileGrid& grid() const { return grid_; }
+    LaneKind lane_kind() const { return lane_kind_; }
+    bool lanewise() const { return lane_kind_ != LaneKind::channels; }
+    // Whether products are taken lane by lane: else they are matrix products, with channels to reduce over.
+    bool multiplies_lanewise(bool to_input) const {
+        return lane_kind_ == LaneKind::groups || (lane_kind_ == LaneKind::tiles && blocks(!to_input).per_group == 1);
+    }
     int lanes() const { return kernels_.lanes; }
     int longest_strip() const { return longest_strip_; }        // tiles; bounds the strip buffer
     std::size_t scratch_size() const { return scratch_size_; }  // elements, of the four tile stages
@@ -136,14 +162,26 @@ public:
     std::array<SubGrid, axes> grids(bool on_input, std::int64_t image, const LaneBlock& block) const;
 
 private:
+    struct Window;
+    struct Windows;
+    template <class Element>
+    class Rows;
+    template <class Element, class Extent>
+    Windows windows_of(const TileMap<Element>& map, const Strip& strip, const LaneBlock& block,
+                       const Extent& extent) const;
+    DamagedBox damaged_box(const Windows& windows, const LaneBlock& block, bool on_input, int lane, std::int64_t first,
+                           std::int64_t last) const;
     struct KernelView;
+    void multiply_tiles(const Bin& bin, ProductKind complex_kind, bool to_input, const Slice& slice,
+                        const Spectra<E>& a, const Spectra<E>& w, const Spectra<E>& c, int first, int last) const;
     KernelView kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_on_input,
                            const std::array<std::ptrdiff_t, axes>& along, std::ptrdiff_t outer,
                            std::ptrdiff_t inner) const;
 
     const KernelTable<E>& kernels_;
     Layer layer_;
-    bool lanewise_;
+    TileGrid grid_;
+    LaneKind lane_kind_;
     LaneBlocks x_blocks_, y_blocks_;
     TileTransform<E> transform_;
     int longest_strip_ = 1;

@@ -27,6 +27,7 @@ Axis make_axis(const Problem& p, int i) {
 }
 
 std::int64_t floor_div(std::int64_t a, std::int64_t b) {
+    if (b == 1) return a;  // mostly: saves a slow division
     return a >= 0 ? a / b : -ceil_div(-a, b);
 }
 
@@ -167,7 +168,27 @@ LaneBlocks lanewise_blocks(std::int64_t groups, std::int64_t channels, int lanes
     return result;
 }
 
+// Every channel a block, once per phase: all lanes hold the same one.
+LaneBlocks tile_blocks(std::int64_t groups, std::int64_t channels, int lanes, const Phases& phases) {
+    LaneBlocks result;
+    result.groups = static_cast<int>(groups);
+    for (std::int64_t c = 0; c < groups * channels; ++c)
+        for (const auto& phase : phases)
+            result.blocks.push_back({c, 0, lanes, phase});
+    result.per_group = static_cast<int>(channels) * static_cast<int>(phases.size());
+    result.tail_lanes = 1;
+    return result;
+}
+
 }  // namespace
+
+LaneBlocks lane_blocks(const Layer& layer, int lanes, LaneKind kind, bool of_input) {
+    if (kind == LaneKind::tiles)
+        return tile_blocks(layer.groups, of_input ? layer.in_per_group() : layer.out_per_group(), lanes,
+                           of_input ? kernel_phases_of(layer) : Phases{{}});
+    const bool lanewise = kind == LaneKind::groups;
+    return of_input ? input_blocks(layer, lanes, lanewise, true) : output_blocks(layer, lanes, lanewise);
+}
 
 LaneBlocks input_blocks(const Layer& layer, int lanes, bool lanewise, bool phases) {
     return (lanewise ? lanewise_blocks : matrix_blocks)(layer.groups, layer.in_per_group(), lanes,

@@ -94,7 +94,12 @@ Tensor<E> as_tensor(const View& view, int rank) {
 
 // ---- lanes ----------------------------------------------------------------------------------------------------------
 
-// What the lanes of one lane vector hold: `lanes` channels, channel_step apart, of one kernel phase of x.
+// What lanes hold: the channels of one group; one channel of each of several groups (depthwise layers); or tiles, all of
+// the same channel, where a layer has too few channels to fill them.
+enum class LaneKind : std::uint8_t { channels, groups, tiles };
+
+// What the lanes of one lane vector hold: `lanes` channels, channel_step apart, of one kernel phase of x. Lanes that hold
+// tiles share their channel: channel_step is zero.
 struct LaneBlock {
     std::int64_t channel, channel_step;
     int lanes;
@@ -103,7 +108,7 @@ struct LaneBlock {
 
 // The channels of a tensor cut into lane blocks. Blocks belong to groups that do not mix in the products: the layer's
 // groups; or, lane-wise (depthwise layers), blocks of `lanes` layer groups. Within a group the blocks with all lanes
-// in use come first, then those with tail_lanes.
+// in use come first, then those with tail_lanes. Lane-wise, and where lanes hold tiles, a channel is a block of its own.
 struct LaneBlocks {
     std::vector<LaneBlock> blocks;
     int groups = 0, per_group = 0, full_per_group = 0, tail_lanes = 0;
@@ -119,6 +124,8 @@ bool use_lanewise(const Layer& layer, int lanes);
 // With phases, every block of channels comes once per kernel phase.
 LaneBlocks input_blocks(const Layer& layer, int lanes, bool lanewise, bool phases);
 LaneBlocks output_blocks(const Layer& layer, int lanes, bool lanewise);
+// The same for lanes of any kind; of x with phases.
+LaneBlocks lane_blocks(const Layer& layer, int lanes, LaneKind kind, bool of_input);
 
 // ---- counting -------------------------------------------------------------------------------------------------------
 
@@ -130,6 +137,7 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 inline Index unravel(std::int64_t index, const Index& extent) {
     Index result{};
     for (int a = axes - 1; a >= 0; --a) {
+        if (extent[a] == 1) continue;  // mostly: saves a slow division
         result[a] = index % extent[a];
         index /= extent[a];
     }

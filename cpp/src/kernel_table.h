@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace triconv {
 
@@ -111,17 +112,22 @@ struct LineTransform {
 
 // ---- tile input and output ------------------------------------------------------------------------------------------
 //
-// The user's arrays are strided; tiles are made of lane vectors. One row of pixels crosses over here.
+// The user's arrays are strided; tiles are made of lane vectors. One row of pixels crosses over here. Lanes are a constant
+// stride apart, or (lane_offset) anywhere: then an absent lane is read as zeros and not written.
+inline constexpr int most_lanes = 16;  // of any ISA and element
+inline constexpr std::ptrdiff_t absent_lane = std::numeric_limits<std::ptrdiff_t>::min();
+
 template <class E>
 struct RowArgs {
     E* lanes;         // [count] lane vectors, contiguous; write with lane_stride 1: need not be aligned
     const E* source;  // read:  element (lane, i) at source + lane * lane_stride + i * pixel_stride
     E* destination;   // write: the same addressing
     std::ptrdiff_t lane_stride, pixel_stride;
-    int lane_count;      // lanes in use; read sets the others to zero
-    std::int64_t count;  // pixels
-    const E* bias;       // write: one lane vector added to each pixel, or null
-    bool add;            // write: add to the destination
+    int lane_count;                     // lanes in use; read sets the others to zero
+    std::int64_t count;                 // pixels
+    const E* bias;                      // write: one lane vector added to each pixel, or null
+    bool add;                           // write: add to the destination
+    const std::ptrdiff_t* lane_offset;  // of each lane_count lanes, instead of lane * lane_stride; null: none
 };
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------

@@ -166,9 +166,9 @@ private:
     // The pass, with smaller blocks of tiles if its workspace is above the limit.
     std::unique_ptr<PassAlgorithm<E>> fitting(Pass which, Costed& costed) const {
         auto algorithm = make_pass(kernels_, layer_, which, costed);
-        while (limited() && !costed.direct && costed.blocking.tiles > 1 &&
+        while (limited() && !costed.direct && costed.blocking.rows > 1 &&
                algorithm->workspace().total(1) > options_.max_workspace) {
-            costed.blocking.tiles /= 2;
+            costed.blocking.rows /= 2;
             algorithm = make_pass(kernels_, layer_, which, costed);
         }
         return algorithm;
@@ -398,7 +398,8 @@ private:
             return;
         name_ = forward.costed.candidate.algorithm;
         step_.template emplace<TransformStep<E>>(typed.table(), typed.layer(), forward.costed.shape,
-                                                 typed.pass(Pass::weight_grad).costed.blocking.tiles);
+                                                 forward.costed.lane_kind,
+                                                 typed.pass(Pass::weight_grad).costed.blocking.rows);
     }
 
     template <class E>

@@ -68,16 +68,16 @@ void multiply_stage(const Engine<E>& engine, const Runner& runner, const std::fu
     const auto& bins = engine.transform().bins();
     const auto& runs = engine.transform().bin_runs();
     const int parts = (rows + part - 1) / part;
-    runner(static_cast<std::int64_t>(engine.lanewise() ? runs.size() : bins.size()) * parts,
-           [&](std::int64_t i, int slot) {
-               const int first = static_cast<int>(i % parts) * part, last = std::min(rows, first + part);
-               const auto at = static_cast<std::size_t>(i / parts);
-               if (engine.lanewise())
-                   engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
-               else
-                   engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last,
-                                   a.data == c.data ? scratch(slot) : nullptr);
-           });
+    const bool lanewise = engine.multiplies_lanewise(to_input);
+    runner(static_cast<std::int64_t>(lanewise ? runs.size() : bins.size()) * parts, [&](std::int64_t i, int slot) {
+        const int first = static_cast<int>(i % parts) * part, last = std::min(rows, first + part);
+        const auto at = static_cast<std::size_t>(i / parts);
+        if (lanewise)
+            engine.multiply_lanewise(runs[at], kind, to_input, slice, a, w, c, first, last);
+        else
+            engine.multiply(bins[at], kind, to_input, slice, a, w, c, first, last,
+                            a.data == c.data ? scratch(slot) : nullptr);
+    });
 }
 
 template <class E>
@@ -115,15 +115,18 @@ void write_stage(const Engine<E>& engine, const Runner& runner, const std::funct
     });
 }
 
-// A task owns one lane block of one image: its overlapping tiles are added in order, whoever runs it.
+// A task owns one lane block of one image, or of all images where lanes hold tiles of several: overlapping tiles are added
+// in order, whoever runs it.
 template <class E>
 void add_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                const TileMap<E>& map, const std::vector<Strip>& strips, const Spectra<E>& spectra, Damage& damage) {
     const std::int64_t blocks = static_cast<std::int64_t>(map.blocks->blocks.size());
-    const std::int64_t first = strips.front().image, images = strips.back().image - first + 1;
+    const bool apart = engine.lane_kind() != LaneKind::tiles;
+    const auto image_of = [&](const Strip& strip) { return apart ? strip.line / engine.grid().lines_per_image() : 0; };
+    const std::int64_t first = image_of(strips.front()), images = image_of(strips.back()) - first + 1;
     runner(images * blocks, [&](std::int64_t i, int slot) {
         for (const Strip& strip : strips)
-            if (strip.image == first + i / blocks)
+            if (image_of(strip) == first + i / blocks)
                 engine.add_tiles(map, strip, static_cast<int>(i % blocks), spectra, scratch(slot), damage.of(slot));
     });
 }
@@ -141,8 +144,8 @@ void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const st
         const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
         if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
         ++recomputed[static_cast<std::size_t>(slot)];
-        const LaneBlock& x = xs.blocks[static_cast<std::size_t>(x_block)];
-        const LaneBlock& y = ys.blocks[static_cast<std::size_t>(y_block)];
+        LaneBlock x = xs.blocks[static_cast<std::size_t>(x_block)], y = ys.blocks[static_cast<std::size_t>(y_block)];
+        if (engine.lane_kind() == LaneKind::tiles) x.lanes = y.lanes = 1;
         Index step;
         for (int a = 0; a < axes; ++a)
             step[a] = layer.axis[a].tap_step;
@@ -190,13 +193,13 @@ std::int64_t samples_along(const Axis& axis, Pass pass) {
     return pass == Pass::input_grad ? support.end - support.begin : sub_outputs(axis);
 }
 
-TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape) {
+TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape, LaneKind lane_kind, int lanes) {
     TileGrid grid;
     grid.images = layer.batch * layer.output_phases();
     for (int a = 0; a < axes; ++a) {
         grid.tiles[a] = ceil_div(samples_along(layer.axis[a], pass), shape.outputs[a]);
     }
-    return grid;
+    return lane_kind == LaneKind::tiles ? grid.dealt_to(lanes) : grid;
 }
 
 // Outputs from T samples with R taps: T - R + 1; or all there are, when reads past the tile's end, which wrap around to
@@ -249,19 +252,21 @@ Runner parallel_runner(int slots) {
 
 template <class E>
 TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
-                                const Blocking& blocking)
-    : engine_(kernels, layer, shape), pass_(pass), grid_(tile_grid(layer, pass, shape)), blocking_(blocking) {
+                                LaneKind lane_kind, const Blocking& blocking)
+    : engine_(kernels, layer, shape, tile_grid(layer, pass, shape, lane_kind, kernels.lanes), lane_kind),
+      pass_(pass),
+      blocking_(blocking) {
     const LaneBlocks& xs = engine_.x_blocks();
     const LaneBlocks& ys = engine_.y_blocks();
-    blocking_.tiles = std::clamp<std::int64_t>(blocking.tiles, 1, std::max<std::int64_t>(1, grid_.count()));
+    blocking_.rows = std::clamp<std::int64_t>(blocking.rows, 1, std::max<std::int64_t>(1, engine_.grid().rows()));
     if (pass == Pass::weight_grad)  // rows of a block are summed in one go
-        blocking_.tiles = std::min<std::int64_t>(blocking_.tiles, max_reduction);
+        blocking_.rows = std::min<std::int64_t>(blocking_.rows, max_reduction);
     blocking_.groups = std::clamp(blocking.groups, 1, std::max(1, xs.groups));
     const bool to_input = pass == Pass::input_grad;
     const LaneBlocks& sources = pass == Pass::weight_grad ? ys : engine_.blocks(!to_input);
     const LaneBlocks& targets = pass == Pass::weight_grad ? xs : engine_.blocks(to_input);
     // Parts share the tiles read, so that all of them must be in memory.
-    const bool divisible = blocking_.groups == 1 && block_count() == 1 && !engine_.lanewise();
+    const bool divisible = blocking_.groups == 1 && block_count() == 1 && engine_.lane_kind() == LaneKind::channels;
     blocking_.parts = divisible ? std::clamp(blocking.parts, 1, std::max(1, targets.per_group)) : 1;
     slice_of_thread_ = blocking_.fused && slice_count() > 1;
     tiles_of_thread_ = pass == Pass::weight_grad ? slice_of_thread_ : blocking_.fused;
@@ -274,8 +279,8 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
     const std::int64_t target_blocks = ceil_div(widest.block_count(targets), blocking_.parts);
     const SpectraShape kernel_shape =
         make(target_blocks, engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes));
-    const SpectraShape target_shape = make(target_blocks, blocking_.tiles);
-    a_ = make(widest.block_count(sources), blocking_.tiles);
+    const SpectraShape target_shape = make(target_blocks, blocking_.rows);
+    a_ = make(widest.block_count(sources), blocking_.rows);
     b_ = pass == Pass::weight_grad ? target_shape : kernel_shape;
     c_ = pass == Pass::weight_grad ? kernel_shape : target_shape;
     // The result takes the place of the tiles read: half the memory to stay in the cache.
@@ -285,7 +290,7 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
 
     ArenaLayout fixed, per_thread;
     per_thread.add<E>(
-        std::max(engine_.scratch_size(), in_place ? panel_size(engine_, to_input, widest, blocking_.tiles) : 0));
+        std::max(engine_.scratch_size(), in_place ? panel_size(engine_, to_input, widest, blocking_.rows) : 0));
     ArenaLayout& of_tiles = tiles_of_thread_ ? per_thread : fixed;
     ArenaLayout& of_slice = slice_of_thread_ ? per_thread : fixed;
     a_at_ = of_tiles.add<E>(a_.size);
@@ -318,9 +323,9 @@ template <class E>
 void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t block, int owner, int slot,
                                  const Runner& runner) const {
     const Operands<E>& operands = run.operands;
-    const std::int64_t first = block * blocking_.tiles, last = std::min(first + blocking_.tiles, grid_.count());
+    const std::int64_t first = block * blocking_.rows, last = std::min(first + blocking_.rows, engine_.grid().rows());
     const int rows = static_cast<int>(last - first);
-    const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
+    const std::vector<Strip> strips = strips_of(engine_.grid(), first, last, engine_.longest_strip());
     const auto scratch = [&run](int s) { return run.scratch(s); };
     const bool to_input = pass_ == Pass::input_grad;
     const LaneBlocks& sources = pass_ == Pass::forward ? engine_.x_blocks() : engine_.y_blocks();
@@ -425,13 +430,13 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) co
             run_slice(run, slice_at(i), 0, parallel_runner(slots));
     }
     if (pass_ == Pass::weight_grad)
-        return {grid_.count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
+        return {engine_.grid().count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
     const std::vector<DamagedBox> damaged = run.damage.all();
     if (pass_ == Pass::forward)
         recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
     else
         recompute(operands.dx, damaged, slots, input_grad_by_definition(engine_.layer(), operands));
-    return {grid_.count(), static_cast<std::int64_t>(damaged.size())};
+    return {engine_.grid().count(), static_cast<std::int64_t>(damaged.size())};
 }
 
 template class TransformPass<float>;
@@ -450,18 +455,17 @@ struct TransformStep<E>::Arena {
 
 template <class E>
 TransformStep<E>::TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape,
-                                std::int64_t tiles_per_block)
-    : engine_(kernels, layer, shape),
-      grid_(tile_grid(layer, Pass::forward, shape)),
-      tiles_per_block_(
-          std::clamp<std::int64_t>(tiles_per_block, 1, std::clamp<std::int64_t>(grid_.count(), 1, max_reduction))) {
+                                LaneKind lane_kind, std::int64_t rows_per_block)
+    : engine_(kernels, layer, shape, tile_grid(layer, Pass::forward, shape, lane_kind, kernels.lanes), lane_kind),
+      rows_per_block_(std::clamp<std::int64_t>(rows_per_block, 1,
+                                               std::clamp<std::int64_t>(engine_.grid().rows(), 1, max_reduction))) {
     const int planes = engine_.transform().planes(), lanes = kernels.lanes;
     const std::size_t xs = engine_.x_blocks().blocks.size(), ys = engine_.y_blocks().blocks.size();
     const auto rows_of = [&](const LaneBlocks& blocks) {
         return engine_.lanewise() ? blocks.per_group : blocks.rows_per_group(lanes);
     };
-    x_ = SpectraShape::make<E>(planes, xs, tiles_per_block_, lanes);
-    y_ = SpectraShape::make<E>(planes, ys, tiles_per_block_, lanes);
+    x_ = SpectraShape::make<E>(planes, xs, rows_per_block_, lanes);
+    y_ = SpectraShape::make<E>(planes, ys, rows_per_block_, lanes);
     w_forward_ = SpectraShape::make<E>(planes, ys, rows_of(engine_.x_blocks()), lanes);
     w_backward_ = SpectraShape::make<E>(planes, xs, rows_of(engine_.y_blocks()), lanes);
     dw_ = w_backward_;  // dw's spectra have x's blocks as lanes and y's channels as rows, too
@@ -505,10 +509,10 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
     if (bias) spread_bias(operands, engine_.y_blocks(), engine_.lanes(), bias);
     kernel_stage(engine_, runner, scratch, operands.w, false, false, whole, w);
     Damage damage(slots);
-    for (std::int64_t first = 0; first < grid_.count(); first += tiles_per_block_) {
-        const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
-        const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
-        const Spectra<E> x = kept_block(kept, first / tiles_per_block_);
+    for (std::int64_t first = 0; first < engine_.grid().rows(); first += rows_per_block_) {
+        const std::int64_t last = std::min(first + rows_per_block_, engine_.grid().rows());
+        const std::vector<Strip> strips = strips_of(engine_.grid(), first, last, engine_.longest_strip());
+        const Spectra<E> x = kept_block(kept, first / rows_per_block_);
         read_stage<E>(engine_, runner, scratch, TileRole::read_tile, x_map(engine_, operands), 0,
                       whole.block_count(engine_.x_blocks()), strips, x);
         multiply_stage<E>(engine_, runner, scratch, ProductKind::complex_conj_b, false, whole, x, w, y,
@@ -517,7 +521,7 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
     }
     const std::vector<DamagedBox> damaged = damage.all();
     recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
-    return {grid_.count(), static_cast<std::int64_t>(damaged.size())};
+    return {engine_.grid().count(), static_cast<std::int64_t>(damaged.size())};
 }
 
 template <class E>
@@ -537,10 +541,10 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
     Damage damage(slots);
     const BlockGroups groups(block_count());
     for (std::int64_t block = 0; block < block_count(); ++block) {
-        const std::int64_t first = block * tiles_per_block_;
-        const std::int64_t last = std::min(first + tiles_per_block_, grid_.count());
+        const std::int64_t first = block * rows_per_block_;
+        const std::int64_t last = std::min(first + rows_per_block_, engine_.grid().rows());
         const int rows = static_cast<int>(last - first);
-        const std::vector<Strip> strips = strips_of(grid_, first, last, engine_.longest_strip());
+        const std::vector<Strip> strips = strips_of(engine_.grid(), first, last, engine_.longest_strip());
         read_stage<E>(engine_, runner, scratch, TileRole::read_grad, dy_map(engine_, operands), 0,
                       whole.block_count(engine_.y_blocks()), strips, dy);
         if (operands.dx.data) {
@@ -554,7 +558,7 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
                 add_group(dw.data, group_dw.data, dw_.size, block < groups.size, slots);
         }
     }
-    RunCounts counts{grid_.count(), 0};
+    RunCounts counts{engine_.grid().count(), 0};
     if (operands.dw.data) {
         std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
         write_kernels_stage(engine_, runner, scratch, operands, whole, dw, recomputed);

@@ -20,7 +20,7 @@
 namespace triconv {
 
 struct Blocking {
-    std::int64_t tiles = 1;  // per block
+    std::int64_t rows = 1;  // of tiles, per block: see TileGrid
     bool fused = false;
     int groups = std::numeric_limits<int>::max();  // of lane blocks, per slice; all of them if there are fewer
     int parts = 1;                                 // of a slice of one group, when all tiles are in one block
@@ -30,13 +30,13 @@ template <class E>
 class TransformPass final : public PassAlgorithm<E> {
 public:
     TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
-                  const Blocking& blocking);
+                  LaneKind lane_kind, const Blocking& blocking);
     WorkspaceNeed workspace() const override;
     RunCounts run(const Operands<E>& operands, int max_threads) const override;
 
 private:
     struct Run;
-    std::int64_t block_count() const { return ceil_div(grid_.count(), blocking_.tiles); }
+    std::int64_t block_count() const { return ceil_div(engine_.grid().rows(), blocking_.rows); }
     std::int64_t slice_count() const { return ceil_div(engine_.x_blocks().groups, blocking_.groups); }
     Slice slice_at(std::int64_t index) const;
     Spectra<E> kernel_spectra(const Run& run, const Slice& slice, int owner) const;
@@ -46,7 +46,6 @@ private:
 
     Engine<E> engine_;
     Pass pass_;
-    TileGrid grid_;
     Blocking blocking_;
     bool slice_of_thread_ = false, tiles_of_thread_ = false;  // where their spectra are: per thread, or fixed
     SpectraShape a_, b_, c_;                                  // tiles read; kernels (or x in weight_grad); result
@@ -60,8 +59,8 @@ private:
 template <class E>
 class TransformStep {
 public:
-    TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape,
-                  std::int64_t tiles_per_block);
+    TransformStep(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, LaneKind lane_kind,
+                  std::int64_t rows_per_block);
     WorkspaceNeed workspace() const;  // while forward or backward run
     std::int64_t kept_bytes() const;  // spectra of x, from forward to backward
     // `kept` has kept_bytes() bytes, 64-byte aligned.
@@ -70,12 +69,11 @@ public:
 
 private:
     struct Arena;
-    std::int64_t block_count() const { return ceil_div(grid_.count(), tiles_per_block_); }
+    std::int64_t block_count() const { return ceil_div(engine_.grid().rows(), rows_per_block_); }
     Spectra<E> kept_block(const E* kept, std::int64_t block) const;
 
     Engine<E> engine_;
-    TileGrid grid_;
-    std::int64_t tiles_per_block_;
+    std::int64_t rows_per_block_;
     SpectraShape x_, y_, w_forward_, w_backward_, dw_;
     std::size_t y_at_ = 0, w_at_ = 0, dx_at_ = 0, dw_at_ = 0, group_at_ = 0, bias_at_ = 0, fixed_ = 0, per_thread_ = 0;
 };
@@ -85,6 +83,6 @@ std::int64_t samples_along(const Axis& axis, Pass pass);
 // M of an FFT tile of this length.
 std::int64_t fft_outputs(const Axis& axis, Pass pass, std::int64_t length);
 // Tiles of a pass for a tile shape: also what the cost model counts.
-TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape);
+TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape, LaneKind lane_kind, int lanes);
 
 }  // namespace triconv

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
+#include <set>
 
 #include "algorithms.h"
 #include "dispatch.h"
@@ -57,13 +59,13 @@ KernelTable<float> table_with_blocks() {
 }
 
 void expect_all_passes(const KernelTable<float>& table, const Problem& problem, const std::string& algorithm,
-                       const Blocking* blocking) {
+                       const std::function<void(Costed&)>& change = {}) {
     const Layer layer(problem);
     const LayerData<float> data(problem);
     for (Pass pass : all_passes) {
         SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
         std::vector<Costed> costed = cost_candidates(table, layer, pass, parse_algorithm(algorithm, problem.rank));
-        if (blocking) costed.front().blocking = *blocking;
+        if (change) change(costed.front());
         const auto run = make_pass(table, layer, pass, costed.front());
         std::vector<float> out = data.empty_output(pass);
         Operands<float> operands;
@@ -80,13 +82,15 @@ void expect_all_passes(const KernelTable<float>& table, const Problem& problem, 
 }
 
 // The gradients of a step, whose tiles of dx are added up.
-void expect_step(const Problem& problem, const std::string& algorithm) {
+void expect_step(const Problem& problem, const std::string& algorithm,
+                 const std::function<void(Costed&)>& change = {}) {
     SCOPED_TRACE(to_string(problem, Pass::forward) + " step " + algorithm);
     const Layer layer(problem);
     const LayerData<float> data(problem);
-    const Costed forward =
+    Costed forward =
         cost_candidates(kernels().f32, layer, Pass::forward, parse_algorithm(algorithm, problem.rank)).front();
-    const TransformStep<float> step(kernels().f32, layer, forward.shape, 3);
+    if (change) change(forward);
+    const TransformStep<float> step(kernels().f32, layer, forward.shape, forward.lane_kind, 3);
     const Workspace kept(static_cast<std::size_t>(step.kept_bytes()));
     std::vector<float> out[3];
     const auto output = [&](Pass pass) {
@@ -115,9 +119,9 @@ TEST(Engine, WorksWithAnyRegisterBlock) {
          {"n2c37k41 i11x13 r3x3 p1 f32", "n1c20k70 i9x9 r5x5 s2 p2 f32", "n2c12k18 i9x10 r3x3 p1 g3 f32"})
         for (const char* algorithm : {"direct", "fft", "winograd"}) {
             const Problem problem = parse_problem(text).problem;
-            expect_all_passes(table_with_blocks<1, 1>(), problem, algorithm, nullptr);
-            expect_all_passes(table_with_blocks<5, 3>(), problem, algorithm, nullptr);
-            expect_all_passes(table_with_blocks<7, 11>(), problem, algorithm, nullptr);
+            expect_all_passes(table_with_blocks<1, 1>(), problem, algorithm);
+            expect_all_passes(table_with_blocks<5, 3>(), problem, algorithm);
+            expect_all_passes(table_with_blocks<7, 11>(), problem, algorithm);
         }
 }
 
@@ -128,7 +132,8 @@ TEST(Engine, WorksWithAnyBlocking) {
         for (bool fused : {false, true})
             for (const char* algorithm : {"fft:8", "winograd:4"}) {
                 const Blocking blocking{tiles, fused};
-                expect_all_passes(kernels().f32, problem, algorithm, &blocking);
+                expect_all_passes(kernels().f32, problem, algorithm,
+                                  [&](Costed& costed) { costed.blocking = blocking; });
             }
 }
 
@@ -140,7 +145,8 @@ TEST(Engine, WorksWithAnySlices) {
             for (std::int64_t tiles : {1, 5, 1000})
                 for (bool fused : {false, true}) {
                     const Blocking blocking{tiles, fused, groups};
-                    expect_all_passes(kernels().f32, parse_problem(text).problem, "fft:8", &blocking);
+                    expect_all_passes(kernels().f32, parse_problem(text).problem, "fft:8",
+                                      [&](Costed& costed) { costed.blocking = blocking; });
                 }
 }
 
@@ -172,6 +178,79 @@ TEST(Engine, SlicesGiveTheSameBitsOnAnyThreads) {
     set_num_threads(threads_before);
 }
 
+// Every tile is in one lane of one row, in strips of any length.
+TEST(TilesAsLanes, EveryTileIsDealtOnce) {
+    for (std::int64_t images : {1, 2, 5, 33})
+        for (const Index& tiles : {Index{1, 1, 1}, Index{1, 1, 7}, Index{1, 1, 140}, Index{1, 3, 5}, Index{2, 9, 4}})
+            for (int lanes : {1, 4, 16})
+                for (int longest : {1, 3, 1000}) {
+                    TileGrid grid;
+                    grid.images = images;
+                    grid.tiles = tiles;
+                    if (lanes > 1) grid = grid.dealt_to(lanes);
+                    EXPECT_LE(grid.rows(), grid.count());
+                    std::set<std::pair<std::int64_t, Index>> dealt;
+                    std::int64_t rows = 0;
+                    for (std::int64_t first = 0; first < grid.rows(); first += 5)
+                        for (const Strip& strip : strips_of(grid, first, std::min(first + 5, grid.rows()), longest)) {
+                            EXPECT_LE(strip.count, longest);
+                            rows += strip.count;
+                            for (LaneTiles held : tiles_of_lanes(grid, strip)) {
+                                for (; held.count > 0; --held.count, ++held.tile[2]) {
+                                    EXPECT_LT(held.tile[2], tiles[2]);
+                                    EXPECT_TRUE(dealt.insert({held.image, held.tile}).second);
+                                }
+                            }
+                        }
+                    EXPECT_EQ(rows, grid.rows());
+                    EXPECT_EQ(static_cast<std::int64_t>(dealt.size()), grid.count());
+                }
+}
+
+TEST(TilesAsLanes, LeaveFewLanesEmpty) {
+    TileGrid grid;
+    grid.images = 1;
+    grid.tiles = {1, 1, 140};
+    EXPECT_EQ(grid.dealt_to(16).rows(), 9);
+    grid.images = 4;
+    EXPECT_EQ(grid.dealt_to(16).rows(), 35);  // 4 images by 4 segments
+    grid.tiles = {1, 9, 9};
+    EXPECT_EQ(grid.dealt_to(16).rows(), 21);  // 324 tiles
+}
+
+// Few tiles and many, ragged ends, zeros beyond a tile, phases, groups: whatever the costs would choose.
+TEST(TilesAsLanes, AgreeWithTheReference) {
+    const auto by_tiles = [](Costed& costed) { costed.lane_kind = LaneKind::tiles; };
+    for (const char* text :
+         {"n1c1k1 i300 r9 f32", "n1c1k1 i301 r9 p4 f32", "n3c1k1 i50 r9 p12:3 f32", "n1c1k1 i9 r5 p2 f32",
+          "n1c1k1 i1 r1 f32", "n2c1k3 i77 r5 s2 p2 f32", "n2c3k1 i90 r7 p3 d3 f32", "n2c2k3 i64 r8 s4 p3:5 d2 f32",
+          "n1c3k2 i40x37 r3x5 p1x2 f32", "n5c2k2 i13x11 r3x3 p1 f32", "n1c1k1 i20x70 r5x5 f32",
+          "n2c3k3 i21x19 r3x3 p1 g3 f32", "n1c4k2 i23x22 r4x3 s2x3 p1 g2 f32", "n1c1k2 i9x14x13 r3x3x3 p1 f32",
+          "n2c1k40 i17x16 r3x3 p1 f32", "n2c37k1 i17x16 r3x3 p1 f32", "n1c300k2 i40 r5 p2 f32"})
+        for (const char* algorithm : {"fft", "winograd"}) {
+            const Problem problem = parse_problem(text).problem;
+            if (algorithm[0] == 'w' && problem.kernel[0] > 7) continue;
+            expect_all_passes(kernels().f32, problem, algorithm, by_tiles);
+            expect_step(problem, algorithm, by_tiles);
+        }
+    for (const char* algorithm : {"fft:8x8", "fft:12x10", "winograd:2x2"})
+        expect_all_passes(kernels().f32, parse_problem("n2c3k2 i30x33 r3x3 p1 f32").problem, algorithm, by_tiles);
+}
+
+TEST(TilesAsLanes, WorkWithAnyBlockingAndRegisterBlock) {
+    for (const char* text : {"n3c1k1 i60x17 r3x3 p1 f32", "n3c3k5 i60x17 r3x3 p1 f32", "n2c4k4 i30x17 r3x3 p1 g4 f32"})
+        for (std::int64_t rows : {1, 2, 7, 1000})
+            for (bool fused : {false, true}) {
+                const auto change = [&](Costed& costed) {
+                    costed.lane_kind = LaneKind::tiles;
+                    costed.blocking = {rows, fused, 2};
+                };
+                const Problem problem = parse_problem(text).problem;
+                expect_all_passes(table_with_blocks<5, 3>(), problem, "fft:8", change);
+                expect_all_passes(kernels().f32, problem, "winograd:4", change);
+            }
+}
+
 TEST(FftOutputs, AWholeImageSharesItsZeros) {
     const Axis same = Layer(parse_problem("n1c1k1 i56 r31 p15 f32").problem).axis[axes - 1];
     const Axis valid = Layer(parse_problem("n1c1k1 i56 r31 f32").problem).axis[axes - 1];
@@ -195,7 +274,7 @@ TEST(FftOutputs, EveryLengthIsRight) {
         const Layer layer(problem);
         const Axis& axis = layer.axis[axes - 1];
         for (std::int64_t t = axis.taps; t <= ceil_div(axis.out, axis.out_step) + axis.taps + 1; ++t) {
-            expect_all_passes(kernels().f32, problem, "fft:" + std::to_string(t), nullptr);
+            expect_all_passes(kernels().f32, problem, "fft:" + std::to_string(t));
             expect_step(problem, "fft:" + std::to_string(t));
         }
     }

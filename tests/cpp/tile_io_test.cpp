@@ -127,6 +127,59 @@ void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool b
         ASSERT_EQ(destination[i], expected[i]) << "element " << i;
 }
 
+// Lanes anywhere, some absent: rows of `count` pixels at multiples of a slot, in an order of their own.
+template <class E>
+void check_scattered(const KernelTable<E>& table, std::ptrdiff_t pixel_stride, std::int64_t count, unsigned absent,
+                     Guard side) {
+    SCOPED_TRACE(::testing::Message() << "pixel_stride " << pixel_stride << " count " << count << " absent " << absent);
+    const int lanes = table.lanes;
+    const std::ptrdiff_t slot = count > 0 ? (count - 1) * pixel_stride + 1 : 0;
+    std::vector<std::ptrdiff_t> offset(static_cast<std::size_t>(lanes), absent_lane);
+    std::ptrdiff_t used = 0;
+    for (int lane = lanes; lane-- > 0;)
+        if ((absent >> lane & 1) == 0) offset[static_cast<std::size_t>(lane)] = slot * used++;
+    GuardedBuffer<E> array(slot * used, side, poison<E>), pixels(count * lanes, side, poison<E>);
+    for (std::ptrdiff_t i = 0; i < array.size(); ++i)
+        array[i] = static_cast<E>(i + 1);
+    RowArgs<E> args{};
+    args.lanes = pixels.data();
+    args.source = args.destination = array.data();
+    args.pixel_stride = pixel_stride;
+    args.lane_count = lanes;
+    args.count = count;
+    args.lane_offset = offset.data();
+    table.read_row(args);
+    std::vector<E> expected(array.begin(), array.end());
+    const E nan = std::numeric_limits<E>::quiet_NaN();  // in absent lanes: neither written nor noticed
+    for (std::int64_t i = 0; i < count; ++i)
+        for (int lane = 0; lane < lanes; ++lane) {
+            const std::ptrdiff_t at = offset[static_cast<std::size_t>(lane)];
+            E& pixel = pixels[i * lanes + lane];
+            ASSERT_EQ(pixel, at == absent_lane ? E(0) : array[at + i * pixel_stride]) << lane << " pixel " << i;
+            pixel = at == absent_lane ? nan : E(2) * pixel;
+            if (at != absent_lane) expected[static_cast<std::size_t>(at + i * pixel_stride)] = pixel;
+        }
+    ASSERT_FALSE(table.write_row(args));
+    for (std::ptrdiff_t i = 0; i < array.size(); ++i)
+        ASSERT_EQ(array[i], expected[static_cast<std::size_t>(i)]) << "element " << i;
+    for (int lane = 0; lane < lanes && count > 0; ++lane) {
+        if (offset[static_cast<std::size_t>(lane)] == absent_lane) continue;
+        pixels[(count - 1) * lanes + lane] = nan;
+        ASSERT_TRUE(table.write_row(args)) << lane;
+        pixels[(count - 1) * lanes + lane] = 1;
+    }
+}
+
+template <class E>
+void check_all_scattered(const KernelTable<E>& table) {
+    const int lanes = table.lanes;
+    for (std::ptrdiff_t pixel_stride : {1, 2, 3})
+        for (int count : {0, 1, lanes - 1, lanes, 2 * lanes + 1})
+            for (unsigned absent : {0u, 1u, 1u << (lanes - 1), 0x5555u, 0xffffu})
+                for (Guard side : {Guard::before, Guard::after})
+                    check_scattered(table, pixel_stride, count, absent, side);
+}
+
 template <class E>
 void check_non_finite_detection(const KernelTable<E>& table) {
     const int lanes = table.lanes;
@@ -200,6 +253,10 @@ TEST_P(TileIoOfIsa, WritesAnyStridesFloat) {
 }
 TEST_P(TileIoOfIsa, WritesAnyStridesDouble) {
     check_all_writes(table_of<double>(kernels(GetParam())));
+}
+TEST_P(TileIoOfIsa, ReadsAndWritesLanesAnywhere) {
+    check_all_scattered(table_of<float>(kernels(GetParam())));
+    check_all_scattered(table_of<double>(kernels(GetParam())));
 }
 TEST_P(TileIoOfIsa, NoticesWhatIsNotFinite) {
     check_non_finite_detection(table_of<float>(kernels(GetParam())));

@@ -1,7 +1,7 @@
 // One row of pixels between a user's strided array and lane vectors (contract: RowArgs).
 //
 // Three ways across: lanes contiguous in the user's array (channels last), pixels contiguous or every second one
-// (channels first: transposed in registers, `lanes` x `lanes` at a time), anything else element by element. The user's
+// (channels first, and tiles as lanes: transposed in registers, `lanes` x `lanes` at a time), anything else element by element. The user's
 // array is aligned to its element only, and no byte of it outside the addressed elements is touched: rows end at the
 // end of the array, and elements between those written may belong to another thread.
 #pragma once
@@ -114,16 +114,27 @@ TRICONV_INLINE Vec<E> load_pixels(const E* p, int count) {
     }
 }
 
-// live_lanes: args.lane_count rounded up to inner_lanes, so that the shuffles of lanes never in use fall away.
-template <class E, int pixel_stride, int live_lanes>
+// Calls action(offset) for a lane that is in use; `scattered`: args.lane_offset is given. live_lanes: args.lane_count
+// rounded up to inner_lanes, so that the shuffles of lanes never in use fall away.
+template <class E, int live_lanes, bool scattered, class Action>
+TRICONV_INLINE void with_lane(const RowArgs<E>& args, int lane, const Action& action) {
+    if (lane > live_lanes - inner_lanes<E> && lane >= args.lane_count) return;
+    if constexpr (scattered) {
+        if (args.lane_offset[lane] != absent_lane) action(args.lane_offset[lane]);
+    } else {
+        action(lane * args.lane_stride);
+    }
+}
+
+template <class E, int pixel_stride, int live_lanes, bool scattered>
 TRICONV_INLINE void read_pixels(const RowArgs<E>& args, std::int64_t first, int count) {
     Vec<E> rows[lanes<E>] = {};
     const E* source = args.source + first * pixel_stride;
     TRICONV_UNROLL
     for (int lane = 0; lane < live_lanes; ++lane) {
-        if (lane <= live_lanes - inner_lanes<E> || lane < args.lane_count) {
-            rows[lane] = load_pixels<E, pixel_stride>(source + lane * args.lane_stride, count);
-        }
+        with_lane<E, live_lanes, scattered>(args, lane, [&](std::ptrdiff_t offset) {
+            rows[lane] = load_pixels<E, pixel_stride>(source + offset, count);
+        });
     }
     transpose<E>(rows);
     E* out = args.lanes + first * lanes<E>;
@@ -133,12 +144,18 @@ TRICONV_INLINE void read_pixels(const RowArgs<E>& args, std::int64_t first, int 
     }
 }
 
-template <class E, int pixel_stride, int live_lanes>
+template <class E, int pixel_stride, int live_lanes, bool scattered>
 void read_channels_first(const RowArgs<E>& args) {
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
-        read_pixels<E, pixel_stride, live_lanes>(args, i, lanes<E>);
-    if (i < args.count) read_pixels<E, pixel_stride, live_lanes>(args, i, static_cast<int>(args.count - i));
+        read_pixels<E, pixel_stride, live_lanes, scattered>(args, i, lanes<E>);
+    if (i < args.count) read_pixels<E, pixel_stride, live_lanes, scattered>(args, i, static_cast<int>(args.count - i));
+}
+
+// Offset of a lane, or absent_lane.
+template <class E>
+TRICONV_INLINE std::ptrdiff_t lane_offset(const RowArgs<E>& args, int lane) {
+    return args.lane_offset != nullptr ? args.lane_offset[lane] : lane * args.lane_stride;
 }
 
 template <class E>
@@ -147,8 +164,10 @@ void read_elements(const RowArgs<E>& args) {
         E* out = args.lanes + i * lanes<E>;
         const E* source = args.source + i * args.pixel_stride;
         store(out, Vec<E>{});
-        for (int lane = 0; lane < args.lane_count; ++lane)
-            out[lane] = source[lane * args.lane_stride];
+        for (int lane = 0; lane < args.lane_count; ++lane) {
+            const std::ptrdiff_t offset = lane_offset(args, lane);
+            if (offset != absent_lane) out[lane] = source[offset];
+        }
     }
 }
 
@@ -192,7 +211,7 @@ bool write_channels_last(const RowArgs<E>& args) {
     return test.failed(args.lane_count);
 }
 
-template <class E, int live_lanes>
+template <class E, int live_lanes, bool scattered>
 TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest<E>& test, std::int64_t first,
                                  int count) {
     Vec<E> rows[lanes<E>] = {};
@@ -205,8 +224,8 @@ TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest
     E* destination = args.destination + first;
     TRICONV_UNROLL
     for (int lane = 0; lane < live_lanes; ++lane) {
-        if (lane <= live_lanes - inner_lanes<E> || lane < args.lane_count) {
-            E* out = destination + lane * args.lane_stride;
+        with_lane<E, live_lanes, scattered>(args, lane, [&](std::ptrdiff_t offset) {
+            E* out = destination + offset;
             Vec<E> value = rows[lane];
             if (count == lanes<E>) {
                 if (args.add) value += load_unaligned(out);
@@ -216,18 +235,18 @@ TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest
                 store_partial(out, value, count);
             }
             test.include(value);
-        }
+        });
     }
 }
 
-template <class E, int live_lanes>
+template <class E, int live_lanes, bool scattered>
 bool write_channels_first(const RowArgs<E>& args) {
     const Vec<E> bias = bias_or_zero(args);
     FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
-        write_pixels<E, live_lanes>(args, bias, test, i, lanes<E>);
-    if (i < args.count) write_pixels<E, live_lanes>(args, bias, test, i, static_cast<int>(args.count - i));
+        write_pixels<E, live_lanes, scattered>(args, bias, test, i, lanes<E>);
+    if (i < args.count) write_pixels<E, live_lanes, scattered>(args, bias, test, i, static_cast<int>(args.count - i));
     return test.failed(lanes<E>);
 }
 
@@ -237,7 +256,9 @@ bool write_elements(const RowArgs<E>& args) {
     for (std::int64_t i = 0; i < args.count; ++i) {
         const E* in = args.lanes + i * lanes<E>;
         for (int lane = 0; lane < args.lane_count; ++lane) {
-            E* destination = args.destination + i * args.pixel_stride + lane * args.lane_stride;
+            const std::ptrdiff_t offset = lane_offset(args, lane);
+            if (offset == absent_lane) continue;
+            E* destination = args.destination + i * args.pixel_stride + offset;
             E value = in[lane];
             if (args.bias != nullptr) value += args.bias[lane];
             if (args.add) value += *destination;
@@ -261,14 +282,23 @@ TRICONV_INLINE auto with_live_lanes(int lane_count, const Action& action) {
 
 template <class E>
 void read_row(const RowArgs<E>& args) {
-    if (args.lane_stride == 1 || args.lane_count <= 1) {
+    if (args.lane_offset != nullptr) {
+        if (args.pixel_stride == 1)
+            read_channels_first<E, 1, lanes<E>, true>(args);
+        else if (args.pixel_stride == 2)
+            read_channels_first<E, 2, lanes<E>, true>(args);
+        else
+            read_elements(args);
+    } else if (args.lane_stride == 1 || args.lane_count <= 1) {
         read_channels_last(args);
     } else if (args.pixel_stride == 1) {
-        with_live_lanes<E>(args.lane_count,
-                           [&](auto live_lanes) { read_channels_first<E, 1, decltype(live_lanes)::value>(args); });
+        with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
+            read_channels_first<E, 1, decltype(live_lanes)::value, false>(args);
+        });
     } else if (args.pixel_stride == 2) {
-        with_live_lanes<E>(args.lane_count,
-                           [&](auto live_lanes) { read_channels_first<E, 2, decltype(live_lanes)::value>(args); });
+        with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
+            read_channels_first<E, 2, decltype(live_lanes)::value, false>(args);
+        });
     } else {
         read_elements(args);
     }
@@ -276,10 +306,12 @@ void read_row(const RowArgs<E>& args) {
 
 template <class E>
 bool write_row(const RowArgs<E>& args) {
+    if (args.lane_offset != nullptr)
+        return args.pixel_stride == 1 ? write_channels_first<E, lanes<E>, true>(args) : write_elements(args);
     if (args.lane_stride == 1 || args.lane_count <= 1) return write_channels_last(args);
     if (args.pixel_stride == 1) {
         return with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
-            return write_channels_first<E, decltype(live_lanes)::value>(args);
+            return write_channels_first<E, decltype(live_lanes)::value, false>(args);
         });
     }
     return write_elements(args);
