@@ -180,6 +180,8 @@ public:
         args.lane_count = block.lanes;
         args.lane_offset = scattered_ ? offset_.data() : nullptr;
     }
+    Rows(const Rows&) = delete;  // args points into it
+    Rows& operator=(const Rows&) = delete;
 
     // Cuts samples [begin, end) of row (z, y) into pieces of which each lane has all or nothing, and calls
     // action(begin, end, data): args fit the piece, data is where its element (lane 0, 0) is, null if no lane has any.

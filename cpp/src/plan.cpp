@@ -396,10 +396,12 @@ private:
         if (forward.costed.direct || typed.pass(Pass::weight_grad).costed.direct ||
             typed.pass(Pass::input_grad).costed.direct)
             return;
+        const Costed& grad = typed.pass(Pass::weight_grad).costed;
+        const bool same_rows = grad.lane_kind == forward.costed.lane_kind;
         name_ = forward.costed.candidate.algorithm;
         step_.template emplace<TransformStep<E>>(typed.table(), typed.layer(), forward.costed.shape,
                                                  forward.costed.lane_kind,
-                                                 typed.pass(Pass::weight_grad).costed.blocking.rows);
+                                                 (same_rows ? grad : forward.costed).blocking.rows);
     }
 
     template <class E>
