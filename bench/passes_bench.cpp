@@ -1,6 +1,7 @@
 // Whole passes of the layers in tests/shapes/layers.txt, by every algorithm that can do them.
 //
 //   passes_bench --benchmark_filter='vgg3.2/fwd/.*'
+//   passes_bench --benchmark_filter='vgg3.2/(step|three)/auto'      a training step, and the same by three calls
 //   passes_bench --benchmark_filter='vgg3.2/fwd/winograd.*' winograd:4 winograd:4x6
 //
 // Arguments without dashes are algorithms to measure besides "auto", "direct", "fft" and "winograd".
@@ -17,11 +18,6 @@
 namespace {
 
 using namespace triconv;
-
-struct Arrays {
-    std::vector<float> x, w, y;
-    ConstView x_view, w_view, y_view;
-};
 
 View contiguous(std::vector<float>& values, std::int64_t outer, std::int64_t inner, const std::int64_t* extent,
                 int rank) {
@@ -49,18 +45,20 @@ double direct_flops(const Problem& p) {
     return flops;
 }
 
-void run_pass(benchmark::State& state, const Problem& p, Pass pass, const std::string& algorithm) {
-    Options options;
-    options.algorithm = algorithm;
-    const Plan plan(p, options);
-    Arrays arrays;
-    std::int64_t output[max_rank];
-    for (int a = 0; a < p.rank; ++a)
-        output[a] = p.output(a);
-    const View x = contiguous(arrays.x, p.batch, p.in_channels, p.input, p.rank);
-    const View w = contiguous(arrays.w, p.out_channels, p.in_channels / p.groups, p.kernel, p.rank);
-    const View y = contiguous(arrays.y, p.batch, p.out_channels, output, p.rank);
-    for (auto _ : state) {
+struct Arrays {
+    std::vector<float> x_values, w_values, y_values;
+    View x, w, y;
+
+    explicit Arrays(const Problem& p) {
+        std::int64_t output[max_rank];
+        for (int a = 0; a < p.rank; ++a)
+            output[a] = p.output(a);
+        x = contiguous(x_values, p.batch, p.in_channels, p.input, p.rank);
+        w = contiguous(w_values, p.out_channels, p.in_channels / p.groups, p.kernel, p.rank);
+        y = contiguous(y_values, p.batch, p.out_channels, output, p.rank);
+    }
+
+    void run(const Plan& plan, Pass pass) const {
         switch (pass) {
             case Pass::forward:
                 plan.forward(x, w, nullptr, 0, y);
@@ -73,9 +71,42 @@ void run_pass(benchmark::State& state, const Problem& p, Pass pass, const std::s
                 break;
         }
     }
+};
+
+void run_pass(benchmark::State& state, const Plan& plan, Pass pass) {
+    const Arrays arrays(plan.problem());
+    for (auto _ : state)
+        arrays.run(plan, pass);
     state.SetLabel(plan.algorithm(pass));
     state.counters["direct_equivalent"] =
-        benchmark::Counter(direct_flops(p), benchmark::Counter::kIsIterationInvariantRate);
+        benchmark::Counter(direct_flops(plan.problem()), benchmark::Counter::kIsIterationInvariantRate);
+}
+
+// A training step, and the same by three calls.
+void run_step(benchmark::State& state, const Plan& plan) {
+    const Arrays arrays(plan.problem());
+    bool reuses = false;
+    for (auto _ : state) {
+        Step step(plan, arrays.x, arrays.w);
+        reuses = step.reuses_transforms();
+        step.forward(nullptr, 0, arrays.y);
+        step.backward(arrays.y, arrays.x, arrays.w);
+    }
+    state.SetLabel(reuses ? plan.algorithm(Pass::forward) + ", transforms shared" : "three passes");
+}
+
+void run_three_passes(benchmark::State& state, const Plan& plan) {
+    const Arrays arrays(plan.problem());
+    for (auto _ : state)
+        for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+            arrays.run(plan, pass);
+    state.SetLabel(plan.algorithm(Pass::forward) + " " + plan.algorithm(Pass::input_grad) + " " +
+                   plan.algorithm(Pass::weight_grad));
+}
+
+template <class Run>
+void register_run(const std::string& name, Run run) {
+    benchmark::RegisterBenchmark(name.c_str(), run)->Unit(benchmark::kMillisecond)->UseRealTime();
 }
 
 void register_passes(const std::string& file, const std::vector<std::string>& algorithms) {
@@ -84,19 +115,20 @@ void register_passes(const std::string& file, const std::vector<std::string>& al
         const std::size_t colon = line.find(": ");
         if (line.empty() || line[0] == '#' || colon == std::string::npos) continue;
         const Problem problem = parse_problem(line.substr(colon + 2)).problem;
-        for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
-            for (const std::string& algorithm : algorithms) {
-                Options options;
-                options.algorithm = algorithm;
-                try {
-                    const Plan plan(problem, options);
-                } catch (const std::invalid_argument&) { continue; }
-                const std::string name = line.substr(0, colon) + "/" + to_string(pass) + "/" + algorithm;
-                benchmark::RegisterBenchmark(
-                    name.c_str(), [=](benchmark::State& state) { run_pass(state, problem, pass, algorithm); })
-                    ->Unit(benchmark::kMillisecond)
-                    ->UseRealTime();
-            }
+        for (const std::string& algorithm : algorithms) {
+            Options options;
+            options.algorithm = algorithm;
+            try {
+                const Plan plan(problem, options);
+                const std::string layer = line.substr(0, colon) + "/";
+                for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+                    register_run(layer + to_string(pass) + "/" + algorithm,
+                                 [=](benchmark::State& state) { run_pass(state, plan, pass); });
+                register_run(layer + "step/" + algorithm, [=](benchmark::State& state) { run_step(state, plan); });
+                register_run(layer + "three/" + algorithm,
+                             [=](benchmark::State& state) { run_three_passes(state, plan); });
+            } catch (const std::invalid_argument&) {}  // the algorithm cannot compute the layer
+        }
     }
 }
 

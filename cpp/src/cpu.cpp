@@ -1,6 +1,7 @@
 #include "cpu.h"
 
 #include <algorithm>
+#include <cstring>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -75,10 +76,28 @@ CacheSizes cpuid_cache_sizes() {
     return sizes;
 }
 
+// The brand string: leaves 0x80000002 to 4, 16 characters each, padded with blanks or zeros.
+std::string model_name() {
+    constexpr unsigned first = 0x80000002u, last = 0x80000004u;
+    if (cpuid(0x80000000u).eax < last) { return {}; }
+    char text[49] = {};
+    char* to = text;
+    for (unsigned leaf = first; leaf <= last; ++leaf) {
+        const Registers r = cpuid(leaf);
+        std::memcpy(to, &r, sizeof r);
+        to += sizeof r;
+    }
+    return text;
+}
+
 #else
 
 CacheSizes cpuid_cache_sizes() {
     return {0, 0, 0};
+}
+
+std::string model_name() {
+    return {};
 }
 
 #endif
@@ -146,6 +165,13 @@ bool cpu_has_avx512() {
 const CacheSizes& cache_sizes() {
     static const CacheSizes sizes = detect_cache_sizes();
     return sizes;
+}
+
+std::string cpu_model() {
+    std::string model = model_name();
+    model.erase(0, model.find_first_not_of(' '));
+    model.erase(model.find_last_not_of(' ') + 1);
+    return model.empty() ? "unknown" : model;
 }
 
 }  // namespace triconv

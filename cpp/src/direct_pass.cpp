@@ -210,6 +210,15 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
     });
 }
 
+// The panels of one sub-problem after the other, each a whole number of cache lines.
+template <class E>
+void DirectPass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    for (const SubProblem& sub : subs_) {
+        pack_weights(w, sub, prepared, max_threads);
+        prepared += panels_size_;
+    }
+}
+
 template <class E>
 void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const {
     for (int s = 0; s < sources_.per_group; ++s) {
@@ -353,7 +362,7 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
     const int lanes = kernels_.lanes;
     const WorkspaceNeed need = workspace();
     const Workspace workspace(static_cast<std::size_t>(need.total(slots)));
-    E* const panels = static_cast<E*>(workspace.data());
+    E* const packed = static_cast<E*>(workspace.data());
     ArenaLayout fixed;
     fixed.add<E>(panels_size_);
     E* const bias = operands.bias ? reinterpret_cast<E*>(static_cast<char*>(workspace.data()) + fixed.size()) : nullptr;
@@ -363,9 +372,10 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
     if (!covers_output_) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
 
     Damage damage(slots);
+    const E* panels = operands.prepared ? operands.prepared : packed;
     for (const SubProblem& sub : subs_) {
         const DenseConv& conv = sub.conv;
-        pack_weights(operands.w, sub, panels, slots);
+        if (!operands.prepared) pack_weights(operands.w, sub, packed, slots);
         const Index extent{conv[0].end - conv[0].begin, sub.bands.bands_y, sub.bands.bands_x};
         const std::int64_t per_image = extent[0] * extent[1] * extent[2];
         const std::int64_t band_count = layer_.batch * targets_.groups * per_image;
@@ -405,6 +415,7 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
                                  damage.of(slot));
             }
         });
+        if (operands.prepared) panels += panels_size_;
     }
     const std::vector<DamagedBox> boxes = damage.all();
     if (forward)

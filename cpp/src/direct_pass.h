@@ -26,6 +26,8 @@ public:
     DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
     WorkspaceNeed workspace() const override;
     RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    std::size_t prepared_size() const override { return subs_.size() * panels_size_; }
+    void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
     struct SubProblem {  // one per pair of phases in input_grad

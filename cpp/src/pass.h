@@ -15,6 +15,7 @@ struct Operands {
     Tensor<E> y{}, dx{}, dw{};
     const E* bias = nullptr;
     std::ptrdiff_t bias_stride = 0;
+    const E* prepared = nullptr;  // what PassAlgorithm::prepare made of w, if it was called before
 };
 
 struct WorkspaceNeed {
@@ -33,6 +34,11 @@ public:
     virtual WorkspaceNeed workspace() const = 0;
     // Thread-safe. Outputs and reductions are not empty (Plan sees to those).
     virtual RunCounts run(const Operands<E>& operands, int max_threads) const = 0;
+
+    // The kernel stage by itself, for runs that share their weights: prepared_size() elements, 64-byte aligned. Those
+    // runs need w all the same, for outputs computed by definition.
+    virtual std::size_t prepared_size() const { return 0; }
+    virtual void prepare(const Tensor<const E>& /*w*/, E* /*prepared*/, int /*max_threads*/) const {}
 };
 
 // Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.

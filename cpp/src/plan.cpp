@@ -48,10 +48,12 @@ template <class E>
 class TypedPlan {
 public:
     TypedPlan(const Problem& problem, const Options& options)
-        : kernels_(table_of<E>(kernels())),
-          layer_(problem),
-          options_(options),
-          request_(parse_algorithm(options.algorithm, problem.rank)) {}
+        : kernels_(table_of<E>(kernels())), layer_(problem), options_(options) {
+        for (std::size_t i = 0; i < pass_count; ++i) {
+            const std::string& own = options.pass_algorithm[i];
+            requests_[i] = parse_algorithm(own.empty() ? options.algorithm : own, problem.rank);
+        }
+    }
 
     const Layer& layer() const { return layer_; }
     const KernelTable<E>& table() const { return kernels_; }
@@ -67,6 +69,14 @@ public:
         std::vector<Candidate> result;
         for (const Costed& costed : pass(which).considered)
             result.push_back(costed.candidate);
+        return result;
+    }
+
+    std::vector<Candidate> contenders(Pass which) const {
+        std::vector<Costed> costed = cost_candidates(kernels_, layer_, which, request(which));
+        std::vector<Candidate> result;
+        for (const Costed* c : allowed(which, costed))
+            result.push_back(c->candidate);
         return result;
     }
 
@@ -108,14 +118,15 @@ private:
                 }
     }
 
-    // The cheapest candidate within the tolerance whose workspace fits.
-    PlannedPass<E> choose(Pass which) const {
-        std::vector<Costed> costed = cost_candidates(kernels_, layer_, which, request_);
+    const AlgorithmRequest& request(Pass which) const { return requests_[static_cast<std::size_t>(which)]; }
+
+    // The candidates that can be taken unless a workspace limit rules them out, cheapest first. The others get a reason.
+    std::vector<Costed*> allowed(Pass which, std::vector<Costed>& costed) const {
         std::vector<Costed*> order;
         for (Costed& c : costed) {
             Candidate& candidate = c.candidate;
             if (!candidate.possible) continue;
-            if (candidate.error_bound > tolerance())
+            if (candidate.error_bound > tolerance(which))
                 candidate.reason = "error bound above the tolerance";
             else
                 order.push_back(&c);
@@ -123,7 +134,14 @@ private:
         std::stable_sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
             return a->candidate.predicted_seconds < b->candidate.predicted_seconds;
         });
-        if (!limited() && request_.name == "auto") pass_over_large(order);
+        if (!limited() && request(which).name == "auto") pass_over_large(order);
+        return order;
+    }
+
+    // The cheapest candidate within the tolerance whose workspace fits.
+    PlannedPass<E> choose(Pass which) const {
+        std::vector<Costed> costed = cost_candidates(kernels_, layer_, which, request(which));
+        const std::vector<Costed*> order = allowed(which, costed);
         PlannedPass<E> planned;
         std::int64_t least = std::numeric_limits<std::int64_t>::max();
         for (Costed* c : order) {
@@ -176,30 +194,32 @@ private:
 
     bool limited() const { return options_.max_workspace >= 0; }
 
-    double tolerance() const {
+    double tolerance(Pass which) const {
         if (options_.tolerance > 0) return options_.tolerance;
-        return request_.name == "auto" ? auto_tolerance * std::numeric_limits<E>::epsilon()
-                                       : std::numeric_limits<double>::infinity();
+        return request(which).name == "auto" ? auto_tolerance * std::numeric_limits<E>::epsilon()
+                                             : std::numeric_limits<double>::infinity();
     }
 
     std::string none_fits(Pass which, const std::vector<Costed>& costed, std::int64_t least) const {
+        const std::string& own = options_.pass_algorithm[static_cast<std::size_t>(which)];
+        const std::string asked = own.empty() ? options_.algorithm : own;
         if (least != std::numeric_limits<std::int64_t>::max())
             return "max_workspace is " + std::to_string(options_.max_workspace) + " bytes, expected at least " +
-                   std::to_string(least) + " for " + role_name(which) + " with algorithm '" + options_.algorithm + "'";
+                   std::to_string(least) + " for " + role_name(which) + " with algorithm '" + asked + "'";
         double bound = std::numeric_limits<double>::infinity();
         for (const Costed& c : costed) {
             if (!c.candidate.possible && costed.size() == 1)
-                return "algorithm '" + options_.algorithm + "' cannot compute this layer: " + c.candidate.reason;
+                return "algorithm '" + asked + "' cannot compute this layer: " + c.candidate.reason;
             if (c.candidate.possible) bound = std::min(bound, c.candidate.error_bound);
         }
         return "tolerance is " + in_short(options_.tolerance) + ", expected at least " + in_short(bound) + " for " +
-               role_name(which) + " with algorithm '" + options_.algorithm + "'";
+               role_name(which) + " with algorithm '" + asked + "'";
     }
 
     const KernelTable<E>& kernels_;
     Layer layer_;
     Options options_;
-    AlgorithmRequest request_;
+    std::array<AlgorithmRequest, pass_count> requests_;
     mutable std::array<std::once_flag, pass_count> once_;
     mutable std::array<PlannedPass<E>, pass_count> passes_;
 };
@@ -272,7 +292,8 @@ public:
         // What cannot be computed as asked is said now; a plain "auto" or "direct" always can.
         if (options.algorithm != "auto" && options.algorithm != "direct")
             visit([](const auto& plan) { plan.pass(Pass::forward); });
-        if (options.max_workspace >= 0 || options.tolerance > 0)
+        const bool by_pass = options.pass_algorithm != Options().pass_algorithm;
+        if (options.max_workspace >= 0 || options.tolerance > 0 || by_pass)
             visit([](const auto& plan) {
                 for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
                     plan.pass(pass);
@@ -282,10 +303,14 @@ public:
     const Problem& problem() const { return problem_; }
     bool limits_workspace() const { return limits_workspace_; }
 
-    RunInfo run(Pass pass, const Views& views) const {
+    // prepared: null, or what the pass's algorithm prepared from the weights.
+    RunInfo run(Pass pass, const Views& views, const void* prepared = nullptr) const {
         views.check(problem_);
         return visit([&](const auto& plan) {
-            return plan.run(pass, views.operands<decltype(element_of(plan))>(problem_.rank));
+            using E = decltype(element_of(plan));
+            Operands<E> operands = views.operands<E>(problem_.rank);
+            operands.prepared = static_cast<const E*>(prepared);
+            return plan.run(pass, operands);
         });
     }
 
@@ -298,6 +323,94 @@ private:
 Plan::Plan(const Problem& problem, const Options& options) {
     validate(problem);
     impl_ = std::make_shared<const PlanImpl>(problem, options);
+}
+
+// ---- fixed weights --------------------------------------------------------------------------------------------------
+
+class PreparedImpl {
+public:
+    PreparedImpl(std::shared_ptr<const PlanImpl> plan, const ConstView& w, Pass pass)
+        : plan_(std::move(plan)), pass_(pass) {
+        const Problem& p = plan_->problem();
+        if (pass == Pass::weight_grad)
+            throw std::invalid_argument("pass is weight_grad, which reads no weights: expected forward or input_grad");
+        Views{nullptr, &w, nullptr, nullptr, nullptr, nullptr, nullptr, 0}.check(p);
+        if (!has_w(p)) return;
+        plan_->visit([&](const auto& typed) { prepare(typed, w); });
+    }
+
+    RunInfo run(Pass pass, Views views) const {
+        if (pass != pass_)
+            throw std::invalid_argument(std::string("the weights are prepared for ") + role_name(pass_) +
+                                        ", expected " + role_name(pass));
+        views.w = &weights_;
+        return plan_->run(pass, views, spectra_.data());
+    }
+
+    Pass pass() const { return pass_; }
+    std::int64_t bytes() const { return static_cast<std::int64_t>(copy_.size() + spectra_.size()); }
+
+private:
+    template <class E>
+    void prepare(const TypedPlan<E>& typed, const ConstView& w) {
+        copy_weights<E>(w);
+        const PlannedPass<E>& planned = typed.pass(pass_);
+        spectra_ = Workspace(planned.algorithm->prepared_size() * sizeof(E));
+        planned.algorithm->prepare(as_tensor<E>(weights_, plan_->problem().rank), static_cast<E*>(spectra_.data()),
+                                   planned.max_threads);
+    }
+
+    template <class E>
+    void copy_weights(const ConstView& w) {
+        const Problem& p = plan_->problem();
+        const std::int64_t inner = p.in_channels / p.groups;
+        Index extent{1, 1, 1};
+        std::ptrdiff_t size = 1;
+        for (int a = p.rank; a-- > 0;) {
+            extent[static_cast<std::size_t>(axes - p.rank + a)] = p.kernel[a];
+            weights_.strides[2 + a] = size;
+            size *= p.kernel[a];
+        }
+        weights_.strides[1] = size;
+        weights_.strides[0] = size * inner;
+        copy_ = Workspace(static_cast<std::size_t>(size * inner * p.out_channels) * sizeof(E));
+        weights_.data = copy_.data();
+        E* to = static_cast<E*>(copy_.data());
+        const Tensor<const E> from = as_tensor<E>(w, p.rank);
+        for (std::int64_t k = 0; k < p.out_channels; ++k)
+            for (std::int64_t c = 0; c < inner; ++c)
+                for (std::ptrdiff_t tap = 0; tap < size; ++tap) {
+                    const Index at = unravel(tap, extent);
+                    *to++ = from.data[k * from.outer + c * from.inner + at[0] * from.along[0] + at[1] * from.along[1] +
+                                      at[2] * from.along[2]];
+                }
+    }
+
+    std::shared_ptr<const PlanImpl> plan_;
+    Pass pass_;
+    Workspace copy_, spectra_;
+    ConstView weights_;  // of the copy
+};
+
+PreparedWeights Plan::prepare(const ConstView& w, Pass pass) const {
+    return PreparedWeights(std::make_shared<const PreparedImpl>(impl_, w, pass));
+}
+
+RunInfo PreparedWeights::forward(const ConstView& x, const void* bias, std::ptrdiff_t bias_stride,
+                                 const View& y) const {
+    return impl_->run(Pass::forward, {&x, nullptr, nullptr, &y, nullptr, nullptr, bias, bias_stride});
+}
+
+RunInfo PreparedWeights::input_grad(const ConstView& dy, const View& dx) const {
+    return impl_->run(Pass::input_grad, {nullptr, nullptr, &dy, nullptr, &dx, nullptr, nullptr, 0});
+}
+
+Pass PreparedWeights::pass() const {
+    return impl_->pass();
+}
+
+std::int64_t PreparedWeights::bytes() const {
+    return impl_->bytes();
 }
 
 const Problem& Plan::problem() const {
@@ -337,6 +450,10 @@ double Plan::flops(Pass pass) const {
 
 std::vector<Candidate> Plan::candidates(Pass pass) const {
     return impl_->visit([&](const auto& plan) { return plan.candidates(pass); });
+}
+
+std::vector<Candidate> Plan::contenders(Pass pass) const {
+    return impl_->visit([&](const auto& plan) { return plan.contenders(pass); });
 }
 
 // ---- training step --------------------------------------------------------------------------------------------------

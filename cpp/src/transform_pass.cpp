@@ -362,8 +362,42 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
 
 template <class E>
 Spectra<E> TransformPass<E>::kernel_spectra(const Run& run, const Slice& slice, int owner) const {
-    return {run.part(slice_of_thread_, owner, b_at_), b_,
-            slice.first_target(engine_.blocks(pass_ == Pass::input_grad))};
+    // Prepared spectra are only read.
+    E* const data = run.operands.prepared ? const_cast<E*>(run.operands.prepared) + prepared_at(slice)
+                                          : run.part(slice_of_thread_, owner, b_at_);
+    return {data, b_, slice.first_target(engine_.blocks(pass_ == Pass::input_grad))};
+}
+
+template <class E>
+std::size_t TransformPass<E>::prepared_at(const Slice& slice) const {
+    const int index = slice.first_group / blocking_.groups * blocking_.parts + slice.part;
+    return static_cast<std::size_t>(index) * b_.size;
+}
+
+template <class E>
+std::size_t TransformPass<E>::prepared_size() const {
+    return static_cast<std::size_t>(slice_count() * blocking_.parts) * b_.size;
+}
+
+template <class E>
+void TransformPass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    const int slots = std::max(1, std::min(num_threads(), max_threads));
+    ArenaLayout thread;
+    thread.add<E>(engine_.scratch_size());
+    const Workspace workspace(thread.size() * static_cast<std::size_t>(slots));
+    const std::function<E*(int)> scratch = [&](int slot) {
+        return reinterpret_cast<E*>(static_cast<char*>(workspace.data()) +
+                                    thread.size() * static_cast<std::size_t>(slot));
+    };
+    const bool to_input = pass_ == Pass::input_grad;
+    for (std::int64_t i = 0; i < slice_count(); ++i)
+        for (int part = 0; part < blocking_.parts; ++part) {
+            Slice slice = slice_at(i);
+            slice.part = part;
+            slice.parts = blocking_.parts;
+            kernel_stage(engine_, parallel_runner(slots), scratch, w, to_input, to_input, slice,
+                         Spectra<E>{prepared + prepared_at(slice), b_, slice.first_target(engine_.blocks(to_input))});
+        }
 }
 
 template <class E>
@@ -390,8 +424,9 @@ void TransformPass<E>::run_part(Run& run, const Slice& slice, int owner, const R
         return;
     }
     const bool to_input = pass_ == Pass::input_grad;
-    kernel_stage(engine_, runner, scratch, run.operands.w, to_input, to_input, slice,
-                 kernel_spectra(run, slice, owner));
+    if (!run.operands.prepared)
+        kernel_stage(engine_, runner, scratch, run.operands.w, to_input, to_input, slice,
+                     kernel_spectra(run, slice, owner));
     if (!blocking_.fused) {
         for (std::int64_t block = 0; block < blocks; ++block)
             run_block(run, slice, block, owner, owner, runner);

@@ -33,12 +33,15 @@ public:
                   LaneKind lane_kind, const Blocking& blocking);
     WorkspaceNeed workspace() const override;
     RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    std::size_t prepared_size() const override;
+    void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
     struct Run;
     std::int64_t block_count() const { return ceil_div(engine_.grid().rows(), blocking_.rows); }
     std::int64_t slice_count() const { return ceil_div(engine_.x_blocks().groups, blocking_.groups); }
     Slice slice_at(std::int64_t index) const;
+    std::size_t prepared_at(const Slice& slice) const;  // elements: one b_ after the other, by slice and part
     Spectra<E> kernel_spectra(const Run& run, const Slice& slice, int owner) const;
     void run_slice(Run& run, const Slice& slice, int owner, const Runner& runner) const;
     void run_part(Run& run, const Slice& slice, int owner, const Runner& runner) const;

@@ -121,7 +121,7 @@ void check_out(const py::object& out, const Shape& shape, DType dtype, std::init
         throw py::value_error("out is not aligned to its elements of " + std::to_string(item_size(dtype)) + " bytes");
     if (!has_distinct_elements(array)) throw py::value_error("out has elements that overlap one another");
     for (const Argument* input : inputs)
-        if (shares_memory(array, input->array))
+        if (input != nullptr && shares_memory(array, input->array))
             throw py::value_error(std::string("out overlaps ") + input->name + " in memory, expected separate arrays");
 }
 

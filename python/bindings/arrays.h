@@ -60,7 +60,7 @@ bool is_channels_last(const py::array& array, bool batched);
 py::array allocate(const Shape& shape, DType dtype, bool channels_last, bool batched);
 
 // `out` if the caller gave one (not None), checked to be a writeable, native, aligned ndarray of this shape and dtype
-// whose elements overlap neither one another nor any of the inputs; else a new array.
+// whose elements overlap neither one another nor any of the inputs (null: not given); else a new array.
 py::array output_array(const py::object& out, const Shape& shape, DType dtype, bool channels_last, bool batched,
                        std::initializer_list<const Argument*> inputs);
 

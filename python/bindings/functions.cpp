@@ -96,9 +96,8 @@ py::array conv_transpose(const Call& call, const py::object& output_padding, con
 
     // The checks of `out` include the bias, which the gradient pass does not know.
     const bool channels_last = is_channels_last(x.array, batched);
-    py::array result =
-        b ? output_array(call.out, geometry.output_shape, problem.dtype, channels_last, batched, {&x, &w, &*b})
-          : output_array(call.out, geometry.output_shape, problem.dtype, channels_last, batched, {&x, &w});
+    py::array result = output_array(call.out, geometry.output_shape, problem.dtype, channels_last, batched,
+                                    {&x, &w, b ? &*b : nullptr});
     if (!geometry.unreached_only) {
         const Plan plan = plan_for(problem, call);
         if (geometry.has_unreached) fill_zero(result);

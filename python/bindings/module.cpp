@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "cpu.h"
 #include "functions.h"
 #include "geometry.h"
 #include "plan.h"
@@ -25,6 +26,12 @@ py::tuple build_info_tuple() {
     return py::make_tuple(info.version, info.compiler, info.flags, py::tuple(py::cast(info.isas)), info.isa);
 }
 
+// (cpu, l1d, l2, l3): what, with the ISA, timings depend on.
+py::tuple machine_tuple() {
+    const CacheSizes& caches = cache_sizes();
+    return py::make_tuple(cpu_model(), caches.l1d, caches.l2, caches.l3);
+}
+
 void set_threads(const py::object& count) {
     const std::int64_t number = read_int("n", count, 1);
     constexpr std::int64_t limit = 1 << 16;
@@ -46,6 +53,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.def("last_run", &last_run_tuple);
     module.def("build_info", &build_info_tuple);
     module.def("set_num_threads", &set_threads);
+    module.def("machine", &machine_tuple);
     module.def("get_num_threads", &triconv::num_threads);
     module.def("release_memory", &triconv::release_memory);
 }

@@ -51,14 +51,42 @@ double read_tolerance(const py::object& value) {
     return tolerance;
 }
 
-Options read_options(const py::object& algorithm, const py::object& tolerance, const py::object& max_workspace) {
+// pass_algorithms: a tuple of three names, or None.
+Options read_options(const py::object& algorithm, const py::object& tolerance, const py::object& max_workspace,
+                     const py::object& pass_algorithms) {
     if (!py::isinstance<py::str>(algorithm))
         throw py::type_error("algorithm is " + py::repr(algorithm).cast<std::string>() + ", expected a str");
     Options options;
     options.algorithm = algorithm.cast<std::string>();
     options.tolerance = read_tolerance(tolerance);
     options.max_workspace = max_workspace.is_none() ? -1 : read_int("max_workspace", max_workspace, 0);
+    if (!pass_algorithms.is_none()) options.pass_algorithm = pass_algorithms.cast<decltype(options.pass_algorithm)>();
     return options;
+}
+
+Argument read_planned_input(const py::object& value, const Geometry& geometry) {
+    Argument x = read_planned("x", value, geometry.problem);
+    require_shape(x, geometry.input_shape(), "the input_size of the plan");
+    return x;
+}
+
+Argument read_planned_weight(const py::object& value, const Geometry& geometry) {
+    Argument w = read_planned("w", value, geometry.problem);
+    require_shape(w, geometry.weight_shape(), "the weight_size of the plan");
+    return w;
+}
+
+Argument read_planned_grad_output(const py::object& value, const Geometry& geometry) {
+    Argument dy = read_planned("dy", value, geometry.problem);
+    require_shape(dy, geometry.output_shape(), "the output shape of the plan");
+    return dy;
+}
+
+std::optional<Argument> read_planned_bias(const py::object& value, const Problem& problem) {
+    if (value.is_none()) return std::nullopt;
+    Argument bias = read_planned("bias", value, problem);
+    require_shape(bias, {problem.out_channels}, "one number per output channel");
+    return bias;
 }
 
 template <class F>
@@ -143,38 +171,91 @@ private:
     std::unique_ptr<Step> step_;
 };
 
+Pass read_prepared_pass(const py::object& value) {
+    const std::string name = py::isinstance<py::str>(value) ? value.cast<std::string>() : "";
+    if (name == "forward") return Pass::forward;
+    if (name == "input_grad") return Pass::input_grad;
+    throw py::value_error("which is " + py::repr(value).cast<std::string>() + ", expected 'forward' or 'input_grad'");
+}
+
+// Prepared weights of the core with the shapes their arrays must have.
+class PyPreparedWeights {
+public:
+    PyPreparedWeights(const Plan& plan, const Geometry& geometry, const Argument& w, Pass pass)
+        : geometry_(geometry), weights_(prepare(plan, w, pass)) {}
+
+    py::array forward(const py::object& input, const py::object& bias, const py::object& out) const {
+        require_pass(Pass::forward);
+        const Problem& problem = geometry_.problem;
+        return run_forward(weights_, problem, geometry_.batched, read_planned_input(input, geometry_),
+                           read_planned_bias(bias, problem), out, geometry_.output_shape());
+    }
+
+    py::array input_grad(const py::object& grad_output, const py::object& out) const {
+        require_pass(Pass::input_grad);
+        return run_input_grad(weights_, geometry_.problem, geometry_.batched,
+                              read_planned_grad_output(grad_output, geometry_), out, geometry_.input_shape());
+    }
+
+    const Geometry& geometry() const { return geometry_; }
+    const PreparedWeights& weights() const { return weights_; }
+
+private:
+    static PreparedWeights prepare(const Plan& plan, const Argument& weight, Pass pass) {
+        const py::array w = readable(weight, plan.problem().dtype);
+        const ConstView w_view = const_view(w, true);
+        return without_gil([&] { return plan.prepare(w_view, pass); });
+    }
+    // Said before the arguments are looked at, whose shapes may be those of the other pass.
+    void require_pass(Pass pass) const {
+        if (weights_.pass() != pass)
+            throw py::value_error(std::string("these weights are prepared for ") + pass_name(weights_.pass()) +
+                                  ", expected " + pass_name(pass) + ": prepare(w, which='" + pass_name(pass) + "')");
+    }
+    static const char* pass_name(Pass pass) { return pass == Pass::forward ? "forward" : "input_grad"; }
+
+    Geometry geometry_;
+    PreparedWeights weights_;
+};
+
 // A plan of the core with the shapes its arrays must have.
 class PyPlan {
 public:
     PyPlan(const Geometry& geometry, const Options& options)
-        : geometry_(geometry), plan_(cached_plan(geometry.problem, options)) {}
+        : geometry_(geometry), options_(options), plan_(cached_plan(geometry.problem, options)) {}
 
     py::array forward(const py::object& input, const py::object& weight, const py::object& bias,
                       const py::object& out) const {
-        const Argument x = read_input(input);
-        const Argument w = read_weight(weight);
-        return run_forward(plan_, geometry_.batched, x, w, read_planned_bias(bias), out, geometry_.output_shape());
+        const Argument x = read_planned_input(input, geometry_);
+        const Argument w = read_planned_weight(weight, geometry_);
+        return run_forward(plan_, geometry_.batched, x, w, read_planned_bias(bias, geometry_.problem), out,
+                           geometry_.output_shape());
     }
 
     py::array input_grad(const py::object& weight, const py::object& grad_output, const py::object& out) const {
-        const Argument w = read_weight(weight);
-        const Argument dy = read_grad_output(grad_output);
+        const Argument w = read_planned_weight(weight, geometry_);
+        const Argument dy = read_planned_grad_output(grad_output, geometry_);
         return run_input_grad(plan_, geometry_.batched, w, dy, out, geometry_.input_shape());
     }
 
     py::array weight_grad(const py::object& input, const py::object& grad_output, const py::object& out) const {
-        const Argument x = read_input(input);
-        const Argument dy = read_grad_output(grad_output);
+        const Argument x = read_planned_input(input, geometry_);
+        const Argument dy = read_planned_grad_output(grad_output, geometry_);
         return run_weight_grad(plan_, geometry_.batched, x, dy, out, geometry_.weight_shape());
     }
 
     py::tuple step(const py::object& input, const py::object& weight, const py::object& bias) const {
-        const Argument x = read_input(input);
-        const Argument w = read_weight(weight);
-        const std::optional<Argument> b = read_planned_bias(bias);
+        const Argument x = read_planned_input(input, geometry_);
+        const Argument w = read_planned_weight(weight, geometry_);
+        const std::optional<Argument> b = read_planned_bias(bias, geometry_.problem);
         auto step = std::make_unique<PyStep>(plan_, geometry_, x, w);
         py::array y = step->forward(b);
         return py::make_tuple(std::move(y), std::move(step));
+    }
+
+    std::unique_ptr<PyPreparedWeights> prepare(const py::object& weight, const py::object& which) const {
+        const Pass pass = read_prepared_pass(which);
+        return std::make_unique<PyPreparedWeights>(plan_, geometry_, read_planned_weight(weight, geometry_), pass);
     }
 
     // f(plan, pass) for the three passes, in the order forward, input_grad, weight_grad. It may have to plan the pass.
@@ -183,6 +264,11 @@ public:
         return without_gil([&] {
             return std::array{f(plan_, Pass::forward), f(plan_, Pass::input_grad), f(plan_, Pass::weight_grad)};
         });
+    }
+
+    py::tuple tune() const {
+        const auto names = without_gil([&] { return triconv::tune(geometry_.problem, options_); });
+        return py::make_tuple(names[0], names[1], names[2]);
     }
 
     py::tuple candidates() const {
@@ -203,41 +289,21 @@ public:
     const Plan& plan() const { return plan_; }
 
 private:
-    Argument read_input(const py::object& value) const {
-        Argument x = read_planned("x", value, geometry_.problem);
-        require_shape(x, geometry_.input_shape(), "the input_size of the plan");
-        return x;
-    }
-    Argument read_weight(const py::object& value) const {
-        Argument w = read_planned("w", value, geometry_.problem);
-        require_shape(w, geometry_.weight_shape(), "the weight_size of the plan");
-        return w;
-    }
-    Argument read_grad_output(const py::object& value) const {
-        Argument dy = read_planned("dy", value, geometry_.problem);
-        require_shape(dy, geometry_.output_shape(), "the output shape of the plan");
-        return dy;
-    }
-    std::optional<Argument> read_planned_bias(const py::object& value) const {
-        if (value.is_none()) return std::nullopt;
-        Argument bias = read_planned("bias", value, geometry_.problem);
-        require_shape(bias, {geometry_.problem.out_channels}, "one number per output channel");
-        return bias;
-    }
-
     Geometry geometry_;
+    Options options_;
     Plan plan_;
 };
 
 std::unique_ptr<PyPlan> make_plan(int rank, const py::object& input_size, const py::object& weight_size,
                                   const py::object& stride, const py::object& padding, const py::object& dilation,
                                   const py::object& groups, const py::object& dtype, const py::object& algorithm,
-                                  const py::object& tolerance, const py::object& max_workspace) {
+                                  const py::object& tolerance, const py::object& max_workspace,
+                                  const py::object& pass_algorithms) {
     const NamedShape input = {"input_size", read_size("input_size", input_size)};
     const NamedShape weight = {"weight_size", read_size("weight_size", weight_size)};
     const Geometry geometry =
         convolution_geometry(rank, input, weight, {stride, padding, dilation, groups}, read_dtype(dtype));
-    return std::make_unique<PyPlan>(geometry, read_options(algorithm, tolerance, max_workspace));
+    return std::make_unique<PyPlan>(geometry, read_options(algorithm, tolerance, max_workspace, pass_algorithms));
 }
 
 // Throws what a plan for the layer would throw whatever its input. Returns the shape of the weight.
@@ -247,7 +313,7 @@ py::tuple check_layer(int rank, const py::object& in_channels, const py::object&
                       const py::object& algorithm) {
     const Geometry geometry = layer_geometry(rank, in_channels, out_channels, kernel_size,
                                              {stride, padding, dilation, groups}, read_dtype(dtype));
-    cached_plan(geometry.problem, read_options(algorithm, py::none(), py::none()));
+    cached_plan(geometry.problem, read_options(algorithm, py::none(), py::none(), py::none()));
     return py::tuple(py::cast(geometry.weight_shape()));
 }
 
@@ -258,6 +324,14 @@ void register_plan(py::module_& module) {
         .def("backward", &PyStep::backward)
         .def_property_readonly("reuses_transforms", &PyStep::reuses_transforms);
 
+    py::class_<PyPreparedWeights>(module, "PreparedWeights")
+        .def("forward", &PyPreparedWeights::forward)
+        .def("input_grad", &PyPreparedWeights::input_grad)
+        .def_property_readonly(
+            "problem",
+            [](const PyPreparedWeights& self) { return to_string(self.geometry().problem, self.weights().pass()); })
+        .def_property_readonly("nbytes", [](const PyPreparedWeights& self) { return self.weights().bytes(); });
+
     const auto shape_tuple = [](const Shape& shape) { return py::tuple(py::cast(shape)); };
     const auto three = [](const auto& values) { return py::make_tuple(values[0], values[1], values[2]); };
     py::class_<PyPlan>(module, "Plan")
@@ -266,6 +340,8 @@ void register_plan(py::module_& module) {
         .def("input_grad", &PyPlan::input_grad)
         .def("weight_grad", &PyPlan::weight_grad)
         .def("step", &PyPlan::step)
+        .def("prepare", &PyPlan::prepare)
+        .def("tune", &PyPlan::tune)
         .def_property_readonly("problem", [](const PyPlan& self) { return to_string(self.plan().problem()); })
         .def_property_readonly("dtype", [](const PyPlan& self) { return numpy_dtype(self.geometry().problem.dtype); })
         .def_property_readonly("input_shape",

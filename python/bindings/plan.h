@@ -1,4 +1,4 @@
-// The classes Plan and Step as Python sees them.
+// The classes Plan, Step and PreparedWeights as Python sees them.
 #pragma once
 
 #include <pybind11/pybind11.h>

@@ -9,7 +9,7 @@ namespace triconv::python {
 
 namespace {
 
-// The bytes that tell one request from another: every number of fixed width, then the algorithm.
+// The bytes that tell one request from another: every number of fixed width, then the algorithms.
 class KeyBuilder {
 public:
     template <class T>
@@ -40,7 +40,10 @@ std::string key_of(const Problem& problem, const Options& options) {
     key.add(problem.dtype);
     key.add(options.tolerance);
     key.add(options.max_workspace);
-    return std::move(key).finish(options.algorithm);
+    std::string algorithms = options.algorithm;
+    for (const std::string& own : options.pass_algorithm)
+        algorithms += ',' + own;
+    return std::move(key).finish(algorithms);
 }
 
 }  // namespace

@@ -29,6 +29,12 @@ py::array run_input_grad(const Plan& plan, bool batched, const Argument& weight,
 py::array run_weight_grad(const Plan& plan, bool batched, const Argument& input, const Argument& grad_output,
                           const py::object& out, const Shape& shape);
 
+// The same with the weight prepared before.
+py::array run_forward(const PreparedWeights& weights, const Problem& problem, bool batched, const Argument& input,
+                      const std::optional<Argument>& bias, const py::object& out, const Shape& shape);
+py::array run_input_grad(const PreparedWeights& weights, const Problem& problem, bool batched,
+                         const Argument& grad_output, const py::object& out, const Shape& shape);
+
 // The argument if it is not None; its shape must be (channels,).
 std::optional<Argument> read_bias(const py::object& bias, std::int64_t channels);
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from . import _core
 
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
     from ._typing import AnyArray, ArrayIn, DType, Padding, PerAxis, Size
 
@@ -21,6 +22,7 @@ __all__ = [
     "PassBytes",
     "PassFlops",
     "Plan",
+    "PreparedWeights",
     "explain",
     "plan_conv1d",
     "plan_conv2d",
@@ -257,6 +259,69 @@ class Backward:
         return self._step.reuses_transforms
 
 
+class PreparedWeights:
+    """Fixed weights as a pass reads them: transformed, or packed for direct summation. Made by `Plan.prepare`.
+
+    Results are the same bits as those of the plan's own pass. Immutable; any number of threads may use it.
+
+    Examples
+    --------
+    >>> import numpy as np, triconv as tc
+    >>> plan = tc.plan_conv1d((1, 1, 4), (1, 1, 2), dtype="float64")
+    >>> prepared = plan.prepare([[[1, 10]]])
+    >>> prepared.forward([[[1, 2, 3, 4]]])
+    array([[[21., 32., 43.]]])
+    """
+
+    __slots__ = ("_weights",)
+
+    def __init__(self, weights: _core.PreparedWeights) -> None:
+        self._weights = weights
+
+    def forward(self, x: ArrayIn, bias: ArrayIn | None = None, *, out: AnyArray | None = None) -> AnyArray:
+        """Return y, as `Plan.forward` does.
+
+        Parameters
+        ----------
+        x, bias, out
+            As for `Plan.forward`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Plan.forward`; ValueError if the weights are prepared for the other pass.
+        """
+        return self._weights.forward(x, bias, out)
+
+    def input_grad(self, dy: ArrayIn, *, out: AnyArray | None = None) -> AnyArray:
+        """Return dx, as `Plan.input_grad` does.
+
+        Parameters
+        ----------
+        dy, out
+            As for `Plan.input_grad`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `Plan.input_grad`; ValueError if the weights are prepared for the other pass.
+        """
+        return self._weights.input_grad(dy, out)
+
+    @property
+    def problem(self) -> str:
+        """The problem and the pass in one line."""
+        return self._weights.problem
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held: the weights as the pass reads them, and a copy of them as they were."""
+        return self._weights.nbytes
+
+    def __repr__(self) -> str:
+        return f"PreparedWeights({self.problem!r})"
+
+
 class Plan:
     """The three passes of a convolution of fixed shapes and dtype. Made by `plan_conv1d`, `plan_conv2d`, `plan_conv3d`.
 
@@ -381,6 +446,36 @@ class Plan:
         y, step = self._plan.step(x, w, bias)
         return y, Backward(step)
 
+    def prepare(self, w: ArrayIn, *, which: Literal["forward", "input_grad"] = "forward") -> PreparedWeights:
+        """Return `w` made ready for any number of runs, for inference with fixed weights.
+
+        A pass transforms the kernels at each call; with few or small images that is much of its time.
+
+        Parameters
+        ----------
+        w
+            Shape `weight_size`. It is copied and may change afterwards.
+        which
+            The pass to prepare for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `w` does not have the plan's shape, or a dtype beyond the plan's, or `which` is no such pass.
+
+        Examples
+        --------
+        >>> import numpy as np, triconv as tc
+        >>> plan = tc.plan_conv2d((1, 8, 14, 14), (8, 8, 3, 3), padding=1)
+        >>> x, w = np.ones(plan.input_size, "f"), np.ones(plan.weight_size, "f")
+        >>> prepared = plan.prepare(w)
+        >>> prepared
+        PreparedWeights('n1c8k8 i14x14 r3x3 p1 f32 fwd')
+        >>> np.array_equal(prepared.forward(x), plan.forward(x, w))
+        True
+        """
+        return PreparedWeights(self._plan.prepare(w, which))
+
     @property
     def problem(self) -> str:
         """The problem in one line, the form that tests, benchmarks and errors print."""
@@ -439,6 +534,36 @@ class Plan:
         return "\n".join([self.problem, *lines])
 
 
+def _make_plan(
+    layer: tuple[Any, ...], algorithm: str, tolerance: float | None, max_workspace: int | None, tune: object
+) -> Plan:
+    """The plan of a layer (what `_core.Plan` takes before the options), tuned if asked."""
+    options = (algorithm, tolerance, max_workspace)
+
+    def make(pass_algorithms: tuple[str, str, str] | None) -> _core.Plan:
+        return _core.Plan(*(*layer, *options, pass_algorithms))
+
+    plan = make(None)
+    if tune is False:
+        return Plan(plan)
+    if tune is True:
+        return Plan(make(plan.tune()))
+    if not isinstance(tune, (str, os.PathLike)):
+        raise TypeError(f"tune is {tune!r}, expected a bool or the path of a file")
+    from . import _tuning  # imports what most programs do not need
+
+    path = os.path.realpath(os.fspath(tune))
+    key = _tuning.key_of(plan, *options)
+    algorithms = _tuning.recall(path, key)
+    if algorithms is None:
+        _tuning.check_writable(path)
+        algorithms = _tuning.remember(path, key, plan.tune())
+    try:
+        return Plan(make(algorithms))
+    except ValueError as error:
+        raise _tuning.damaged(path, f"has an answer for {key!r} that cannot be used: {error}") from error
+
+
 def plan_conv1d(
     input_size: Size,
     weight_size: Size,
@@ -451,6 +576,7 @@ def plan_conv1d(
     algorithm: str = "auto",
     tolerance: float | None = None,
     max_workspace: int | None = None,
+    tune: bool | str | os.PathLike[str] = False,
 ) -> Plan:
     """Plan the three passes of `conv1d` for arrays of fixed shapes.
 
@@ -464,8 +590,8 @@ def plan_conv1d(
     >>> plan.problem
     'n8c4k4 i1000 r101 p50 f32'
     """
-    options = (dtype, algorithm, tolerance, max_workspace)
-    return Plan(_core.Plan(1, input_size, weight_size, stride, padding, dilation, groups, *options))
+    layer = (1, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
 def plan_conv2d(
@@ -480,6 +606,7 @@ def plan_conv2d(
     algorithm: str = "auto",
     tolerance: float | None = None,
     max_workspace: int | None = None,
+    tune: bool | str | os.PathLike[str] = False,
 ) -> Plan:
     """Plan the three passes of `conv2d` for arrays of fixed shapes.
 
@@ -499,6 +626,10 @@ def plan_conv2d(
     max_workspace
         Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
         threads run as fit.
+    tune
+        If True, run the best candidates of each pass on random data and take the fastest, instead of what the cost
+        model predicts: up to about 2 seconds for each pass. If the path of a file, take the answer from it, or tune and
+        add the answer; it is made if it does not exist. Nothing is ever timed otherwise.
 
     Raises
     ------
@@ -506,10 +637,17 @@ def plan_conv2d(
         If an argument has the wrong type.
     ValueError
         If the sizes do not fit one another, `algorithm` is unknown or cannot compute this shape, no algorithm meets
-        `tolerance`, or every algorithm needs more than `max_workspace`.
+        `tolerance`, or every algorithm needs more than `max_workspace`; if the file of `tune` is damaged or another's.
+    OSError
+        If the file of `tune` cannot be read or written.
 
     Notes
     -----
+    Answers in a file of `tune` hold for the problem, the options, this version of triconv, the instruction set, the CPU
+    and its cache sizes; others are left alone, so that machines may share a file. Any number of processes may use one
+    at a time. Timings are taken with the present number of threads and differ from run to run: only with a file do
+    results have the same bits in every process.
+
     ``"auto"`` passes over transforms that need more than 1 GiB of workspace, unless everything else is predicted at
     least 4 times slower; naming the algorithm or giving `max_workspace` lifts that. The plan's `algorithm`, `flops` and
     `workspace_bytes` are those of the passes run one by one; `Plan.step` runs the algorithm and tile of forward for all
@@ -522,8 +660,8 @@ def plan_conv2d(
     >>> plan.problem
     'n8c64k64 i56x56 r7x7 p3 f32'
     """
-    options = (dtype, algorithm, tolerance, max_workspace)
-    return Plan(_core.Plan(2, input_size, weight_size, stride, padding, dilation, groups, *options))
+    layer = (2, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
 def plan_conv3d(
@@ -538,6 +676,7 @@ def plan_conv3d(
     algorithm: str = "auto",
     tolerance: float | None = None,
     max_workspace: int | None = None,
+    tune: bool | str | os.PathLike[str] = False,
 ) -> Plan:
     """Plan the three passes of `conv3d` for arrays of fixed shapes.
 
@@ -552,8 +691,8 @@ def plan_conv3d(
     >>> plan.problem
     'n2c8k8 i16x16x16 r3x3x3 p1 f32'
     """
-    options = (dtype, algorithm, tolerance, max_workspace)
-    return Plan(_core.Plan(3, input_size, weight_size, stride, padding, dilation, groups, *options))
+    layer = (3, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
 def explain(
@@ -601,5 +740,5 @@ def explain(
     rank = len(weight_size) - 2
     if rank not in (1, 2, 3):
         raise ValueError(f"weight_size is {weight_size!r} with {len(weight_size)} entries, expected 3, 4 or 5")
-    options = (dtype, algorithm, tolerance, max_workspace)
-    return Plan(_core.Plan(rank, input_size, weight_size, stride, padding, dilation, groups, *options)).explain()
+    layer = (rank, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    return _make_plan(layer, algorithm, tolerance, max_workspace, tune=False).explain()

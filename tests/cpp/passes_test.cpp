@@ -1,6 +1,9 @@
 // Every algorithm and pass against the reference, on named and on random problems.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <limits>
+
 #include "dispatch.h"
 #include "guarded_buffer.h"
 #include "layer_data.h"
@@ -207,6 +210,76 @@ TEST(Bias, IsAddedToEachOutputChannel) {
 }
 
 // The class of every output is the reference's, and values far from the odd one are computed as ever.
+// The weights are overwritten once they are prepared.
+template <class E>
+void expect_prepared_gives_the_same_bits(const Problem& problem, const std::string& algorithm, bool with_nan = false) {
+    LayerData<E> data(problem);
+    if (with_nan)
+        for (auto* values : {&data.x, &data.dy, &data.w})
+            (*values)[values->size() / 2] = std::numeric_limits<E>::quiet_NaN();
+    Options options;
+    options.algorithm = algorithm;
+    const Plan plan(problem, options);
+    for (Pass pass : {Pass::forward, Pass::input_grad}) {
+        SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
+        std::vector<E> expected = data.empty_output(pass);
+        data.run(plan, pass, expected);
+        const std::vector<E> kept = data.w;
+        const PreparedWeights prepared = plan.prepare(data.view(Array::w), pass);
+        std::fill(data.w.begin(), data.w.end(), E(9));
+        EXPECT_EQ(prepared.pass(), pass);
+        EXPECT_GE(prepared.bytes(), static_cast<std::int64_t>(kept.size() * sizeof(E)));
+        for (int repeat = 0; repeat < 2; ++repeat) {
+            std::vector<E> out = data.empty_output(pass);
+            const View to = contiguous(shape_of(problem, LayerData<E>::output_of(pass)), out.data());
+            if (pass == Pass::forward)
+                prepared.forward(data.view(Array::x), nullptr, 0, to);
+            else
+                prepared.input_grad(data.view(Array::y), to);
+            EXPECT_TRUE(out.empty() || std::memcmp(out.data(), expected.data(), out.size() * sizeof(E)) == 0);
+        }
+        data.w = kept;
+    }
+}
+
+void expect_prepared_gives_the_same_bits(const Problem& problem, const std::string& algorithm) {
+    if (problem.dtype == DType::f32)
+        expect_prepared_gives_the_same_bits<float>(problem, algorithm);
+    else
+        expect_prepared_gives_the_same_bits<double>(problem, algorithm);
+}
+
+TEST(Prepared, GivesTheSameBits) {
+    std::vector<Problem> problems;
+    for (const NamedProblem& named : problems_in("small.txt"))
+        problems.push_back(named.problem);
+    std::mt19937_64 random(8);
+    for (int i = 0; i < 40; ++i)
+        problems.push_back(random_problem(random));
+    problems.push_back(parse_problem("n1c128k128 i14x14 r7x7 p3 g128 f32").problem);  // slices of groups
+    problems.push_back(parse_problem("n1c256k256 i7x7 r3x3 p1 f32").problem);         // parts of a group
+    for (const Problem& problem : problems)
+        for (const char* algorithm : {"auto", "direct", "fft", "winograd"})
+            if (algorithm[0] != 'w' || winograd_can(problem)) expect_prepared_gives_the_same_bits(problem, algorithm);
+}
+
+TEST(Prepared, ComputesNonFiniteOutputsFromItsCopyOfTheWeights) {
+    for (const char* algorithm : {"direct", "fft", "winograd"})
+        expect_prepared_gives_the_same_bits<float>(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem, algorithm, true);
+}
+
+TEST(Prepared, RefusesOtherPassesAndNoWeights) {
+    const LayerData<float> data(parse_problem("n2c5k6 i13x17 r3x3 p1 f32").problem);
+    const Plan plan(data.problem);
+    EXPECT_THROW(plan.prepare(data.view(Array::w), Pass::weight_grad), std::invalid_argument);
+    EXPECT_THROW(plan.prepare(ConstView{}), std::invalid_argument);
+    const PreparedWeights prepared = plan.prepare(data.view(Array::w));
+    std::vector<float> out = data.empty_output(Pass::input_grad);
+    EXPECT_THROW(prepared.input_grad(data.view(Array::y), contiguous(shape_of(data.problem, Array::x), out.data())),
+                 std::invalid_argument);
+    EXPECT_THROW(prepared.forward(data.view(Array::x), nullptr, 0, View{}), std::invalid_argument);
+}
+
 TEST(NonFinite, StaysWhereItBelongs) {
     for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n2c1k1 i60x28 r3x3 p1 f32", "n1c1k2 i700 r9 p4 f32",
                              "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32"})

@@ -32,6 +32,7 @@ NAMES = [
     "PassBytes",
     "PassFlops",
     "Plan",
+    "PreparedWeights",
     "RunInfo",
     "build_info",
     "conv1d",
@@ -64,6 +65,7 @@ PLAN = (
     "input_size, weight_size, stride=1, padding=0, dilation=1, groups=1, *, dtype=float32, algorithm='auto', "
     "tolerance=None, max_workspace=None"
 )
+TUNED_PLAN = f"{PLAN}, tune=False"
 LAYER = (
     "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, *, dtype=float32, "
     "rng=None, algorithm='auto'"
@@ -82,14 +84,17 @@ SIGNATURES = {
         f"grad.conv_transpose{rank}d_weight": f"input, weight_size, grad_output, {TRANSPOSE_PARAMETERS}"
         for rank in (1, 2, 3)
     },
-    **{f"plan_conv{rank}d": PLAN for rank in (1, 2, 3)},
+    **{f"plan_conv{rank}d": TUNED_PLAN for rank in (1, 2, 3)},
     **{f"nn.Conv{rank}d": LAYER for rank in (1, 2, 3)},
     "explain": PLAN,
     "Plan.forward": "self, x, w, bias=None, *, out=None",
     "Plan.input_grad": "self, w, dy, *, out=None",
     "Plan.weight_grad": "self, x, dy, *, out=None",
     "Plan.step": "self, x, w, bias=None",
+    "Plan.prepare": "self, w, *, which='forward'",
     "Plan.explain": "self",
+    "PreparedWeights.forward": "self, x, bias=None, *, out=None",
+    "PreparedWeights.input_grad": "self, dy, *, out=None",
     "Backward.__call__": "self, dy, *, needs_dx=True, needs_dw=True",
     "nn.Conv2d.forward": "self, input",
     "nn.Conv2d.backward": "self, grad_output, *, needs_input_grad=True",
@@ -192,7 +197,7 @@ def test_stub_matches_the_extension_module():
             assert isinstance(value, property), name
         else:
             assert value.__doc__.splitlines()[0].split("->")[0].count(": ") == arguments, name
-    for class_name in ("Plan", "Step"):
+    for class_name in ("Plan", "PreparedWeights", "Step"):
         methods = {name for name in vars(getattr(_core, class_name)) if not name.startswith("_")}
         assert methods == {name.split(".")[1] for name in members if name.startswith(class_name + ".")} - {"__init__"}
 

@@ -142,6 +142,84 @@ def test_steps_and_plans_of_many_threads(rng):
     assert failures == []
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "fft"])
+@pytest.mark.parametrize(("rank", "input_size", "weight_size", "parameters"), CASES)
+def test_prepared_weights_give_the_same_bits(rng, rank, input_size, weight_size, parameters, algorithm, dtype):
+    plan = getattr(tc, f"plan_conv{rank}d")(input_size, weight_size, **parameters, dtype=dtype, algorithm=algorithm)
+    x, w, bias, dy = arrays(rng, plan)
+    y, dx = plan.forward(x, w, bias), plan.input_grad(w, dy)
+    forward, backward = plan.prepare(w), plan.prepare(w[::-1][::-1], which="input_grad")
+    w[:] = np.nan
+    np.testing.assert_array_equal(forward.forward(x, bias), y, err_msg=plan.problem)
+    np.testing.assert_array_equal(backward.input_grad(dy), dx, err_msg=plan.problem)
+    out = np.empty_like(y)
+    assert forward.forward(x, bias, out=out) is out
+    np.testing.assert_array_equal(out, y, err_msg=plan.problem)
+    assert tc.last_run().problem == forward.problem == f"{plan.problem} fwd"
+    assert forward.nbytes >= w.nbytes
+
+
+def test_prepared_weights_of_any_layout_and_dtype(rng):
+    plan = tc.plan_conv2d((2, 3, 10, 9), (4, 3, 3, 3), dtype="float64", algorithm="fft")
+    x, w, _, _ = arrays(rng, plan)
+    y = plan.forward(x, w)
+    foreign = np.asfortranarray(w).astype(">f8")
+    np.testing.assert_array_equal(plan.prepare(foreign).forward(x), y)
+
+
+def test_prepared_weights_and_nan(rng):
+    """Outputs that are not finite are computed from the weights as they were."""
+    plan = tc.plan_conv2d((2, 3, 10, 9), (4, 3, 3, 3), algorithm="fft")
+    x, w, _, _ = arrays(rng, plan)
+    x[0, 1, 4, 4] = np.inf
+    y = plan.forward(x, w)
+    prepared = plan.prepare(w)
+    w[:] = 0
+    np.testing.assert_array_equal(prepared.forward(x), y)
+    assert tc.last_run().recomputed_tiles > 0
+
+
+def test_prepared_weights_of_many_threads(rng):
+    plan = tc.plan_conv2d((2, 8, 20, 20), (8, 8, 5, 5), algorithm="fft")
+    x, w, _, _ = arrays(rng, plan)
+    y, prepared = plan.forward(x, w), plan.prepare(w)
+    failures = []
+
+    def run():
+        failures.extend(i for i in range(10) if not np.array_equal(prepared.forward(x), y))
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_prepared_weights_refuse_other_arrays_and_passes(rng):
+    plan = tc.plan_conv2d((2, 3, 10, 9), (4, 3, 3, 3))
+    x, w, bias, dy = arrays(rng, plan)
+    prepared = plan.prepare(w)
+    assert repr(prepared) == "PreparedWeights('n2c3k4 i10x9 r3x3 f32 fwd')"
+    with pytest.raises(ValueError, match=r"w has shape .*expected \(4, 3, 3, 3\), the weight_size of the plan"):
+        plan.prepare(w[:2])
+    with pytest.raises(ValueError, match=r"x has shape .*expected \(2, 3, 10, 9\), the input_size of the plan"):
+        prepared.forward(x[0])
+    with pytest.raises(ValueError, match=r"bias has shape .*expected \(4,\)"):
+        prepared.forward(x, bias[:1])
+    with pytest.raises(TypeError, match="x has dtype float64, expected float32"):
+        prepared.forward(x.astype("d"))
+    in_place = tc.plan_conv2d((2, 3, 10, 9), (3, 3, 1, 1)).prepare(w[:3, :, :1, :1])
+    with pytest.raises(ValueError, match="out overlaps x in memory"):
+        in_place.forward(x, out=x)
+    with pytest.raises(ValueError, match=r"for forward, expected input_grad: prepare\(w, which='input_grad'\)"):
+        prepared.input_grad(dy)
+    for which in ("weight_grad", "", None, 3):
+        with pytest.raises(ValueError, match=r"which is .*expected 'forward' or 'input_grad'"):
+            plan.prepare(w, which=which)
+
+
 def test_sizes_and_problem():
     plan = tc.plan_conv2d(np.array([2, 4, 9, 8]), [6, 2, 3, 3], stride=(2, 1), padding=((0, 1), 2), groups=2)
     assert plan.problem == "n2c4k6 i9x8 r3x3 s2x1 p0:1x2 g2 f32"

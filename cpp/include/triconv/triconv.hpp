@@ -10,10 +10,12 @@
 // any work), std::bad_alloc when memory runs out. Plans are immutable; any number of threads may run one.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace triconv {
@@ -80,6 +82,8 @@ struct Options {
     // Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but "auto" passes
     // over what needs more than 1 GiB, unless everything else is predicted to take four times as long.
     std::int64_t max_workspace = -1;
+    // Where not empty, stands in for `algorithm` in that pass: what tune() returns.
+    std::array<std::string, pass_count> pass_algorithm{};
 };
 
 // One row of Plan::candidates: what an algorithm would cost for a pass, or why it cannot be used.
@@ -106,6 +110,8 @@ struct RunInfo {
 
 class PlanImpl;
 class StepImpl;
+class PreparedImpl;
+class PreparedWeights;
 
 class Plan {
 public:
@@ -117,16 +123,45 @@ public:
     RunInfo input_grad(const ConstView& w, const ConstView& dy, const View& dx) const;
     RunInfo weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const;
 
+    // The weights as the pass reads them (their spectra, or packed), for any number of runs: forward or input_grad. w may
+    // change afterwards.
+    PreparedWeights prepare(const ConstView& w, Pass pass = Pass::forward) const;
+
     const Problem& problem() const;
     std::string algorithm(Pass pass) const;         // "direct", "fft:16x16", "winograd:4x4"
     std::int64_t workspace_bytes(Pass pass) const;  // with the present number of threads
     double flops(Pass pass) const;                  // floating-point operations of the chosen algorithm
     std::vector<Candidate> candidates(Pass pass) const;
+    // Those that the options allow (but for max_workspace), in the order of their predicted times.
+    std::vector<Candidate> contenders(Pass pass) const;
 
 private:
     friend class Step;
     std::shared_ptr<const PlanImpl> impl_;
 };
+
+// Fixed weights, made by Plan::prepare: the same bits as the plan's own pass, without transforming the kernels at each
+// call. Holds a copy of the weights, too, for outputs computed by definition. Immutable, as a plan is.
+class PreparedWeights {
+public:
+    // std::invalid_argument unless prepared for the pass.
+    RunInfo forward(const ConstView& x, const void* bias, std::ptrdiff_t bias_stride, const View& y) const;
+    RunInfo input_grad(const ConstView& dy, const View& dx) const;
+
+    Pass pass() const;
+    std::int64_t bytes() const;  // memory held
+
+private:
+    friend class Plan;
+    explicit PreparedWeights(std::shared_ptr<const PreparedImpl> impl) : impl_(std::move(impl)) {}
+    std::shared_ptr<const PreparedImpl> impl_;
+};
+
+// Times the candidates instead of predicting their times: the best few of each pass by the cost model, and direct, on
+// random data with the present number of threads, in turns. Returns what is fastest by the median, for
+// Options::pass_algorithm; passes with nothing to compute or one candidate are not timed. Takes up to about
+// seconds_per_pass for each pass, more if a single run of each candidate does.
+std::array<std::string, pass_count> tune(const Problem& problem, const Options& options, double seconds_per_pass = 2);
 
 // A training step that transforms x and dy once: forward keeps the spectra of x, which weight_grad reads again, and
 // both gradients read one set of spectra of dy. Where reuse is not possible the step runs the plan's separate passes.
