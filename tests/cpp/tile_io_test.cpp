@@ -107,10 +107,12 @@ void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool b
         bias_values[lane] = static_cast<E>(1000 * (lane + 1));
     for (std::int64_t i = 0; i < row.count; ++i) {
         for (int lane = 0; lane < row.lane_count; ++lane) {
-            const E value = static_cast<E>(i * lanes + lane + 1);
+            E value = lane == 0 && i == 0 ? E(-0.0) : static_cast<E>(i * lanes + lane + 1);
             in[i * lanes + lane] = value;
             // Small integers: every sum is exact.
-            expected[row.at(lane, i)] = value + (bias ? bias_values[lane] : E(0)) + (add ? poison<E> : E(0));
+            if (bias) value += bias_values[lane];
+            if (add) value += poison<E>;
+            expected[row.at(lane, i)] = value;
         }
     }
     RowArgs<E> args{};
@@ -123,8 +125,10 @@ void check_write(const KernelTable<E>& table, const Row& row, Guard side, bool b
     args.bias = bias ? bias_values.data() : nullptr;
     args.add = add;
     ASSERT_FALSE(table.write_row(args));
-    for (std::ptrdiff_t i = 0; i < destination.size(); ++i)
+    for (std::ptrdiff_t i = 0; i < destination.size(); ++i) {
         ASSERT_EQ(destination[i], expected[i]) << "element " << i;
+        ASSERT_EQ(std::signbit(destination[i]), std::signbit(expected[i])) << "element " << i;
+    }
 }
 
 // Lanes anywhere, some absent: rows of `count` pixels at multiples of a slot, in an order of their own.

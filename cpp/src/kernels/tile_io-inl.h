@@ -186,14 +186,15 @@ struct FiniteTest {
     }
 };
 
+// Without a bias -0, the number that changes nothing when it is added, not even the sign of a zero.
 template <class E>
-TRICONV_INLINE Vec<E> bias_or_zero(const RowArgs<E>& args) {
-    return args.bias != nullptr ? load_partial(args.bias, args.lane_count) : Vec<E>{};
+TRICONV_INLINE Vec<E> bias_or_nothing(const RowArgs<E>& args) {
+    return args.bias != nullptr ? load_partial(args.bias, args.lane_count) : broadcast(E(-0.0));
 }
 
 template <class E>
 bool write_channels_last(const RowArgs<E>& args) {
-    const Vec<E> bias = bias_or_zero(args);
+    const Vec<E> bias = bias_or_nothing(args);
     FiniteTest<E> test;
     const bool whole = args.lane_count == lanes<E>;
     for (std::int64_t i = 0; i < args.count; ++i) {
@@ -241,7 +242,7 @@ TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest
 
 template <class E, int live_lanes, bool scattered>
 bool write_channels_first(const RowArgs<E>& args) {
-    const Vec<E> bias = bias_or_zero(args);
+    const Vec<E> bias = bias_or_nothing(args);
     FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
