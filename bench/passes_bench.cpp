@@ -45,17 +45,22 @@ double direct_flops(const Problem& p) {
     return flops;
 }
 
+// Results have arrays of their own: values fed back would grow until they are not finite.
 struct Arrays {
-    std::vector<float> x_values, w_values, y_values;
-    View x, w, y;
+    std::vector<float> values[6];
+    View x, w, dy, y, dx, dw;
 
     explicit Arrays(const Problem& p) {
         std::int64_t output[max_rank];
         for (int a = 0; a < p.rank; ++a)
             output[a] = p.output(a);
-        x = contiguous(x_values, p.batch, p.in_channels, p.input, p.rank);
-        w = contiguous(w_values, p.out_channels, p.in_channels / p.groups, p.kernel, p.rank);
-        y = contiguous(y_values, p.batch, p.out_channels, output, p.rank);
+        const std::int64_t inner = p.in_channels / p.groups;
+        x = contiguous(values[0], p.batch, p.in_channels, p.input, p.rank);
+        w = contiguous(values[1], p.out_channels, inner, p.kernel, p.rank);
+        dy = contiguous(values[2], p.batch, p.out_channels, output, p.rank);
+        y = contiguous(values[3], p.batch, p.out_channels, output, p.rank);
+        dx = contiguous(values[4], p.batch, p.in_channels, p.input, p.rank);
+        dw = contiguous(values[5], p.out_channels, inner, p.kernel, p.rank);
     }
 
     void run(const Plan& plan, Pass pass) const {
@@ -64,10 +69,10 @@ struct Arrays {
                 plan.forward(x, w, nullptr, 0, y);
                 break;
             case Pass::input_grad:
-                plan.input_grad(w, y, x);
+                plan.input_grad(w, dy, dx);
                 break;
             case Pass::weight_grad:
-                plan.weight_grad(x, y, w);
+                plan.weight_grad(x, dy, dw);
                 break;
         }
     }
@@ -90,7 +95,7 @@ void run_step(benchmark::State& state, const Plan& plan) {
         Step step(plan, arrays.x, arrays.w);
         reuses = step.reuses_transforms();
         step.forward(nullptr, 0, arrays.y);
-        step.backward(arrays.y, arrays.x, arrays.w);
+        step.backward(arrays.dy, arrays.dx, arrays.dw);
     }
     state.SetLabel(reuses ? plan.algorithm(Pass::forward) + ", transforms shared" : "three passes");
 }
