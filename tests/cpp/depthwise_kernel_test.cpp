@@ -40,8 +40,7 @@ struct Problem {
     Problem(int lanes_, const Shape& shape_, Guard side)
         : lanes(lanes_),
           shape(shape_),
-          in(lanes * (std::max(shape.taps - 1, 0) + std::max<std::int64_t>(shape.count - 1, 0) + 1), side,
-             0) {
+          in(lanes * (std::max(shape.taps - 1, 0) + std::max<std::int64_t>(shape.count - 1, 0) + 1), side, 0) {
         fill(in);
         for (int tap = 0; tap < shape.taps; ++tap)
             tap_offset.push_back((shape.taps - 1 - tap) * lanes);
@@ -61,7 +60,8 @@ struct Problem {
 
 template <class E>
 void check_forward(const KernelTable<E>& table, const Shape& shape, Guard side, bool accumulate) {
-    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " accumulate " << accumulate);
+    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " accumulate "
+                                      << accumulate);
     const int lanes = table.lanes;
     Problem<E> problem(lanes, shape, side);
     GuardedBuffer<E> w(shape.taps * lanes, side, 0), out(shape.count * lanes, side, E(3));
