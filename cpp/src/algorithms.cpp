@@ -75,7 +75,7 @@ constexpr double value_ns = 1.8;            // reading and writing one lane vect
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_ns = 0.33, direct_gradient_ns = 0.40;  // one lane-vector multiply-add of direct convolution
+constexpr double direct_ns = 0.29, direct_gradient_ns = 0.36;  // one lane-vector multiply-add of direct convolution
 constexpr double direct_lanewise_ns = 0.40;                    // of a depthwise layer
 constexpr double direct_planar = 2;        // how much longer one takes when lanes hold pixels, where channels are few
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
@@ -111,7 +111,7 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) 
     const int t = shape.transform[axis];
     if (t == 1) return 0;
     if (!shape.fft) return 0.5 * t;
-    return kernels.has_fft_codelet(t) ? 1.9 : std::max(1.9, 1.4 * std::log2(t) - 5) * 1.2;
+    return kernels.has_fft_codelet(t) ? 1.9 : std::max(3.2, 1.4 * std::log2(t) - 5);
 }
 
 struct Bins {
