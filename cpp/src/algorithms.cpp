@@ -111,7 +111,8 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) 
     const int t = shape.transform[axis];
     if (t == 1) return 0;
     if (!shape.fft) return 0.5 * t;
-    return kernels.has_fft_codelet(t) ? 1.9 : std::max(3.2, 1.4 * std::log2(t) - 5);
+    if (kernels.has_fft_codelet(t)) return 1.9;
+    return t < 48 ? 4.2 : std::max(3.2, 1.4 * std::log2(t) - 5);  // short composed lines are mostly loops' ends
 }
 
 struct Bins {
