@@ -225,6 +225,31 @@ double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGr
            strips * static_cast<double>(work.read_blocks + work.write_blocks) * strip_ns;
 }
 
+// Nanoseconds of a pass's arithmetic, by stage.
+struct StageCosts {
+    double value;       // all line transforms, per value of a spectrum
+    double lane_block;  // transform of one lane block of one row of tiles, either way
+    double kernels;     // gathered and transformed, or the reverse
+    double products;
+};
+template <class E>
+StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Work& work,
+                       const TileShape& shape, double rows) {
+    const Bins bins = bins_of(shape);
+    const double planes = bins.real + 2 * bins.complex;
+    const bool pairs = pass == Pass::weight_grad && work.lane_kind == LaneKind::tiles;
+    StageCosts costs{};
+    for (int a = 0; a < axes; ++a)
+        costs.value += line_ns(kernels, shape, a);
+    costs.lane_block = planes * (costs.value + value_ns);
+    costs.kernels = static_cast<double>(work.kernel_vectors) *
+                    (costs.lane_block + kernels.lanes * tap_gather_ns * static_cast<double>(layer.taps()));
+    const double products = rows * static_cast<double>(work.products);
+    costs.products = work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
+                                   : products * bins.multiplications() * fma_ns;
+    return costs;
+}
+
 template <class E>
 Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Work& work,
                       const TileShape& shape) {
@@ -237,10 +262,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double vector_bytes = lanes * static_cast<double>(sizeof(E));
     const TileGrid grid = tile_grid(layer, pass, shape, work.lane_kind, kernels.lanes);
     const double tiles = static_cast<double>(grid.rows());
-    const bool pairs = pass == Pass::weight_grad && work.lane_kind == LaneKind::tiles;
-    double plane_ns = 0;
-    for (int a = 0; a < axes; ++a)
-        plane_ns += line_ns(kernels, shape, a);
+    const StageCosts stages = stage_costs(kernels, layer, pass, work, shape, tiles);
     const double read = static_cast<double>(work.read_blocks), write = static_cast<double>(work.write_blocks);
     const double kernel_vectors = static_cast<double>(work.kernel_vectors);
     const double transforms = tiles * (read + write) + kernel_vectors;
@@ -253,17 +275,14 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     const double staged = result.blocking.fused ? 0 : 2 * spectra_bytes;
     const double slices = std::ceil(std::max(1, work.groups) / static_cast<double>(result.blocking.groups));
     const double ns =
-        transform_call_ns + transforms * planes * (plane_ns + value_ns) +
-        (work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
-                       : products * bins.multiplications() * fma_ns) +
-        kernel_vectors * lanes * tap_gather_ns * static_cast<double>(layer.taps()) +
+        transform_call_ns + tiles * (read + write) * stages.lane_block + stages.kernels + stages.products +
         crossing_ns(layer, pass, work, grid, shape, static_cast<double>(result.blocking.rows)) +
         slices * traffic_ns(pass, slice, tiles, static_cast<double>(result.blocking.rows), result.blocking.parts);
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
     c.multiplications = products * bins.multiplications() * lanes;
-    c.transform_flops = transforms * planes * lanes * plane_ns / fma_ns;
+    c.transform_flops = transforms * planes * lanes * stages.value / fma_ns;
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
@@ -528,6 +547,48 @@ std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& 
     return result;
 }
 
+// Each operand is transformed once, so that of the six transforms of tiles in three passes four remain. The price: the
+// spectra of x go to memory and come back; one block of tiles serves all passes, staged, with the kernels of all groups;
+// and dx is added up from the T samples of each tile.
+template <class E>
+StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, LaneKind lane_kind) {
+    const TileGrid grid = tile_grid(layer, Pass::forward, shape, lane_kind, kernels.lanes);
+    const double tiles = static_cast<double>(grid.rows());
+    const LaneBlocks xs = lane_blocks(layer, kernels.lanes, lane_kind, true),
+                     ys = lane_blocks(layer, kernels.lanes, lane_kind, false);
+    const Work forward = work_of(Pass::forward, xs, ys, lane_kind, kernels.lanes);
+    SliceBytes bytes = slice_bytes(kernels, shape, forward, forward.groups);
+    bytes.in_place = false;
+    // weight_grad finds the spectra of dy where input_grad left them, and those of x in memory.
+    const double kept = tiles * bytes.source;
+    SliceBytes left = bytes;
+    left.source = 0;
+    left.target /= 2;
+    double added_bytes = element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
+    for (int a = 0; a < axes; ++a)
+        added_bytes *= static_cast<double>(shape.transform[a]) / static_cast<double>(shape.outputs[a]);
+
+    double whole_ns = 3 * transform_call_ns + 2 * kept * stream_ns(kept) + 2 * added_bytes * array_byte_ns;
+    for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad}) {
+        const Work work = work_of(pass, xs, ys, lane_kind, kernels.lanes);
+        const StageCosts stages = stage_costs(kernels, layer, pass, work, shape, tiles);
+        whole_ns += stages.kernels + stages.products;
+        if (pass == Pass::weight_grad) continue;
+        whole_ns += tiles * static_cast<double>(work.read_blocks + work.write_blocks) * stages.lane_block +
+                    crossing_ns(layer, pass, work, grid, shape, tiles);
+    }
+    constexpr double most_bytes = 48 << 20;  // as in dense_blocking
+    StepCost best{std::numeric_limits<double>::infinity(), 1};
+    for (double r = 12; r == 12 || (r < 2 * std::min<double>(tiles, max_reduction) && r * bytes.tile() <= most_bytes);
+         r *= 2) {
+        const double rows = std::min<double>(r, max_reduction);
+        const double ns = whole_ns + 2 * traffic_ns(Pass::forward, bytes, tiles, rows, 1) +
+                          traffic_ns(Pass::weight_grad, left, tiles, rows, 1);
+        if (ns * 1e-9 < best.seconds) best = {ns * 1e-9, static_cast<std::int64_t>(rows)};
+    }
+    return best;
+}
+
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
@@ -540,6 +601,7 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
 
 #define TRICONV_INSTANTIATE(E)                                                                                        \
     template std::vector<Costed> cost_candidates(const KernelTable<E>&, const Layer&, Pass, const AlgorithmRequest&); \
+    template StepCost cost_step(const KernelTable<E>&, const Layer&, const TileShape&, LaneKind);                     \
     template std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>&, const Layer&, Pass, const Costed&);
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)

@@ -34,6 +34,15 @@ template <class E>
 std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                     const AlgorithmRequest& request);
 
+// What a training step that shares the transforms would cost with these tiles, and the rows of its blocks. It pays where
+// that is less than the predicted times of the three passes together.
+struct StepCost {
+    double seconds;
+    std::int64_t rows;
+};
+template <class E>
+StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, LaneKind lane_kind);
+
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed);

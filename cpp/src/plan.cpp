@@ -504,7 +504,8 @@ public:
     }
 
 private:
-    // One tile shape must serve all passes: that of the forward pass, unless it is direct.
+    // One tile shape must serve all passes: that of the forward pass, unless it is direct. Shared where that is predicted
+    // to be faster than the passes by themselves.
     template <class E>
     void prepare(const TypedPlan<E>& typed) {
         const Problem& p = plan_.problem();
@@ -513,12 +514,15 @@ private:
         if (forward.costed.direct || typed.pass(Pass::weight_grad).costed.direct ||
             typed.pass(Pass::input_grad).costed.direct)
             return;
-        const Costed& grad = typed.pass(Pass::weight_grad).costed;
-        const bool same_rows = grad.lane_kind == forward.costed.lane_kind;
-        name_ = forward.costed.candidate.algorithm;
-        step_.template emplace<TransformStep<E>>(typed.table(), typed.layer(), forward.costed.shape,
-                                                 forward.costed.lane_kind,
-                                                 (same_rows ? grad : forward.costed).blocking.rows);
+        const Costed& tiles = forward.costed;
+        const StepCost shared = cost_step(typed.table(), typed.layer(), tiles.shape, tiles.lane_kind);
+        double apart = 0;
+        for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+            apart += typed.pass(pass).costed.candidate.predicted_seconds;
+        if (shared.seconds > apart) return;
+        name_ = tiles.candidate.algorithm;
+        step_.template emplace<TransformStep<E>>(typed.table(), typed.layer(), tiles.shape, tiles.lane_kind,
+                                                 shared.rows);
     }
 
     template <class E>

@@ -7,14 +7,10 @@ the definitions in plain NumPy.
 """
 
 from . import grad, nn
+from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, PassFlops
 from .functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .plan import (
     Backward,
-    Candidate,
-    Explanation,
-    PassAlgorithms,
-    PassBytes,
-    PassFlops,
     Plan,
     PreparedWeights,
     explain,

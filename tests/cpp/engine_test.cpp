@@ -106,12 +106,29 @@ void expect_step(const Problem& problem, const std::string& algorithm,
     operands.y = output(Pass::forward);
     operands.dx = output(Pass::input_grad);
     operands.dw = output(Pass::weight_grad);
-    step.forward(operands, 2, static_cast<float*>(kept.data()));
-    step.backward(operands, 2, static_cast<const float*>(kept.data()));
+    EXPECT_EQ(step.forward(operands, 2, static_cast<float*>(kept.data())).recomputed, 0);
+    EXPECT_EQ(step.backward(operands, 2, static_cast<const float*>(kept.data())).recomputed, 0);
     for (Pass pass : all_passes)
         EXPECT_LE(largest_difference(out[static_cast<int>(pass)], data.reference(pass)),
                   forward.candidate.error_bound * data.largest_absolute_sum(pass))
             << to_string(problem, pass);
+}
+
+// Overlap-add must give what the separate passes give, for every layer, whether or not a plan would share transforms.
+TEST(Engine, SharesTransformsInAStep) {
+    int computed = 0;
+    for (const NamedProblem& named : problems_in("small.txt")) {
+        const Problem& p = named.problem;
+        if (p.dtype != DType::f32 || p.batch == 0 || p.in_channels == 0 || p.out_channels == 0) continue;
+        for (const char* algorithm : {"fft", "winograd"}) {
+            const std::vector<Costed> costed =
+                cost_candidates(kernels().f32, Layer(p), Pass::forward, parse_algorithm(algorithm, p.rank));
+            if (!costed.front().candidate.possible) continue;
+            expect_step(p, algorithm);
+            ++computed;
+        }
+    }
+    EXPECT_GT(computed, 30);
 }
 
 TEST(Engine, WorksWithAnyRegisterBlock) {

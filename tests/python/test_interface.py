@@ -21,7 +21,7 @@ from shapes import PASSES, Problem
 from triconv import _core
 from triconv import reference as ref
 
-MODULES = ["triconv.functional", "triconv.grad", "triconv.nn", "triconv.plan", "triconv.reference", "triconv.runtime"]
+MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "nn", "plan", "reference", "runtime")]
 
 NAMES = [
     "Backward",

@@ -96,7 +96,7 @@ def test_step_computes_only_what_is_needed(rng, algorithm):
 
 
 def test_fft_step_reuses_its_transforms(rng):
-    plan = tc.plan_conv2d((2, 16, 32, 32), (16, 16, 7, 7), padding=3, algorithm="fft")
+    plan = tc.plan_conv2d((1, 8, 40, 40), (24, 8, 15, 15), padding=7, algorithm="fft")
     x, w, _, dy = arrays(rng, plan)
     _, backward = plan.step(x, w)
     assert backward.reuses_transforms, plan.problem
@@ -105,6 +105,17 @@ def test_fft_step_reuses_its_transforms(rng):
     assert info.problem == plan.problem
     assert info.recomputed_tiles == 0
     assert info.tiles > 0
+
+
+def test_step_within_a_workspace_limit_runs_the_separate_passes(rng):
+    plan = tc.plan_conv2d((1, 8, 40, 40), (24, 8, 15, 15), padding=7, algorithm="fft", max_workspace=1 << 30)
+    x, w, _, dy = arrays(rng, plan)
+    y, backward = plan.step(x, w)
+    assert not backward.reuses_transforms, plan.problem
+    dx, dw = backward(dy)
+    np.testing.assert_array_equal(y, plan.forward(x, w))
+    np.testing.assert_array_equal(dx, plan.input_grad(w, dy))
+    np.testing.assert_array_equal(dw, plan.weight_grad(x, dy))
 
 
 def test_step_holds_its_arrays(rng):

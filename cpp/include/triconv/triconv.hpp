@@ -164,7 +164,8 @@ private:
 std::array<std::string, pass_count> tune(const Problem& problem, const Options& options, double seconds_per_pass = 2);
 
 // A training step that transforms x and dy once: forward keeps the spectra of x, which weight_grad reads again, and
-// both gradients read one set of spectra of dy. Where reuse is not possible the step runs the plan's separate passes.
+// both gradients read one set of spectra of dy. Where that is not possible or not predicted to be faster, the step runs the
+// plan's separate passes.
 // x and w must stay unchanged until backward returns. Not to be shared between threads.
 class Step {
 public:
