@@ -205,7 +205,7 @@ TEST(StepTest, SharesTransformsWhereThatIsPredictedToPay) {
     };
     EXPECT_TRUE(shares("n2c16k16 i128x128 r31x31 p15 f32"));
     EXPECT_FALSE(shares("n8c96k96 i56x56 r7x7 p3 g96 f32"));
-    EXPECT_FALSE(shares("n4c64k64 i224x224 r3x3 p1 f32"));
+    EXPECT_FALSE(shares("n8c128k128 i56x56 r31x31 p15 g128 f32"));
 }
 
 TEST(Bias, IsAddedToEachOutputChannel) {
