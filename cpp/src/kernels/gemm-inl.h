@@ -158,6 +158,18 @@ constexpr int independent_steps() {
     return chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
 }
 
+// The rows of a in the next block of the reduction, one cache line each.
+template <class E, ProductKind kind, int rows, class RowStride>
+TRICONV_INLINE void prefetch_rows(const ProductArgs<E>& args, int block, RowStride a_row) {
+    if (block >= args.blocks) return;
+    const E* a = args.a + args.a_offset[block];
+    TRICONV_UNROLL
+    for (int i = 0; i < rows; ++i) {
+        __builtin_prefetch(a + i * a_row);
+        if constexpr (kind != ProductKind::real) __builtin_prefetch(a + i * a_row + args.a_im);
+    }
+}
+
 // The walk over the reduction; a_row is a constant where it can be: with `rows` index registers less the loop has none to
 // reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and nothing is prefetched.
 template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
@@ -170,6 +182,7 @@ TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
         const int length = block < args.full_blocks ? args.length : args.tail_length;
         const E* a = args.a + args.a_offset[block];
         const E* b = args.b + args.b_offset[block];
+        if constexpr (!direct) prefetch_rows<E, kind, rows>(args, block + 1, a_row);
         int t = 0;
         for (; t + unroll <= length; t += unroll) {
             TRICONV_UNROLL

@@ -1,7 +1,7 @@
 // One row of pixels between a user's strided array and lane vectors (contract: RowArgs).
 //
-// Three ways across: lanes contiguous in the user's array (channels last), pixels contiguous or every second one
-// (channels first, and tiles as lanes: transposed in registers, `lanes` x `lanes` at a time), anything else element by element. The user's
+// Three ways across: lanes contiguous in the user's array (channels last), pixels contiguous or every second one (channels
+// first, and tiles as lanes: transposed in registers, `lanes` x `lanes` at a time), anything else one by one. The user's
 // array is aligned to its element only, and no byte of it outside the addressed elements is touched: rows end at the
 // end of the array, and elements between those written may belong to another thread.
 #pragma once
@@ -212,9 +212,32 @@ bool write_channels_last(const RowArgs<E>& args) {
     return test.failed(args.lane_count);
 }
 
-template <class E, int live_lanes, bool scattered>
+// Elements first, first, first + 1, first + 1 ... of a vector: those at even places are what store_even writes.
+template <class E, int first, int... j>
+TRICONV_INLINE Vec<E> twice_each(Vec<E> value, std::integer_sequence<int, j...>) {
+    return __builtin_shufflevector(value, value, (first + j / 2)...);
+}
+
+// Every second pixel of a row, 0 <= count <= lanes of them; those between are neither read nor written.
+template <class E>
+TRICONV_INLINE Vec<E> load_apart(const E* p, int count) {
+    constexpr int half = lanes<E> / 2;
+    const Vec<E> front = load_even(p, std::min(count, half));
+    const Vec<E> back = count > half ? load_even(p + lanes<E>, count - half) : Vec<E>{};
+    return even_blocks<E, 1, lanes<E>>(front, back);
+}
+template <class E>
+TRICONV_INLINE void store_apart(E* p, Vec<E> value, int count) {
+    constexpr int half = lanes<E> / 2;
+    constexpr auto all = std::make_integer_sequence<int, lanes<E>>();
+    store_even(p, twice_each<E, 0>(value, all), std::min(count, half));
+    if (count > half) store_even(p + lanes<E>, twice_each<E, half>(value, all), count - half);
+}
+
+template <class E, int pixel_stride, int live_lanes, bool scattered>
 TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest<E>& test, std::int64_t first,
                                  int count) {
+    static_assert(pixel_stride == 1 || pixel_stride == 2);
     Vec<E> rows[lanes<E>] = {};
     const E* in = args.lanes + first * lanes<E>;
     TRICONV_UNROLL
@@ -222,13 +245,16 @@ TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest
         if (i < count) rows[i] = load(in + i * lanes<E>) + bias;
     }
     transpose<E>(rows);
-    E* destination = args.destination + first;
+    E* destination = args.destination + first * pixel_stride;
     TRICONV_UNROLL
     for (int lane = 0; lane < live_lanes; ++lane) {
         with_lane<E, live_lanes, scattered>(args, lane, [&](std::ptrdiff_t offset) {
             E* out = destination + offset;
             Vec<E> value = rows[lane];
-            if (count == lanes<E>) {
+            if constexpr (pixel_stride == 2) {
+                if (args.add) value += load_apart(out, count);
+                store_apart<E>(out, value, count);
+            } else if (count == lanes<E>) {
                 if (args.add) value += load_unaligned(out);
                 store_unaligned(out, value);
             } else {
@@ -240,14 +266,15 @@ TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest
     }
 }
 
-template <class E, int live_lanes, bool scattered>
+template <class E, int pixel_stride, int live_lanes, bool scattered>
 bool write_channels_first(const RowArgs<E>& args) {
     const Vec<E> bias = bias_or_nothing(args);
     FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
-        write_pixels<E, live_lanes, scattered>(args, bias, test, i, lanes<E>);
-    if (i < args.count) write_pixels<E, live_lanes, scattered>(args, bias, test, i, static_cast<int>(args.count - i));
+        write_pixels<E, pixel_stride, live_lanes, scattered>(args, bias, test, i, lanes<E>);
+    if (i < args.count)
+        write_pixels<E, pixel_stride, live_lanes, scattered>(args, bias, test, i, static_cast<int>(args.count - i));
     return test.failed(lanes<E>);
 }
 
@@ -307,12 +334,20 @@ void read_row(const RowArgs<E>& args) {
 
 template <class E>
 bool write_row(const RowArgs<E>& args) {
-    if (args.lane_offset != nullptr)
-        return args.pixel_stride == 1 ? write_channels_first<E, lanes<E>, true>(args) : write_elements(args);
+    if (args.lane_offset != nullptr) {
+        if (args.pixel_stride == 1) return write_channels_first<E, 1, lanes<E>, true>(args);
+        if (args.pixel_stride == 2) return write_channels_first<E, 2, lanes<E>, true>(args);
+        return write_elements(args);
+    }
     if (args.lane_stride == 1 || args.lane_count <= 1) return write_channels_last(args);
     if (args.pixel_stride == 1) {
         return with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
-            return write_channels_first<E, decltype(live_lanes)::value, false>(args);
+            return write_channels_first<E, 1, decltype(live_lanes)::value, false>(args);
+        });
+    }
+    if (args.pixel_stride == 2) {
+        return with_live_lanes<E>(args.lane_count, [&](auto live_lanes) {
+            return write_channels_first<E, 2, decltype(live_lanes)::value, false>(args);
         });
     }
     return write_elements(args);

@@ -84,6 +84,8 @@ TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
 
 // The first `count` elements, 0 <= count <= lanes: load_partial sets the others to zero, store_partial leaves them
 // alone. No element behind them is touched, so they may end at the last mapped byte.
+// load_even and store_even: the same for elements 0, 2 ... 2 count - 2, 0 <= count <= lanes / 2; those between, too, are
+// neither read nor written, as another thread may be writing them.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
 TRICONV_INLINE Vec<float> load_partial(const float* p, int count) {
     return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
@@ -96,6 +98,21 @@ TRICONV_INLINE void store_partial(float* p, Vec<float> v, int count) {
 }
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), reinterpret_cast<__m512d>(v));
+}
+TRICONV_INLINE unsigned even_mask(int count) {
+    return 0x5555u & ((1u << 2 * count) - 1);
+}
+TRICONV_INLINE Vec<float> load_even(const float* p, int count) {
+    return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(even_mask(count)), p));
+}
+TRICONV_INLINE Vec<double> load_even(const double* p, int count) {
+    return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(even_mask(count)), p));
+}
+TRICONV_INLINE void store_even(float* p, Vec<float> v, int count) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(even_mask(count)), reinterpret_cast<__m512>(v));
+}
+TRICONV_INLINE void store_even(double* p, Vec<double> v, int count) {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(even_mask(count)), reinterpret_cast<__m512d>(v));
 }
 #elif defined(__AVX2__) && TRICONV_VECTOR_BYTES == 32
 TRICONV_INLINE __m256i first_lanes_mask(const float*, int count) {
@@ -116,6 +133,24 @@ TRICONV_INLINE void store_partial(float* p, Vec<float> v, int count) {
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
     _mm256_maskstore_pd(p, first_lanes_mask(p, count), reinterpret_cast<__m256d>(v));
 }
+TRICONV_INLINE __m256i even_mask(const float* p, int count) {
+    return _mm256_and_si256(first_lanes_mask(p, 2 * count), _mm256_set1_epi64x(0xffffffff));
+}
+TRICONV_INLINE __m256i even_mask(const double* p, int count) {
+    return _mm256_and_si256(first_lanes_mask(p, 2 * count), _mm256_setr_epi64x(-1, 0, -1, 0));
+}
+TRICONV_INLINE Vec<float> load_even(const float* p, int count) {
+    return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, even_mask(p, count)));
+}
+TRICONV_INLINE Vec<double> load_even(const double* p, int count) {
+    return reinterpret_cast<Vec<double>>(_mm256_maskload_pd(p, even_mask(p, count)));
+}
+TRICONV_INLINE void store_even(float* p, Vec<float> v, int count) {
+    _mm256_maskstore_ps(p, even_mask(p, count), reinterpret_cast<__m256>(v));
+}
+TRICONV_INLINE void store_even(double* p, Vec<double> v, int count) {
+    _mm256_maskstore_pd(p, even_mask(p, count), reinterpret_cast<__m256d>(v));
+}
 #else
 template <class E>
 TRICONV_INLINE Vec<E> load_partial(const E* p, int count) {
@@ -131,6 +166,22 @@ TRICONV_INLINE void store_partial(E* p, Vec<E> v, int count) {
     TRICONV_UNROLL
     for (int k = 0; k < lanes<E>; ++k) {
         if (k < count) p[k] = v[k];
+    }
+}
+template <class E>
+TRICONV_INLINE Vec<E> load_even(const E* p, int count) {
+    Vec<E> v{};
+    TRICONV_UNROLL
+    for (int k = 0; k < lanes<E>; k += 2) {
+        if (k < 2 * count) v[k] = p[k];
+    }
+    return v;
+}
+template <class E>
+TRICONV_INLINE void store_even(E* p, Vec<E> v, int count) {
+    TRICONV_UNROLL
+    for (int k = 0; k < lanes<E>; k += 2) {
+        if (k < 2 * count) p[k] = v[k];
     }
 }
 #endif
