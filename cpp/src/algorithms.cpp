@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "cpu.h"
+#include "depthwise_pass.h"
 #include "direct_pass.h"
 #include "winograd_bounds.h"
 
@@ -599,6 +600,7 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
         return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
                                                   costed.blocking);
     if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer);
+    if (use_lanewise(layer, kernels.lanes)) return std::make_unique<DepthwisePass<E>>(kernels, layer, pass);
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }
 

@@ -1,6 +1,8 @@
 #include "bands.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <numeric>
 
 namespace triconv {
 
@@ -24,13 +26,36 @@ DenseConv forward_conv(const Layer& layer) {
     return conv;
 }
 
-Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry) {
-    constexpr std::int64_t longest_row = 256, outputs_per_band = 256, buffer_bytes = 512 << 10;
+std::vector<DenseConv> input_grad_convs(const Layer& layer) {
+    Index phases;
+    for (int i = 0; i < axes; ++i)
+        phases[i] = layer.axis[i].output_phases * layer.axis[i].kernel_phases;
+    std::vector<DenseConv> convs;
+    for (std::int64_t index = 0; index < phases[0] * phases[1] * phases[2]; ++index) {
+        const Index phase = unravel(index, phases);
+        DenseConv conv;
+        bool empty = false;
+        for (int i = 0; i < axes; ++i) {
+            const Axis& a = layer.axis[i];
+            const std::int64_t rho = phase[i] / a.kernel_phases, phi = phase[i] % a.kernel_phases;
+            DenseAxis& d = conv[i];
+            d = {output_grid(a, rho), input_grid(a, rho, phi), 0, 0, 1, -1, a.taps_of(phi), phi, a.tap_step};
+            const std::int64_t outputs = ceil_div(a.out - rho, a.out_step);
+            d.target.clip(0, outputs + d.taps - 1, d.begin, d.end);
+            empty = empty || d.begin >= d.end;
+        }
+        if (!empty) convs.push_back(conv);
+    }
+    return convs;
+}
+
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs) {
+    constexpr std::int64_t longest_row = 256, buffer_bytes = 512 << 10;
     const std::int64_t height = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin;
     Bands bands;
     bands.bands_x = ceil_div(width, longest_row);
     bands.pixels = ceil_div(width, bands.bands_x);
-    std::int64_t rows = std::clamp<std::int64_t>(outputs_per_band / bands.pixels, 1, height);
+    std::int64_t rows = std::clamp<std::int64_t>(most_outputs / bands.pixels, 1, height);
     const auto bytes = [&](std::int64_t r) { return BandLayout(conv, r, bands.pixels).entries * bytes_per_entry; };
     while (rows > 1 && bytes(rows) > buffer_bytes)
         --rows;
@@ -62,6 +87,31 @@ BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int
             }
 }
 
+TapOrder::TapOrder(const DenseConv& conv, const BandLayout& layout, int axis, int lanes) {
+    const DenseAxis& along = conv[axis];
+    const std::int64_t tap_step = std::abs(along.tap_step), common = std::gcd(along.step, tap_step);
+    const std::int64_t apart = along.step / common;  // taps of a run; those between read other phases
+    if (apart < along.taps) hop = tap_step / common;
+    const Index extent{conv[0].taps, conv[1].taps, conv[2].taps};
+    Index firsts = extent;
+    firsts[axis] = std::min(apart, along.taps);
+    for (std::int64_t i = 0; i < firsts[0] * firsts[1] * firsts[2]; ++i) {
+        const Index first = unravel(i, firsts);
+        const std::int64_t count = ceil_div(along.taps - first[axis], apart);
+        const std::int64_t parts = ceil_div(count, std::int64_t{most_run_taps});
+        for (std::int64_t k = 0, part = 0; part < parts; ++part) {
+            const std::int64_t end = (part + 1) * count / parts;
+            runs.push_back({0, static_cast<int>(end - k)});
+            for (std::int64_t begin = k; k < end; ++k) {
+                Index tap = first;
+                tap[axis] += apart * (along.tap_step < 0 ? count - 1 - k : k);
+                taps.push_back((tap[0] * extent[1] + tap[1]) * extent[2] + tap[2]);
+                if (k == begin) runs.back().offset = layout.tap_entry[static_cast<std::size_t>(taps.back())] * lanes;
+            }
+        }
+    }
+}
+
 namespace {
 
 // One row of one phase of a buffer: `count` samples of the tensor between zeros.
@@ -71,7 +121,8 @@ struct Run {
 };
 
 template <class Action>
-void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, const Action& action) {
+void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, std::int64_t first_row,
+                  std::int64_t last_row, const Action& action) {
     const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]);
     for (std::int64_t x_phase = 0; x_phase < conv[2].step; ++x_phase) {
         if (!layout.x_phase_used[static_cast<std::size_t>(x_phase)]) continue;
@@ -82,7 +133,7 @@ void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& 
         last = std::max(first, last);
         for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
             const std::int64_t z = t[0] * conv[0].step + tap * conv[0].tap_step;
-            for (std::int64_t y = 0; y < layout.height; ++y) {
+            for (std::int64_t y = first_row; y < last_row; ++y) {
                 const std::int64_t y_phase = y % conv[1].step;
                 if (!layout.y_phase_used[static_cast<std::size_t>(y_phase)]) continue;
                 Run run{((tap * conv[1].step + y_phase) * conv[2].step + x_phase) * layout.phase_entries +
@@ -124,12 +175,19 @@ void prefetch(const RowArgs<E>& row, const E* source, int lanes) {
 template <class E>
 void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
                   const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer, const LaneBlock* next) {
+    read_sample_rows(kernels, tensor, n, block, conv, layout, t, 0, layout.height, buffer, next);
+}
+
+template <class E>
+void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n,
+                      const LaneBlock& block, const DenseConv& conv, const BandLayout& layout, const Index& t,
+                      std::int64_t first_row, std::int64_t last_row, E* buffer, const LaneBlock* next) {
     const int lanes = kernels.lanes;
     RowArgs<E> row{};
     row.lane_stride = tensor.inner * block.channel_step;
     row.pixel_stride = tensor.along[2] * conv[2].source.step * conv[2].step;
     row.lane_count = block.lanes;
-    for_each_run(conv, layout, t, [&](const Run& run) {
+    for_each_run(conv, layout, t, first_row, last_row, [&](const Run& run) {
         E* to = std::fill_n(buffer + run.entry * lanes, run.zeros_before * lanes, E(0));
         if (run.count > 0) {
             row.lanes = to;
@@ -159,7 +217,7 @@ void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t chan
     const E* from = nullptr;  // samples not copied yet: rows without padding may join up
     E* to = nullptr;
     std::int64_t count = 0;
-    for_each_run(conv, layout, t, [&](const Run& run) {
+    for_each_run(conv, layout, t, 0, layout.height, [&](const Run& run) {
         std::fill_n(buffer + run.entry, run.zeros_before, E(0));
         std::fill_n(buffer + run.entry + run.zeros_before + run.count, run.zeros_after, E(0));
         if (run.count == 0) return;
@@ -177,11 +235,78 @@ void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t chan
     copy(from, count, to);
 }
 
+namespace {
+
+// Calls write_pixels(destination of the first pixel), which tells whether a value was not finite.
+template <class E, class WritePixels>
+void write_noting_damage(const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
+                         std::vector<DamagedBox>& damage, const WritePixels& write_pixels) {
+    E* destination = tensor.data + row.n * tensor.outer + row.block.channel * tensor.inner;
+    for (int a = 0; a < axes; ++a)
+        destination += conv[a].target.index(row.t[a]) * tensor.along[a];
+    if (!write_pixels(destination)) return;
+    damage.push_back({row.n,
+                      row.block,
+                      {conv[0].target, conv[1].target, conv[2].target},
+                      row.t,
+                      {row.t[0] + 1, row.t[1] + 1, row.t[2] + row.pixels}});
+}
+
+}  // namespace
+
+template <class E>
+void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
+               E* values, const E* bias, std::vector<DamagedBox>& damage) {
+    write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
+        RowArgs<E> args{};
+        args.lanes = values;
+        args.destination = destination;
+        args.lane_stride = tensor.inner * row.block.channel_step;
+        args.pixel_stride = tensor.along[2] * conv[2].target.step;
+        args.lane_count = row.block.lanes;
+        args.count = row.pixels;
+        args.bias = bias;
+        return kernels.write_row(args);
+    });
+}
+
+// Lanes are pixels: the kernel takes a row of whole lane vectors, and one lane vector of what is left.
+template <class E>
+void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
+                     E* values, const E* bias, std::vector<DamagedBox>& damage) {
+    std::array<E, most_lanes> lane_bias;
+    if (bias) lane_bias.fill(*bias);
+    write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
+        const std::int64_t whole = row.pixels / kernels.lanes;
+        RowArgs<E> args{};
+        args.lanes = values;
+        args.destination = destination;
+        args.lane_stride = tensor.along[2] * conv[2].target.step;
+        args.pixel_stride = args.lane_stride * kernels.lanes;
+        args.lane_count = kernels.lanes;
+        args.count = whole;
+        args.bias = bias ? lane_bias.data() : nullptr;
+        const bool non_finite = whole > 0 && kernels.write_row(args);
+        args.lanes += whole * kernels.lanes;
+        args.destination += whole * args.pixel_stride;
+        args.lane_count = static_cast<int>(row.pixels % kernels.lanes);
+        args.count = 1;
+        return (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
+    });
+}
+
 #define TRICONV_INSTANTIATE(E)                                                                                        \
     template void read_samples(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,         \
                                const DenseConv&, const BandLayout&, const Index&, E*, const LaneBlock*);              \
+    template void read_sample_rows(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,     \
+                                   const DenseConv&, const BandLayout&, const Index&, std::int64_t, std::int64_t, E*, \
+                                   const LaneBlock*);                                                                 \
     template void read_plane(const Tensor<const E>&, std::int64_t, std::int64_t, const DenseConv&, const BandLayout&, \
-                             const Index&, E*);
+                             const Index&, E*);                                                                       \
+    template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,  \
+                            std::vector<DamagedBox>&);                                                                \
+    template void write_plane_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*,      \
+                                  const E*, std::vector<DamagedBox>&);
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

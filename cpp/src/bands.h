@@ -14,6 +14,7 @@
 
 #include "geometry.h"
 #include "kernel_table.h"
+#include "recompute.h"
 
 namespace triconv {
 
@@ -32,13 +33,15 @@ struct DenseAxis {
 using DenseConv = std::array<DenseAxis, axes>;
 
 DenseConv forward_conv(const Layer& layer);
+// One for each pair of phases that meet any sample of x.
+std::vector<DenseConv> input_grad_convs(const Layer& layer);
 
 // How the outputs of a dense convolution are cut into bands: along y and x; z is done plane by plane.
 struct Bands {
     std::int64_t rows = 1, pixels = 1;  // of one band at most
     std::int64_t bands_y = 1, bands_x = 1;
 };
-Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry);
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs = 256);
 
 // The buffer of a band of `rows` x `pixels` outputs.
 struct BandLayout {
@@ -52,16 +55,49 @@ struct BandLayout {
     std::vector<bool> y_phase_used, x_phase_used;
 };
 
+// The taps ordered for the depthwise kernels: in runs along one axis (1 or 2) that read neighbouring samples.
+struct TapOrder {
+    TapOrder() = default;
+    TapOrder(const DenseConv& conv, const BandLayout& layout, int axis, int lanes);
+
+    std::vector<TapRun> runs;
+    std::vector<std::int64_t> taps;  // row-major
+    std::int64_t hop = 1;            // samples of a phase between those of two taps of a run
+};
+
 // Fills a buffer with the samples of one lane block of image n that the outputs from t on read. next: the block that
 // will be read after this one, prefetched, or null.
 template <class E>
 void read_samples(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, const LaneBlock& block,
                   const DenseConv& conv, const BandLayout& layout, const Index& t, E* buffer,
                   const LaneBlock* next = nullptr);
+// The same, but only the rows [first_row, last_row) of the layout's height.
+template <class E>
+void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n,
+                      const LaneBlock& block, const DenseConv& conv, const BandLayout& layout, const Index& t,
+                      std::int64_t first_row, std::int64_t last_row, E* buffer, const LaneBlock* next = nullptr);
 
 // The same for one channel, planar.
 template <class E>
 void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
                 const BandLayout& layout, const Index& t, E* buffer);
+
+// Outputs of a band: `pixels` from t on, of one block of image n.
+struct BandRow {
+    std::int64_t n;
+    LaneBlock block;
+    Index t;
+    std::int64_t pixels;
+};
+
+// Writes them from lane vectors, with a bias of each lane or null. Non-finite ones are noted.
+template <class E>
+void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
+               E* values, const E* bias, std::vector<DamagedBox>& damage);
+
+// The same for one channel, planar, and the bias of that.
+template <class E>
+void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
+                     E* values, const E* bias, std::vector<DamagedBox>& damage);
 
 }  // namespace triconv

@@ -10,34 +10,8 @@ namespace triconv {
 
 namespace {
 
-constexpr std::size_t widest_lanes = 16;  // of any instruction set
-
 std::int64_t round_up(std::int64_t count, std::int64_t unit) {
     return ceil_div(count, unit) * unit;
-}
-
-// One for each pair of phases that meet any sample of x.
-std::vector<DenseConv> input_grad_convs(const Layer& layer) {
-    Index phases;
-    for (int i = 0; i < axes; ++i)
-        phases[i] = layer.axis[i].output_phases * layer.axis[i].kernel_phases;
-    std::vector<DenseConv> convs;
-    for (std::int64_t index = 0; index < phases[0] * phases[1] * phases[2]; ++index) {
-        const Index phase = unravel(index, phases);
-        DenseConv conv;
-        bool empty = false;
-        for (int i = 0; i < axes; ++i) {
-            const Axis& a = layer.axis[i];
-            const std::int64_t rho = phase[i] / a.kernel_phases, phi = phase[i] % a.kernel_phases;
-            DenseAxis& d = conv[i];
-            d = {output_grid(a, rho), input_grid(a, rho, phi), 0, 0, 1, -1, a.taps_of(phi), phi, a.tap_step};
-            const std::int64_t outputs = ceil_div(a.out - rho, a.out_step);
-            d.target.clip(0, outputs + d.taps - 1, d.begin, d.end);
-            empty = empty || d.begin >= d.end;
-        }
-        if (!empty) convs.push_back(conv);
-    }
-    return convs;
 }
 
 template <class SubProblems>
@@ -64,19 +38,17 @@ struct DirectPass<E>::Task {
 
 template <class E>
 DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
-    : kernels_(kernels), layer_(layer), pass_(pass), lanewise_(use_lanewise(layer, kernels.lanes)) {
-    const LaneBlocks xs = input_blocks(layer, kernels.lanes, lanewise_, false);
-    const LaneBlocks ys = output_blocks(layer, kernels.lanes, lanewise_);
+    : kernels_(kernels), layer_(layer), pass_(pass) {
+    const LaneBlocks xs = input_blocks(layer, kernels.lanes, false, false);
+    const LaneBlocks ys = output_blocks(layer, kernels.lanes, false);
     sources_ = pass == Pass::forward ? xs : ys;
     targets_ = pass == Pass::forward ? ys : xs;
     const std::vector<DenseConv> convs =
         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
     subs_ = make_sub_problems(convs, false);
-    if (!lanewise_) {
-        std::vector<SubProblem> planar = make_sub_problems(convs, true);
-        planar_ = total_cycles(planar) < total_cycles(subs_);
-        if (planar_) subs_ = std::move(planar);
-    }
+    std::vector<SubProblem> planar = make_sub_problems(convs, true);
+    planar_ = total_cycles(planar) < total_cycles(subs_);
+    if (planar_) subs_ = std::move(planar);
     std::int64_t most_taps = 0, covered = 0;
     for (const SubProblem& sub : subs_) {
         const DenseConv& conv = sub.conv;
@@ -86,7 +58,7 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
         covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
     }
     covers_output_ = pass == Pass::forward || covered == layer.inputs();
-    const std::int64_t rows = lanewise_ ? sources_.per_group : sources_.rows_per_group(kernels.lanes);
+    const std::int64_t rows = sources_.rows_per_group(kernels.lanes);
     panel_stride_ = odd_lines<E>(rows * most_taps * kernels.lanes);
     panels_size_ = targets_.blocks.size() * static_cast<std::size_t>(panel_stride_);
 }
@@ -107,7 +79,7 @@ auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -
     // for the L2 cache.
     constexpr double transpose_cycles = 0.3, copy_cycles = 0.1, call_cycles = 20, planar_factor = 2;
     const int lanes = kernels_.lanes;
-    const std::int64_t channels = lanewise_ ? sources_.per_group : sources_.rows_per_group(lanes);
+    const std::int64_t channels = sources_.rows_per_group(lanes);
     const std::int64_t targets = targets_.rows_per_group(lanes);
     const auto element = static_cast<std::int64_t>(sizeof(E));
     SubProblem sub;
@@ -153,15 +125,13 @@ auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -
     sub.sums_stride = planar ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
                              : odd_lines<E>(rows * sub.layout.pixels * lanes);
     sub.sums_size =
-        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar      ? lanes
-                                                                             : lanewise_ ? targets_.per_group
-                                                                                         : sub.shape.cols);
+        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar ? lanes : sub.shape.cols);
     return sub;
 }
 
 template <class E>
 int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
-    return lanewise_ ? targets_.per_group : planar_ ? 1 : sub.shape.cols;
+    return planar_ ? 1 : sub.shape.cols;
 }
 
 template <class E>
@@ -176,10 +146,9 @@ WorkspaceNeed DirectPass<E>::workspace() const {
 }
 
 // Panels: for each target block, one row of lane vectors for each (source block, tap, source lane), in the order of
-// the reduction. Lane-wise: one row for each (source block, tap).
+// the reduction.
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const {
-    const int lanes = kernels_.lanes;
     const DenseConv& conv = sub.conv;
     const std::int64_t tap_count = product_of(&DenseAxis::taps, conv);
     const bool to_input = pass_ == Pass::input_grad;
@@ -192,18 +161,17 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
             const LaneBlock& y = to_input ? source : target;
             const std::ptrdiff_t start = y.channel * w.outer + x.channel % layer_.in_per_group() * w.inner;
             RowArgs<E> row{};
-            row.lane_stride = lanewise_ || !to_input ? w.outer * y.channel_step : w.inner;
+            row.lane_stride = to_input ? w.inner : w.outer;
             row.pixel_stride = to_input ? w.outer : w.inner;  // "pixels" are the source's lanes
             row.lane_count = target.lanes;
-            row.count = lanewise_ ? 1 : source.lanes;
+            row.count = source.lanes;
             for (std::int64_t tap = 0; tap < tap_count; ++tap) {
                 const Index q = unravel(tap, {conv[0].taps, conv[1].taps, conv[2].taps});
                 row.source = w.data + start;
                 for (int a = 0; a < axes; ++a)
                     row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
-                row.lanes = panels + i * panel_stride_ +
-                            (lanewise_ ? (s * tap_count + tap) * lanes
-                                       : sub.weight_offset[static_cast<std::size_t>(s * tap_count + tap)]);
+                row.lanes =
+                    panels + i * panel_stride_ + sub.weight_offset[static_cast<std::size_t>(s * tap_count + tap)];
                 kernels_.read_row(row);
             }
         }
@@ -231,27 +199,6 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
             for (int l = 0; l < block.lanes; ++l)
                 read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t, to + l * sub.channel_stride);
     }
-}
-
-template <class E>
-void DirectPass<E>::compute_lanewise(const SubProblem& sub, const Task& task, const E* panels, const E* buffer,
-                                     E* sums) const {
-    const std::int64_t taps = static_cast<std::int64_t>(sub.layout.tap_entry.size());
-    const std::ptrdiff_t row_step = sub.layout.pixels * kernels_.lanes;
-    for (int target = 0; target < targets_.per_group; ++target)
-        for (int source = 0; source < sources_.per_group; ++source)
-            for (std::int64_t r = 0; r < task.rows; ++r) {
-                DepthwiseArgs<E> args{};
-                args.in = buffer + r * row_step;
-                args.w = panels + (task.group * targets_.per_group + target) * panel_stride_ +
-                         source * taps * kernels_.lanes;
-                args.out = sums + target * sub.sums_stride + r * row_step;
-                args.tap_offset = sub.sample_offset.data() + source * taps;
-                args.taps = static_cast<int>(taps);
-                args.count = task.pixels;
-                args.accumulate = source > 0;
-                kernels_.depthwise_forward(args);
-            }
 }
 
 // `count` target blocks of the group from `target` on.
@@ -301,58 +248,23 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int
 template <class E>
 void DirectPass<E>::write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block_index,
                                  const E* bias, E* sums, std::vector<DamagedBox>& damage) const {
-    const DenseConv& conv = sub.conv;
     const int lanes = kernels_.lanes;
     const LaneBlock& block = targets_.blocks[static_cast<std::size_t>(block_index)];
-    const std::ptrdiff_t pixel_stride = to.along[2] * conv[2].target.step;
-    const auto write = [&](std::int64_t r, const LaneBlock& written, auto write_pixels) {
-        E* const destination =
-            to.data + task.n * to.outer + written.channel * to.inner + conv[0].target.index(task.t[0]) * to.along[0] +
-            conv[1].target.index(task.t[1] + r) * to.along[1] + conv[2].target.index(task.t[2]) * to.along[2];
-        if (!write_pixels(destination)) return;
-        DamagedBox box{task.n, written, {conv[0].target, conv[1].target, conv[2].target}, task.t, task.t};
-        box.begin[1] += r;
-        box.end = {box.begin[0] + 1, box.begin[1] + 1, box.begin[2] + task.pixels};
-        damage.push_back(box);
-    };
-    RowArgs<E> row{};
+    const E* const block_bias = bias ? bias + block_index * lanes : nullptr;
+    BandRow row{task.n, block, task.t, task.pixels};
     if (!planar_) {
-        row.lane_stride = to.inner * block.channel_step;
-        row.pixel_stride = pixel_stride;
-        row.lane_count = block.lanes;
-        row.count = task.pixels;
-        row.bias = bias ? bias + block_index * lanes : nullptr;
-        for (std::int64_t r = 0; r < task.rows; ++r)
-            write(r, block, [&](E* destination) {
-                row.lanes = sums + r * sub.layout.pixels * lanes;
-                row.destination = destination;
-                return kernels_.write_row(row);
-            });
+        for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
+            write_row(kernels_, to, sub.conv, row, sums + r * sub.layout.pixels * lanes, block_bias, damage);
         return;
     }
-    // Lanes are pixels: write_row takes a row of whole lane vectors, and one lane vector of what is left.
     const std::ptrdiff_t line = sub.one_line ? sub.layout.pixels : round_up(sub.bands.pixels, lanes);
-    const std::int64_t whole = task.pixels / lanes;
-    const int left = static_cast<int>(task.pixels % lanes);
-    std::array<E, widest_lanes> lane_bias;
-    row.lane_stride = pixel_stride;
-    row.pixel_stride = pixel_stride * lanes;
-    row.bias = bias ? lane_bias.data() : nullptr;
     for (int l = 0; l < block.lanes; ++l) {
-        if (bias) lane_bias.fill(bias[block_index * lanes + l]);
-        for (std::int64_t r = 0; r < task.rows; ++r)
-            write(r, {block.channel + l, 1, 1, block.phase}, [&](E* destination) {
-                row.lanes = sums + l * sub.sums_stride + r * line;
-                row.destination = destination;
-                row.lane_count = lanes;
-                row.count = whole;
-                bool non_finite = whole > 0 && kernels_.write_row(row);
-                row.lanes += whole * lanes;
-                row.destination += whole * row.pixel_stride;
-                row.lane_count = left;
-                row.count = 1;
-                return (left > 0 && kernels_.write_row(row)) || non_finite;
-            });
+        row.block = {block.channel + l, 1, 1, block.phase};
+        for (std::int64_t r = 0; r < task.rows; ++r) {
+            row.t[1] = task.t[1] + r;
+            write_plane_row(kernels_, to, sub.conv, row, sums + l * sub.sums_stride + r * line,
+                            block_bias ? block_bias + l : nullptr, damage);
+        }
     }
 }
 
@@ -405,10 +317,7 @@ RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const
                  ++step) {
                 const int target = static_cast<int>(step) * at_once;
                 const int count = std::min(at_once, targets_.per_group - target);
-                if (lanewise_)
-                    compute_lanewise(sub, task, panels, buffer, sums);
-                else
-                    compute_targets(sub, task, target, count, panels, buffer, sums, partial);
+                compute_targets(sub, task, target, count, panels, buffer, sums, partial);
                 for (int k = 0; k < count; ++k)
                     write_target(forward ? operands.y : operands.dx, sub, task,
                                  task.group * targets_.per_group + target + k, bias, sums + k * sub.sums_stride,

@@ -1,5 +1,5 @@
-// Direct convolution: implicit GEMM on the real micro-kernel, for every shape and all three passes, and its lane-wise
-// form for depthwise layers. It is the fallback that always works.
+// Direct convolution: implicit GEMM on the real micro-kernel, for every shape and all three passes, and the lane-wise
+// weight_grad of depthwise layers (depthwise_pass.h has their other passes). It is the fallback that always works.
 //
 // A task computes a *band* of outputs: a few rows, or a part of one. The samples the band reads are brought into a
 // buffer (bands.h) in which a tap is a constant offset and outputs are neighbours: an operand of a matrix product that
@@ -48,7 +48,6 @@ private:
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const;
-    void compute_lanewise(const SubProblem& sub, const Task& task, const E* panels, const E* buffer, E* sums) const;
     void compute_targets(const SubProblem& sub, const Task& task, int target, int count, const E* panels,
                          const E* buffer, E* sums, E* partial) const;
     void write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block, const E* bias, E* sums,
@@ -57,7 +56,7 @@ private:
     const KernelTable<E>& kernels_;
     Layer layer_;
     Pass pass_;
-    bool lanewise_, planar_ = false;
+    bool planar_ = false;
     LaneBlocks sources_, targets_;
     std::vector<SubProblem> subs_;
     bool covers_output_ = true;        // else it is set to zero first
@@ -99,6 +98,7 @@ private:
     Bands bands_;
     BandLayout x_layout_, y_layout_;
     std::vector<std::ptrdiff_t> tap_offset_;  // elements of the buffer of x
+    TapOrder taps_;                           // lane-wise
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
     std::size_t x_block_size_ = 0, y_block_size_ = 0;  // elements of one block (planar: channel) of one band
     std::size_t x_band_size_ = 0, y_band_size_ = 0;

@@ -32,11 +32,12 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
     for (const std::ptrdiff_t entry : x_layout_.tap_entry)
         tap_offset_.push_back(entry * lanes);
+    taps_ = TapOrder(conv_, x_layout_, 2, lanes);
     band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
     x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);
     y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
     const std::int64_t taps = layer.taps();
-    if (lanewise_) {  // sums: [part of the bands][y block][tap]
+    if (lanewise_) {  // sums: [part of the bands][y block][tap in the order of taps_]
         // Parts shorten the sums and are the tasks; as many as sums of moderate size allow.
         constexpr std::int64_t sums_bytes = 32 << 20;
         const std::int64_t part_bytes = taps * lane_bytes * static_cast<std::int64_t>(ys_.blocks.size());
@@ -240,8 +241,9 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
         DepthwiseArgs<E> args{};
         args.out = sums + i * sums_of_block;
         std::fill_n(args.out, sums_of_block, E(0));
-        args.tap_offset = tap_offset_.data();
-        args.taps = static_cast<int>(tap_offset_.size());
+        args.runs = taps_.runs.data();
+        args.run_count = static_cast<int>(taps_.runs.size());
+        args.in_step = args.dy_step = taps_.hop * lanes;
         const std::int64_t first = part * band_count_ / parts_;
         const std::int64_t last = (part + 1) * band_count_ / parts_;
         for (std::int64_t b = first; b < last; ++b) {
@@ -249,12 +251,13 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
             if (band.rows == 0 || band.pixels == 0) continue;
             read_band(operands, band, true, x_block, x_buffer);
             read_band(operands, band, false, y_block, y_buffer);
-            args.count = band.pixels;
-            for (std::int64_t r = 0; r < band.rows; ++r) {
-                args.in = x_buffer + r * x_layout_.pixels * lanes;
-                args.dy = y_buffer + r * bands_.pixels * lanes;
-                kernels_.depthwise_weight_grad(args);
-            }
+            for (std::int64_t r = 0; r < band.rows; ++r)
+                for (std::int64_t first = 0; first < std::min(taps_.hop, band.pixels); ++first) {
+                    args.in = x_buffer + (r * x_layout_.pixels + first) * lanes;
+                    args.dy = y_buffer + (r * bands_.pixels + first) * lanes;
+                    args.count = ceil_div(band.pixels - first, taps_.hop);
+                    kernels_.depthwise_weight_grad(args);
+                }
         }
     });
     const std::int64_t total = y_blocks * sums_of_block;
@@ -278,7 +281,7 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
         const LaneBlock& y = ys_.blocks[static_cast<std::size_t>(y_block)];
         const std::int64_t x_channel = x.channel % layer_.in_per_group();
         bool non_finite = false;
-        const auto write = [&](RowArgs<E>& row, std::int64_t channel, std::int64_t tap, E* from) {
+        const auto write = [&](RowArgs<E>& row, std::int64_t channel, std::int64_t tap, E* from) {  // tap: row-major
             const Index r = unravel(tap, kernel);
             row.destination = dw.data + y.channel * dw.outer + channel * dw.inner + r[0] * dw.along[0] +
                               r[1] * dw.along[1] + r[2] * dw.along[2];
@@ -302,10 +305,13 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
             row.lane_count = x.lanes;
             row.count = lanewise_ ? 1 : y.lanes;
             for (std::int64_t tap = 0; tap < taps; ++tap)
-                write(row, x_channel, tap,
-                      lanewise_ ? sums + (y_block * taps + tap) * lanes
-                                : sums + tap * tap_stride_ + x_block * block_stride_ +
-                                      ys_.row_of(y_block % ys_.per_group, lanes) * lanes);
+                if (lanewise_)
+                    write(row, x_channel, taps_.taps[static_cast<std::size_t>(tap)],
+                          sums + (y_block * taps + tap) * lanes);
+                else
+                    write(row, x_channel, tap,
+                          sums + tap * tap_stride_ + x_block * block_stride_ +
+                              ys_.row_of(y_block % ys_.per_group, lanes) * lanes);
         }
         if (!non_finite) return;
         ++recomputed[static_cast<std::size_t>(slot)];

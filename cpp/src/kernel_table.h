@@ -132,17 +132,26 @@ struct RowArgs {
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
-//   forward:      out[i] (+)= sum over taps of  in[tap_offset[tap] + i] * w[tap]      i < count
-//   weight_grad:  dw[tap] += sum over i of in[tap_offset[tap] + i] * dy[i]
-// All entries are lane vectors, those of one array contiguous; tap_offset in elements, a multiple of `lanes`.
+//   forward:      out[i] (+)= sum over runs, k of  in[run.offset + (i + k) * in_step] * w[tap]       i < count
+//   weight_grad:  dw[tap] += sum over i of in[run.offset + (i + k) * in_step] * dy[i]                k < run.taps
+// The taps of a run thus read neighbours, a step apart as the outputs are: what one reads serves all. `tap` counts
+// through the runs. All entries are lane vectors; offsets and steps are in elements.
+struct TapRun {
+    std::ptrdiff_t offset;
+    int taps;  // at most most_run_taps
+};
+inline constexpr int most_run_taps = 4;
+inline constexpr int most_depthwise_outputs = 14;  // taken together, of any ISA
+
 template <class E>
 struct DepthwiseArgs {
     const E* in;
     const E* w;   // forward
     const E* dy;  // weight_grad
     E* out;       // forward: out, weight_grad: dw
-    const std::ptrdiff_t* tap_offset;
-    int taps;
+    const TapRun* runs;
+    int run_count;
+    std::ptrdiff_t in_step, dy_step, out_step;  // out_step: forward
     std::int64_t count;
     bool accumulate;  // forward
 };

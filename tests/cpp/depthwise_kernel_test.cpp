@@ -1,5 +1,5 @@
-// The depthwise kernels of every ISA against sums in long double: every length up to several register blocks, strides,
-// tap counts up to 31 x 31, with the operands against an unmapped page.
+// The depthwise kernels of every ISA against sums in long double: every length up to several register blocks, steps of
+// one and of more entries, runs of every length, tap counts up to 31 x 31, with the operands against an unmapped page.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,6 +21,7 @@ using test::GuardedBuffer;
 struct Shape {
     int taps;
     std::int64_t count;
+    int step = 1;  // entries between outputs, and between taps of a run
 };
 
 // Errors of a blocked sum: a random walk of at most 64 steps within a block, and one over the blocks.
@@ -29,24 +30,35 @@ long double tolerance(std::int64_t terms, long double magnitude) {
     return std::numeric_limits<E>::epsilon() * (8 + std::sqrt(static_cast<long double>(terms) / 32)) * magnitude;
 }
 
+// Runs of 1, 2 ... most_run_taps, 1, 2 ... taps. They overlap and are read from the last to the first.
 template <class E>
 struct Problem {
     int lanes;
     Shape shape;
     GuardedBuffer<E> in;
+    std::vector<TapRun> runs;
     std::vector<std::ptrdiff_t> tap_offset;
     DepthwiseArgs<E> args{};
 
     Problem(int lanes_, const Shape& shape_, Guard side)
         : lanes(lanes_),
           shape(shape_),
-          in(lanes * (std::max(shape.taps - 1, 0) + std::max<std::int64_t>(shape.count - 1, 0) + 1), side, 0) {
+          in(lanes * (std::max(shape.taps - 1, 0) +
+                      shape.step * (most_run_taps - 1 + std::max<std::int64_t>(shape.count - 1, 0)) + 1),
+             side, 0) {
         fill(in);
-        for (int tap = 0; tap < shape.taps; ++tap)
-            tap_offset.push_back((shape.taps - 1 - tap) * lanes);
+        for (int tap = 0; tap < shape.taps; tap += runs.back().taps) {
+            const int taps = std::min(static_cast<int>(runs.size()) % most_run_taps + 1, shape.taps - tap);
+            // The run that starts at the end of the input ends there, too.
+            const int room = tap == 0 ? shape.step * (most_run_taps - taps) : 0;
+            runs.push_back({(shape.taps - 1 - tap + room) * lanes, taps});
+            for (int k = 0; k < taps; ++k)
+                tap_offset.push_back(runs.back().offset + k * shape.step * lanes);
+        }
         args.in = in.data();
-        args.tap_offset = tap_offset.data();
-        args.taps = shape.taps;
+        args.in_step = args.out_step = args.dy_step = shape.step * lanes;
+        args.runs = runs.data();
+        args.run_count = static_cast<int>(runs.size());
         args.count = shape.count;
     }
     static void fill(GuardedBuffer<E>& buffer) {
@@ -55,16 +67,18 @@ struct Problem {
         for (E& value : buffer)
             value = distribution(generator);
     }
-    long double input(int tap, std::int64_t i, int lane) { return in[tap_offset[tap] + i * lanes + lane]; }
+    std::ptrdiff_t entry(std::int64_t i) { return i * shape.step * lanes; }  // of out and dy
+    std::ptrdiff_t length() { return shape.count == 0 ? 0 : entry(shape.count - 1) + lanes; }
+    long double input(int tap, std::int64_t i, int lane) { return in[tap_offset[tap] + entry(i) + lane]; }
 };
 
 template <class E>
 void check_forward(const KernelTable<E>& table, const Shape& shape, Guard side, bool accumulate) {
-    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " accumulate "
-                                      << accumulate);
+    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " step " << shape.step
+                                      << " accumulate " << accumulate);
     const int lanes = table.lanes;
     Problem<E> problem(lanes, shape, side);
-    GuardedBuffer<E> w(shape.taps * lanes, side, 0), out(shape.count * lanes, side, E(3));
+    GuardedBuffer<E> w(shape.taps * lanes, side, 0), out(problem.length(), side, E(3));
     problem.fill(w);
     problem.args.w = w.data();
     problem.args.out = out.data();
@@ -78,7 +92,7 @@ void check_forward(const KernelTable<E>& table, const Shape& shape, Guard side, 
                 sum += product;
                 magnitude += std::abs(product);
             }
-            ASSERT_LE(std::abs(out[i * lanes + lane] - sum), tolerance<E>(shape.taps, magnitude))
+            ASSERT_LE(std::abs(out[problem.entry(i) + lane] - sum), tolerance<E>(shape.taps, magnitude))
                 << "output " << i << " lane " << lane;
         }
     }
@@ -86,10 +100,10 @@ void check_forward(const KernelTable<E>& table, const Shape& shape, Guard side, 
 
 template <class E>
 void check_weight_grad(const KernelTable<E>& table, const Shape& shape, Guard side) {
-    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count);
+    SCOPED_TRACE(::testing::Message() << "taps " << shape.taps << " count " << shape.count << " step " << shape.step);
     const int lanes = table.lanes;
     Problem<E> problem(lanes, shape, side);
-    GuardedBuffer<E> dy(shape.count * lanes, side, 0), dw(shape.taps * lanes, side, E(3));
+    GuardedBuffer<E> dy(problem.length(), side, 0), dw(shape.taps * lanes, side, E(3));
     problem.fill(dy);
     problem.args.dy = dy.data();
     problem.args.out = dw.data();
@@ -98,7 +112,7 @@ void check_weight_grad(const KernelTable<E>& table, const Shape& shape, Guard si
         for (int lane = 0; lane < lanes; ++lane) {
             long double sum = 3, magnitude = 3;
             for (std::int64_t i = 0; i < shape.count; ++i) {
-                const long double product = problem.input(tap, i, lane) * dy[i * lanes + lane];
+                const long double product = problem.input(tap, i, lane) * dy[problem.entry(i) + lane];
                 sum += product;
                 magnitude += std::abs(product);
             }
@@ -111,7 +125,7 @@ void check_weight_grad(const KernelTable<E>& table, const Shape& shape, Guard si
 std::vector<Shape> all_shapes() {
     std::vector<Shape> shapes;
     for (std::int64_t count = 0; count <= 40; ++count)
-        shapes.push_back({9, count});
+        shapes.insert(shapes.end(), {{9, count}, {10, count, 3}});
     for (int taps = 0; taps <= 20; ++taps)
         shapes.push_back({taps, 13});
     for (int taps : {47, 48, 49, 96, 97, 961})

@@ -1,0 +1,302 @@
+#include "depthwise_pass.h"
+
+#include <algorithm>
+
+#include "parallel.h"
+#include "reference.h"
+#include "workspace.h"
+
+namespace triconv {
+
+template <class E>
+struct DepthwisePass<E>::Task {
+    std::int64_t n;
+    int group;
+    Index t;  // first output
+    std::int64_t rows, pixels;
+};
+
+// Rows of outputs of a task.
+template <class E>
+struct DepthwisePass<E>::Rows {
+    Task task;
+    std::int64_t first, count;
+
+    // Rows of samples that these need and those before did not.
+    std::int64_t first_sample(const DenseAxis& y) const { return first == 0 ? 0 : y.samples(first); }
+    std::int64_t last_sample(const DenseAxis& y) const { return y.samples(first + count); }
+};
+
+// The samples that rows need besides those of the rows before, of the first of their blocks: in a channels-first array
+// neighbours in each lane's channel. Arrays of other layouts are left to the hardware.
+template <class E>
+struct DepthwisePass<E>::Stretch {
+    const E* first = nullptr;
+    std::ptrdiff_t lane_stride = 0;
+    int lanes = 0;
+    std::int64_t count = 0;
+
+    Stretch(const Tensor<const E>& tensor, const DenseConv& conv, const LaneBlock& block, const Rows& rows) {
+        const DenseAxis& y = conv[1];
+        const std::int64_t y0 = y.first_sample(rows.task.t[1]), z0 = conv[0].first_sample(rows.task.t[0]);
+        std::int64_t begin, end;
+        y.source.clip(y0 + rows.first_sample(y), y0 + rows.last_sample(y), begin, end);
+        const std::int64_t height = (end - begin) * y.source.step, width = conv[2].source.size;
+        if (rows.count == 0 || height <= 0 || !conv[0].source.contains(z0)) return;
+        const std::int64_t span = (height - 1) * tensor.along[1] + (width - 1) * tensor.along[2] + 1;
+        if (span < 0 || span > 2 * height * width) return;
+        first = tensor.data + rows.task.n * tensor.outer + block.channel * tensor.inner +
+                conv[0].source.index(z0) * tensor.along[0] + y.source.index(begin) * tensor.along[1];
+        lane_stride = tensor.inner * block.channel_step;
+        lanes = block.lanes;
+        count = span;
+    }
+
+    // Lines of the cache that hold it, about.
+    std::int64_t lines() const { return ceil_div(count, line) * lanes; }
+
+    // Brings the next `lines` lines into the cache.
+    void prefetch(std::int64_t lines) {
+        for (; lines > 0 && lanes > 0; --lines) {
+            __builtin_prefetch(first + at);
+            at += line;
+            if (at < count) continue;
+            at = 0;
+            first += lane_stride;
+            --lanes;
+        }
+    }
+
+private:
+    static constexpr std::int64_t line = 64 / sizeof(E);
+    std::int64_t at = 0;
+};
+
+template <class E>
+DepthwisePass<E>::DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
+    : kernels_(kernels), layer_(layer), pass_(pass) {
+    const LaneBlocks xs = input_blocks(layer, kernels.lanes, true, false);
+    const LaneBlocks ys = output_blocks(layer, kernels.lanes, true);
+    const bool forward = pass == Pass::forward;
+    sources_ = forward ? xs : ys;
+    targets_ = forward ? ys : xs;
+    std::size_t most_taps = 0;
+    std::int64_t covered = 0;
+    for (const DenseConv& conv : forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer)) {
+        const SubProblem& sub = subs_.emplace_back(make_sub_problem(conv));
+        most_taps = std::max(most_taps, sub.order.taps.size());
+        buffer_size_ = std::max(buffer_size_, static_cast<std::size_t>(sources_.per_group * sub.block_size));
+        sums_size_ = std::max(sums_size_, static_cast<std::size_t>(targets_.per_group * sub.sums_size));
+        covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
+    }
+    covers_output_ = forward || covered == layer.inputs();
+    panel_stride_ =
+        odd_lines<E>(static_cast<std::ptrdiff_t>(most_taps) * std::int64_t{sources_.per_group} * kernels.lanes);
+    panels_size_ = targets_.blocks.size() * static_cast<std::size_t>(panel_stride_);
+}
+
+template <class E>
+auto DepthwisePass<E>::make_sub_problem(const DenseConv& conv) const -> SubProblem {
+    constexpr std::int64_t outputs_per_band = 4096;
+    const int lanes = kernels_.lanes;
+    SubProblem sub;
+    sub.conv = conv;
+    sub.bands = cut_bands(conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
+                          outputs_per_band);
+    sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
+    sub.axis = conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
+    sub.order = TapOrder(conv, sub.layout, sub.axis, lanes);
+    sub.rows_at_once = std::min(sub.bands.rows, sub.axis == 1 ? most_depthwise_outputs * sub.order.hop : 1);
+    sub.block_size = odd_lines<E>(sub.layout.entries * lanes);
+    sub.sums_size = odd_lines<E>(sub.rows_at_once * sub.bands.pixels * lanes);
+    return sub;
+}
+
+template <class E>
+WorkspaceNeed DepthwisePass<E>::workspace() const {
+    ArenaLayout fixed, per_thread;
+    fixed.add<E>(panels_size_);
+    fixed.add<E>(targets_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
+    per_thread.add<E>(buffer_size_);
+    per_thread.add<E>(sums_size_);
+    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
+}
+
+// For each target block, a lane vector for each (source block, tap in the order of the runs).
+template <class E>
+void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const {
+    const DenseConv& conv = sub.conv;
+    const Index extent{conv[0].taps, conv[1].taps, conv[2].taps};
+    parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
+        const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
+        RowArgs<E> row{};
+        row.lanes = panels + i * panel_stride_;
+        row.lane_count = target.lanes;
+        row.count = 1;
+        for (int s = 0; s < sources_.per_group; ++s) {
+            const auto source = static_cast<std::size_t>(i / targets_.per_group * sources_.per_group + s);
+            const LaneBlock& y = pass_ == Pass::forward ? target : sources_.blocks[source];
+            row.lane_stride = w.outer * y.channel_step;
+            for (const std::int64_t tap : sub.order.taps) {
+                const Index q = unravel(tap, extent);
+                row.source = w.data + y.channel * w.outer;
+                for (int a = 0; a < axes; ++a)
+                    row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
+                kernels_.read_row(row);
+                row.lanes += kernels_.lanes;
+            }
+        }
+    });
+}
+
+// The panels of one sub-problem after the other, each a whole number of cache lines.
+template <class E>
+void DepthwisePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    for (const SubProblem& sub : subs_) {
+        pack_weights(w, sub, prepared, max_threads);
+        prepared += panels_size_;
+    }
+}
+
+template <class E>
+auto DepthwisePass<E>::task_at(const SubProblem& sub, std::int64_t index) const -> Task {
+    const DenseConv& conv = sub.conv;
+    const Index extent{conv[0].end - conv[0].begin, sub.bands.bands_y, sub.bands.bands_x};
+    const std::int64_t per_image = extent[0] * extent[1] * extent[2];
+    const Index band = unravel(index % per_image, extent);
+    Task task{index / per_image / targets_.groups, static_cast<int>(index / per_image % targets_.groups), {}, 0, 0};
+    task.t = {conv[0].begin + band[0], conv[1].begin + band[1] * sub.bands.rows,
+              conv[2].begin + band[2] * sub.bands.pixels};
+    task.rows = std::min(sub.bands.rows, conv[1].end - task.t[1]);
+    task.pixels = std::min(sub.bands.pixels, conv[2].end - task.t[2]);
+    return task;
+}
+
+template <class E>
+void DepthwisePass<E>::read_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows,
+                                 E* buffer) const {
+    const DenseAxis& y = sub.conv[1];
+    for (int s = 0; s < sources_.per_group; ++s) {
+        const auto index = static_cast<std::size_t>(rows.task.group * sources_.per_group + s);
+        read_sample_rows(kernels_, pass_ == Pass::forward ? operands.x : operands.dy, rows.task.n,
+                         sources_.blocks[index], sub.conv, sub.layout, rows.task.t, rows.first_sample(y),
+                         rows.last_sample(y), buffer + s * sub.block_size);
+    }
+}
+
+// next: rows whose samples to bring into the cache meanwhile.
+template <class E>
+void DepthwisePass<E>::compute_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows,
+                                    const Rows& next, const E* panels, const E* buffer, E* sums) const {
+    const int lanes = kernels_.lanes;
+    const std::int64_t hop = sub.order.hop;
+    const std::ptrdiff_t row_in = sub.layout.pixels * lanes, row_out = sub.bands.pixels * lanes;
+    const bool down = sub.axis == 1;  // a line runs down a column, else along a row
+    const std::int64_t pixels = rows.task.pixels, lines = down ? pixels : rows.count,
+                       length = down ? rows.count : pixels;
+    const std::ptrdiff_t along_in = down ? row_in : lanes, along_out = down ? row_out : lanes;
+    const std::ptrdiff_t across_in = down ? lanes : row_in, across_out = down ? lanes : row_out;
+
+    Stretch ahead(pass_ == Pass::forward ? operands.x : operands.dy, sub.conv,
+                  sources_.blocks[static_cast<std::size_t>(next.task.group * sources_.per_group)], next);
+    const std::int64_t lines_ahead = ceil_div(ahead.lines(), std::max<std::int64_t>(1, lines));
+    DepthwiseArgs<E> args{};
+    args.runs = sub.order.runs.data();
+    args.run_count = static_cast<int>(sub.order.runs.size());
+    args.in_step = along_in * hop;
+    args.out_step = along_out * hop;
+    for (int target = 0; target < targets_.per_group; ++target)
+        for (int source = 0; source < sources_.per_group; ++source) {
+            args.w = panels + (rows.task.group * targets_.per_group + target) * panel_stride_ +
+                     source * static_cast<std::int64_t>(sub.order.taps.size()) * lanes;
+            args.accumulate = source > 0;
+            const E* const in = buffer + source * sub.block_size + rows.first * row_in;
+            E* const out = sums + target * sub.sums_size;
+            for (std::int64_t line = 0; line < lines; ++line) {
+                ahead.prefetch(lines_ahead);
+                for (std::int64_t start = 0; start < std::min(hop, length); ++start) {
+                    args.in = in + line * across_in + start * along_in;
+                    args.out = out + line * across_out + start * along_out;
+                    args.count = ceil_div(length - start, hop);
+                    kernels_.depthwise_forward(args);
+                }
+            }
+        }
+}
+
+template <class E>
+void DepthwisePass<E>::write_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, const E* bias,
+                                  E* sums, std::vector<DamagedBox>& damage) const {
+    const int lanes = kernels_.lanes;
+    for (int target = 0; target < targets_.per_group; ++target) {
+        const int index = rows.task.group * targets_.per_group + target;
+        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
+        row.t[1] += rows.first;
+        for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
+            write_row(kernels_, pass_ == Pass::forward ? operands.y : operands.dx, sub.conv, row,
+                      sums + target * sub.sums_size + r * sub.bands.pixels * lanes,
+                      bias ? bias + index * lanes : nullptr, damage);
+    }
+}
+
+template <class E>
+RunCounts DepthwisePass<E>::run(const Operands<E>& operands, int max_threads) const {
+    const int slots = std::max(1, std::min(num_threads(), max_threads));
+    const int lanes = kernels_.lanes;
+    const WorkspaceNeed need = workspace();
+    const Workspace workspace(static_cast<std::size_t>(need.total(slots)));
+    char* const base = static_cast<char*>(workspace.data());
+    E* const packed = reinterpret_cast<E*>(base);
+    ArenaLayout fixed;
+    fixed.add<E>(panels_size_);
+    E* const bias = operands.bias ? reinterpret_cast<E*>(base + fixed.size()) : nullptr;
+    if (bias) spread_bias(operands, targets_, lanes, bias);
+    const bool forward = pass_ == Pass::forward;
+    const Index input{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
+    if (!covers_output_) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
+
+    Damage damage(slots);
+    const E* panels = operands.prepared ? operands.prepared : packed;
+    for (const SubProblem& sub : subs_) {
+        const DenseConv& conv = sub.conv;
+        if (!operands.prepared) pack_weights(operands.w, sub, packed, slots);
+        const std::int64_t tasks =
+            layer_.batch * targets_.groups * (conv[0].end - conv[0].begin) * sub.bands.bands_y * sub.bands.bands_x;
+        parallel_for(tasks, slots, [&](std::int64_t index, int slot) {
+            const Task task = task_at(sub, index);
+            if (task.rows <= 0 || task.pixels <= 0) return;
+            E* const buffer = reinterpret_cast<E*>(base + need.fixed + need.per_thread * slot);
+            ArenaLayout thread;
+            thread.add<E>(buffer_size_);
+            E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
+            const auto rows_from = [&](const Task& of, std::int64_t first) {
+                return Rows{of, first, std::clamp<std::int64_t>(of.rows - first, 0, sub.rows_at_once)};
+            };
+            for (Rows rows = rows_from(task, 0); rows.count > 0;) {
+                Rows next = rows_from(task, rows.first + rows.count);
+                read_rows(operands, sub, rows, buffer);
+                compute_rows(operands, sub, rows,
+                             next.count == 0 && index + 1 < tasks ? rows_from(task_at(sub, index + 1), 0) : next,
+                             panels, buffer, sums);
+                write_rows(operands, sub, rows, bias, sums, damage.of(slot));
+                rows = next;
+            }
+        });
+        if (operands.prepared) panels += panels_size_;
+    }
+    const std::vector<DamagedBox> boxes = damage.all();
+    if (forward)
+        recompute(operands.y, boxes, slots, [&](std::int64_t n, std::int64_t k, const Index& o) {
+            return forward_value(layer_, operands, n, k, o);
+        });
+    else
+        recompute(operands.dx, boxes, slots, [&](std::int64_t n, std::int64_t c, const Index& i) {
+            return reference_input_grad_at(layer_, operands.w, operands.dy, n, c, i);
+        });
+    return {0, static_cast<std::int64_t>(boxes.size())};
+}
+
+template class DepthwisePass<float>;
+template class DepthwisePass<double>;
+
+}  // namespace triconv
