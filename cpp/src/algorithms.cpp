@@ -76,13 +76,13 @@ constexpr double value_ns = 1.8;            // reading and writing one lane vect
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_ns = 0.29, direct_gradient_ns = 0.36;  // one lane-vector multiply-add of direct convolution
-constexpr double direct_lanewise_ns = 0.40;                    // of a depthwise layer
-constexpr double direct_planar = 2;        // how much longer one takes when lanes hold pixels, where channels are few
-constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
-constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
-constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
-constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
+constexpr double direct_gradient_ns =
+    0.36;  // one lane-vector multiply-add of direct weight_grad; other passes: tile_direct
+constexpr double direct_lanewise_ns = 0.40;  // of a depthwise layer
+constexpr double array_byte_ns = 0.12;       // reading or writing the user's arrays, transposition included
+constexpr double scattered_byte_ns = 0.4;    // the same, where samples are apart from each other
+constexpr double strip_ns = 500;             // finding the tiles of a strip, where lanes hold tiles
+constexpr double tap_gather_ns = 0.8;        // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
@@ -300,17 +300,6 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     return result;
 }
 
-// Lane-vector products of direct convolution for one output and tap: in the lanes that waste least.
-double direct_products(const Layer& layer, Pass pass, int lanes) {
-    const double in = static_cast<double>(layer.in_per_group()), out = static_cast<double>(layer.out_per_group());
-    const auto waste = [lanes](double channels) {
-        return std::ceil(channels / lanes) * lanes / std::max(1.0, channels);
-    };
-    const double least = pass == Pass::weight_grad ? std::min(waste(in), waste(out))
-                                                   : std::min(waste(pass == Pass::forward ? out : in), direct_planar);
-    return in * out * static_cast<double>(layer.groups) / lanes * least;
-}
-
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     const bool lanewise = use_lanewise(layer, kernels.lanes);
@@ -318,20 +307,28 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
                               output_blocks(layer, kernels.lanes, lanewise),
                               lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
-    const double products =
-        outputs * taps * (lanewise ? static_cast<double>(work.products) : direct_products(layer, pass, kernels.lanes));
-    const double product_ns = lanewise ? direct_lanewise_ns : pass == Pass::forward ? direct_ns : direct_gradient_ns;
+    const double vector_weights = static_cast<double>(work.kernel_vectors) * taps * kernels.lanes;
+    double products_ns;
+    if (lanewise) {
+        products_ns = outputs * taps * static_cast<double>(work.products) * direct_lanewise_ns + array_ns(layer, pass);
+    } else if (pass == Pass::weight_grad) {  // channels on the side that leaves fewer lanes empty
+        const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
+        const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
+        products_ns = outputs * taps * static_cast<double>(std::min(vectors(in) * out, in * vectors(out))) *
+                          static_cast<double>(layer.groups) * direct_gradient_ns +
+                      array_ns(layer, pass);
+    } else {
+        products_ns = tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups);
+    }
     Costed result;
     result.direct = true;
     Candidate& c = result.candidate;
     c.algorithm = "direct";
     c.possible = true;
-    c.multiplications = products * kernels.lanes;
+    c.multiplications = outputs * taps * static_cast<double>(layer.in_per_group() * layer.out_channels);
     c.bytes = array_bytes(layer);
-    c.workspace_bytes = static_cast<std::int64_t>(static_cast<double>(work.kernel_vectors) * taps * kernels.lanes *
-                                                  static_cast<double>(sizeof(E)));
-    c.predicted_seconds = 1e-9 * (products * product_ns + 2 * array_ns(layer, pass) +
-                                  static_cast<double>(work.kernel_vectors) * taps * kernels.lanes * tap_gather_ns);
+    c.workspace_bytes = static_cast<std::int64_t>(vector_weights * static_cast<double>(sizeof(E)));
+    c.predicted_seconds = 1e-9 * (products_ns + array_ns(layer, pass) + vector_weights * tap_gather_ns);
     c.error_bound = epsilon(layer) * sum_error;
     return result;
 }

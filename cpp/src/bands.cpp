@@ -74,17 +74,16 @@ BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int
       entries(conv[0].taps * conv[1].step * conv[2].step * phase_entries),
       y_phase_used(static_cast<std::size_t>(conv[1].step)),
       x_phase_used(static_cast<std::size_t>(conv[2].step)) {
-    tap_entry.reserve(static_cast<std::size_t>(conv[0].taps * conv[1].taps * conv[2].taps));
-    for (std::int64_t z = 0; z < conv[0].taps; ++z)
-        for (std::int64_t y = 0; y < conv[1].taps; ++y)
-            for (std::int64_t x = 0; x < conv[2].taps; ++x) {
-                const std::int64_t row = conv[1].sample_of_tap(y), pixel = conv[2].sample_of_tap(x);
-                const std::int64_t y_phase = row % conv[1].step, x_phase = pixel % conv[2].step;
-                y_phase_used[static_cast<std::size_t>(y_phase)] = true;
-                x_phase_used[static_cast<std::size_t>(x_phase)] = true;
-                tap_entry.push_back(((z * conv[1].step + y_phase) * conv[2].step + x_phase) * phase_entries +
-                                    row / conv[1].step * pixels + pixel / conv[2].step);
-            }
+    for (std::int64_t y = 0; y < std::min(conv[1].taps, conv[1].step); ++y)
+        y_phase_used[static_cast<std::size_t>(conv[1].sample_of_tap(y) % conv[1].step)] = true;
+    for (std::int64_t x = 0; x < std::min(conv[2].taps, conv[2].step); ++x)
+        x_phase_used[static_cast<std::size_t>(conv[2].sample_of_tap(x) % conv[2].step)] = true;
+}
+
+std::ptrdiff_t BandLayout::entry_of_tap(const DenseConv& conv, const Index& tap) const {
+    const std::int64_t row = conv[1].sample_of_tap(tap[1]), pixel = conv[2].sample_of_tap(tap[2]);
+    const std::int64_t phase = (tap[0] * conv[1].step + row % conv[1].step) * conv[2].step + pixel % conv[2].step;
+    return phase * phase_entries + row / conv[1].step * pixels + pixel / conv[2].step;
 }
 
 TapOrder::TapOrder(const DenseConv& conv, const BandLayout& layout, int axis, int lanes) {
@@ -106,7 +105,7 @@ TapOrder::TapOrder(const DenseConv& conv, const BandLayout& layout, int axis, in
                 Index tap = first;
                 tap[axis] += apart * (along.tap_step < 0 ? count - 1 - k : k);
                 taps.push_back((tap[0] * extent[1] + tap[1]) * extent[2] + tap[2]);
-                if (k == begin) runs.back().offset = layout.tap_entry[static_cast<std::size_t>(taps.back())] * lanes;
+                if (k == begin) runs.back().offset = layout.entry_of_tap(conv, tap) * lanes;
             }
         }
     }

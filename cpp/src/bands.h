@@ -51,8 +51,10 @@ struct BandLayout {
     std::int64_t height = 0;            // rows of samples
     std::int64_t rows = 0, pixels = 0;  // of one phase; pixels: also the entries between two rows of outputs
     std::int64_t phase_entries = 0, entries = 0;
-    std::vector<std::ptrdiff_t> tap_entry;  // in row-major order
     std::vector<bool> y_phase_used, x_phase_used;
+
+    // The entry that a tap reads for the first output.
+    std::ptrdiff_t entry_of_tap(const DenseConv& conv, const Index& tap) const;
 };
 
 // The taps ordered for the depthwise kernels: in runs along one axis (1 or 2) that read neighbouring samples.

@@ -14,19 +14,81 @@ std::int64_t round_up(std::int64_t count, std::int64_t unit) {
     return ceil_div(count, unit) * unit;
 }
 
-template <class SubProblems>
-double total_cycles(const SubProblems& subs) {
-    double sum = 0;
-    for (const auto& sub : subs)
-        sum += sub.cycles;
-    return sum;
-}
-
 std::int64_t product_of(std::int64_t DenseAxis::* field, const DenseConv& conv) {
     return conv[0].*field * (conv[1].*field) * (conv[2].*field);
 }
 
+struct Ends {
+    LaneBlocks sources, targets;
+};
+Ends ends_of(const Layer& layer, Pass pass, int lanes) {
+    Ends ends{input_blocks(layer, lanes, false, false), output_blocks(layer, lanes, false)};
+    if (pass == Pass::input_grad) std::swap(ends.sources, ends.targets);
+    return ends;
+}
+
+template <class E>
+DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
+    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
+    // from a buffer, for a row of one. From timings of 180 random layers (AVX-512); a planar product waits for the L2
+    // cache, as its steps are a channel apart.
+    const double cycle_ns = planar ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
+    const int lanes = kernels.lanes;
+    const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
+    const std::int64_t source_vectors = std::int64_t{ends.sources.per_group} * lanes;
+    const std::int64_t target_vectors = std::int64_t{ends.targets.per_group} * lanes;
+    DirectTiling tiling;
+    tiling.conv = conv;
+    tiling.bands = cut_bands(conv, static_cast<std::int64_t>(sizeof(E)) * (planar ? channels : source_vectors));
+    tiling.layout = BandLayout(conv, tiling.bands.rows, tiling.bands.pixels);
+    const std::int64_t rows = tiling.bands.rows, pixels = tiling.bands.pixels;
+    const std::int64_t line = (rows - 1) * tiling.layout.pixels + pixels;
+    const auto shape_for = [&](std::int64_t outputs) {
+        return planar ? best_block(kernels.direct_product, std::min<std::int64_t>(targets, lanes),
+                                   ceil_div(outputs, std::int64_t{lanes}))
+                      : best_block(kernels.direct_product, outputs, ends.targets.per_group);
+    };
+    const BlockShape by_row = shape_for(pixels), as_one = shape_for(line);
+    tiling.one_line = as_one.cycles <= by_row.cycles * static_cast<double>(rows);
+    tiling.shape = tiling.one_line ? as_one : by_row;
+    // Planar, the products of a block of target channels are one register block after the other.
+    const double target_parts =
+        planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
+    const double cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : rows) * target_parts *
+                          static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
+    const std::int64_t read = tiling.layout.entries, written = rows * pixels;
+    const std::int64_t moved =
+        (planar ? channels : source_vectors) * read + (planar ? targets : target_vectors) * written;
+    const std::int64_t moved_rows = channels * tiling.layout.height + targets * rows;
+    tiling.ns =
+        static_cast<double>((conv[0].end - conv[0].begin) * tiling.bands.bands_y * tiling.bands.bands_x) *
+        (cycles * cycle_ns + static_cast<double>(moved) * element_ns + static_cast<double>(moved_rows) * row_ns);
+    return tiling;
+}
+
 }  // namespace
+
+double DirectTilings::ns() const {
+    double sum = 0;
+    for (const DirectTiling& tiling : of)
+        sum += tiling.ns;
+    return sum;
+}
+
+template <class E>
+DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
+    const Ends ends = ends_of(layer, pass, kernels.lanes);
+    const std::vector<DenseConv> convs =
+        pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
+    DirectTilings in_lanes{{}, false}, planar{{}, true};
+    for (const DenseConv& conv : convs) {
+        in_lanes.of.push_back(tile(kernels, conv, ends, false));
+        planar.of.push_back(tile(kernels, conv, ends, true));
+    }
+    return planar.ns() < in_lanes.ns() ? planar : in_lanes;
+}
+template DirectTilings tile_direct(const KernelTable<float>&, const Layer&, Pass);
+template DirectTilings tile_direct(const KernelTable<double>&, const Layer&, Pass);
 
 template <class E>
 struct DirectPass<E>::Task {
@@ -39,16 +101,13 @@ struct DirectPass<E>::Task {
 template <class E>
 DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     : kernels_(kernels), layer_(layer), pass_(pass) {
-    const LaneBlocks xs = input_blocks(layer, kernels.lanes, false, false);
-    const LaneBlocks ys = output_blocks(layer, kernels.lanes, false);
-    sources_ = pass == Pass::forward ? xs : ys;
-    targets_ = pass == Pass::forward ? ys : xs;
-    const std::vector<DenseConv> convs =
-        pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
-    subs_ = make_sub_problems(convs, false);
-    std::vector<SubProblem> planar = make_sub_problems(convs, true);
-    planar_ = total_cycles(planar) < total_cycles(subs_);
-    if (planar_) subs_ = std::move(planar);
+    Ends ends = ends_of(layer, pass, kernels.lanes);
+    sources_ = std::move(ends.sources);
+    targets_ = std::move(ends.targets);
+    const DirectTilings tilings = tile_direct(kernels, layer, pass);
+    planar_ = tilings.planar;
+    for (const DirectTiling& tiling : tilings.of)
+        subs_.push_back(make_sub_problem(tiling));
     std::int64_t most_taps = 0, covered = 0;
     for (const SubProblem& sub : subs_) {
         const DenseConv& conv = sub.conv;
@@ -64,68 +123,30 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
 }
 
 template <class E>
-auto DirectPass<E>::make_sub_problems(const std::vector<DenseConv>& convs, bool planar) const
-    -> std::vector<SubProblem> {
-    std::vector<SubProblem> subs;
-    for (const DenseConv& conv : convs)
-        subs.push_back(make_sub_problem(conv, planar));
-    return subs;
-}
-
-template <class E>
-auto DirectPass<E>::make_sub_problem(const DenseConv& conv, bool planar) const -> SubProblem {
-    // Cycles, estimated: to transpose or copy an element of the buffers, and for each row of either. A planar product
-    // takes about twice its estimate (AVX-512, 8 x 3 blocks of 128 channels): its steps are a channel apart and wait
-    // for the L2 cache.
-    constexpr double transpose_cycles = 0.3, copy_cycles = 0.1, call_cycles = 20, planar_factor = 2;
+auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubProblem {
     const int lanes = kernels_.lanes;
-    const std::int64_t channels = sources_.rows_per_group(lanes);
-    const std::int64_t targets = targets_.rows_per_group(lanes);
-    const auto element = static_cast<std::int64_t>(sizeof(E));
-    SubProblem sub;
-    sub.conv = conv;
-    sub.bands = cut_bands(conv, element * (planar ? channels : std::int64_t{sources_.per_group} * lanes));
-    sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
+    SubProblem sub{};
+    static_cast<DirectTiling&>(sub) = tiling;
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
-    sub.block_size = lanes * (planar ? sub.channel_stride : sub.layout.entries);
+    sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
-    const std::int64_t tap_count = static_cast<std::int64_t>(sub.layout.tap_entry.size());
+    const Index taps{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
+    const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
     for (int block = 0; block < sources_.per_group; ++block)
         for (std::int64_t tap = 0; tap < tap_count; ++tap) {
             const int used = block < sources_.full_per_group ? lanes : sources_.tail_lanes;
-            sub.sample_offset.push_back(block * sub.block_size +
-                                        sub.layout.tap_entry[static_cast<std::size_t>(tap)] * (planar ? 1 : lanes));
+            const std::ptrdiff_t entry = sub.layout.entry_of_tap(sub.conv, unravel(tap, taps));
+            sub.sample_offset.push_back(block * sub.block_size + entry * (planar_ ? 1 : lanes));
             sub.weight_offset.push_back((sources_.row_of(block, lanes) * tap_count + tap * used) * lanes);
         }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
-    const auto shape_for = [&](std::int64_t outputs) {
-        return planar ? best_block(kernels_.direct_product, std::min<std::int64_t>(targets, lanes),
-                                   ceil_div(outputs, lanes))
-                      : best_block(kernels_.direct_product, outputs, targets_.per_group);
-    };
-    const BlockShape by_row = shape_for(pixels), as_one = shape_for(line);
-    sub.one_line = as_one.cycles <= by_row.cycles * static_cast<double>(rows);
-    sub.shape = sub.one_line ? as_one : by_row;
-    const double blocks =
-        static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes));
-    const double step_cycles =
-        sub.shape.cycles * static_cast<double>(sub.one_line ? 1 : rows) * (planar ? planar_factor * blocks : 1);
-    const std::int64_t read = sub.layout.entries, written = rows * pixels;
-    const double moved = planar ? copy_cycles * static_cast<double>(channels * read + targets * written)
-                                : transpose_cycles * lanes *
-                                      static_cast<double>(sources_.per_group * read + targets_.per_group * written);
-    const double calls =
-        call_cycles * static_cast<double>((planar ? channels : sources_.per_group) * sub.layout.height +
-                                          (planar ? targets : targets_.per_group) * rows);
-    sub.cycles = static_cast<double>((conv[0].end - conv[0].begin) * sub.bands.bands_y * sub.bands.bands_x) *
-                 (step_cycles * static_cast<double>(channels * tap_count) + moved + calls);
     // Planar: whole lane vectors are read, beyond the last output, too.
     sub.buffer_size = static_cast<std::size_t>(sources_.per_group * sub.block_size + lanes);
-    sub.sums_stride = planar ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
-                             : odd_lines<E>(rows * sub.layout.pixels * lanes);
+    sub.sums_stride = planar_ ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
+                              : odd_lines<E>(rows * sub.layout.pixels * lanes);
     sub.sums_size =
-        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar ? lanes : sub.shape.cols);
+        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar_ ? lanes : sub.shape.cols);
     return sub;
 }
 
@@ -214,7 +235,7 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int
     ProductArgs<E> args{};
     args.c = sums;
     args.blocks = static_cast<int>(sub.sample_offset.size());
-    args.full_blocks = sources_.full_per_group * static_cast<int>(sub.layout.tap_entry.size());
+    args.full_blocks = sources_.full_per_group * static_cast<int>(product_of(&DenseAxis::taps, sub.conv));
     args.length = lanes;
     args.tail_length = sources_.tail_lanes;
     if (planar_) {

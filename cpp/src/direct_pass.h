@@ -20,6 +20,27 @@
 
 namespace triconv {
 
+// How a dense convolution is done: in bands, and the register blocks of their products.
+struct DirectTiling {
+    DenseConv conv;
+    Bands bands;
+    BandLayout layout;
+    bool one_line;  // the rows of a band are done as one line, gaps and all
+    BlockShape shape;
+    double ns;  // estimated, of all bands of one image and group
+};
+
+// The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated to
+// take less time.
+struct DirectTilings {
+    std::vector<DirectTiling> of;
+    bool planar;
+
+    double ns() const;
+};
+template <class E>
+DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass);
+
 template <class E>
 class DirectPass final : public PassAlgorithm<E> {
 public:
@@ -30,21 +51,14 @@ public:
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
-    struct SubProblem {  // one per pair of phases in input_grad
-        DenseConv conv;
-        Bands bands;
-        BandLayout layout;
-        std::int64_t block_size;                     // elements of the buffer per source block
-        std::ptrdiff_t channel_stride, sums_stride;  // channel_stride: planar only
-        bool one_line;                               // the rows of a band are done as one line, gaps and all
-        BlockShape shape;
+    struct SubProblem : DirectTiling {
+        std::int64_t block_size;                                   // elements of the buffer per source block
+        std::ptrdiff_t channel_stride, sums_stride;                // channel_stride: planar only
         std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
         std::size_t buffer_size, sums_size;                        // elements per thread
-        double cycles;                                             // estimate for all bands of one image and group
     };
     struct Task;
-    std::vector<SubProblem> make_sub_problems(const std::vector<DenseConv>& convs, bool planar) const;
-    SubProblem make_sub_problem(const DenseConv& conv, bool planar) const;
+    SubProblem make_sub_problem(const DirectTiling& tiling) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const;

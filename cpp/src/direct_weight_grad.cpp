@@ -30,8 +30,10 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
     x_layout_ = BandLayout(conv_, bands_.rows, bands_.pixels);
     y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
-    for (const std::ptrdiff_t entry : x_layout_.tap_entry)
-        tap_offset_.push_back(entry * lanes);
+    for (std::int64_t tap = 0; tap < layer.taps(); ++tap) {
+        const Index at = unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps});
+        tap_offset_.push_back(x_layout_.entry_of_tap(conv_, at) * lanes);
+    }
     taps_ = TapOrder(conv_, x_layout_, 2, lanes);
     band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
     x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);
@@ -156,7 +158,7 @@ auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E
     const std::int64_t in_row = run % runs.apart, tap = run / runs.apart * conv_[2].taps + in_row;
     Product product{{}, static_cast<int>(ceil_div(conv_[2].taps - in_row, runs.apart)), ys_.per_group};
     ProductArgs<E>& args = product.args;
-    args.a = x + static_cast<std::size_t>(channel) * x_block_size_ + x_layout_.tap_entry[static_cast<std::size_t>(tap)];
+    args.a = x + static_cast<std::size_t>(channel) * x_block_size_ + tap_offset_[static_cast<std::size_t>(tap)] / lanes;
     args.b = y + static_cast<std::size_t>(group * ys_.per_group) * y_block_size_;
     args.c = sums + channel * ys_.per_group * block_stride_ + tap * lanes;
     args.a_row = args.a_step = 1;
