@@ -77,7 +77,8 @@ constexpr double transform_call_ns = 2500;  // a pass by transforms over one by 
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
 constexpr double direct_ns = 0.29, direct_gradient_ns = 0.36;  // one lane-vector multiply-add of direct convolution
-constexpr double direct_lanewise_ns = 0.40;                    // of a depthwise layer
+constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
+constexpr double direct_crossings = 2, direct_lanewise_crossings = 1.4;          // of its arrays, in units of array_ns
 constexpr double direct_planar = 2;        // how much longer one takes when lanes hold pixels, where channels are few
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
@@ -320,7 +321,11 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
     const double products =
         outputs * taps * (lanewise ? static_cast<double>(work.products) : direct_products(layer, pass, kernels.lanes));
-    const double product_ns = lanewise ? direct_lanewise_ns : pass == Pass::forward ? direct_ns : direct_gradient_ns;
+    const bool forward = pass == Pass::forward, weight_grad = pass == Pass::weight_grad;
+    const double product_ns = lanewise  ? (weight_grad ? direct_lanewise_gradient_ns : direct_lanewise_ns)
+                              : forward ? direct_ns
+                                        : direct_gradient_ns;
+    const double crossings = lanewise ? direct_lanewise_crossings : direct_crossings;
     Costed result;
     result.direct = true;
     Candidate& c = result.candidate;
@@ -330,7 +335,7 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     c.bytes = array_bytes(layer);
     c.workspace_bytes = static_cast<std::int64_t>(static_cast<double>(work.kernel_vectors) * taps * kernels.lanes *
                                                   static_cast<double>(sizeof(E)));
-    c.predicted_seconds = 1e-9 * (products * product_ns + 2 * array_ns(layer, pass) +
+    c.predicted_seconds = 1e-9 * (products * product_ns + crossings * array_ns(layer, pass) +
                                   static_cast<double>(work.kernel_vectors) * taps * kernels.lanes * tap_gather_ns);
     c.error_bound = epsilon(layer) * sum_error;
     return result;
