@@ -76,13 +76,13 @@ constexpr double value_ns = 1.8;            // reading and writing one lane vect
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_gradient_ns =
-    0.36;  // one lane-vector multiply-add of direct weight_grad; other passes: tile_direct
-constexpr double direct_lanewise_ns = 0.40;  // of a depthwise layer
-constexpr double array_byte_ns = 0.12;       // reading or writing the user's arrays, transposition included
-constexpr double scattered_byte_ns = 0.4;    // the same, where samples are apart from each other
-constexpr double strip_ns = 500;             // finding the tiles of a strip, where lanes hold tiles
-constexpr double tap_gather_ns = 0.8;        // one weight, read with a stride
+constexpr double direct_weight_grad_ns = 0.29;  // one lane-vector multiply-add; of the other passes see tile_direct
+constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
+constexpr double direct_crossings = 2, direct_lanewise_crossings = 1.4;          // of its arrays, in units of array_ns
+constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
+constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
+constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
+constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
@@ -308,17 +308,20 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
                               lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
     const double vector_weights = static_cast<double>(work.kernel_vectors) * taps * kernels.lanes;
-    double products_ns;
+    double ns = vector_weights * tap_gather_ns;
     if (lanewise) {
-        products_ns = outputs * taps * static_cast<double>(work.products) * direct_lanewise_ns + array_ns(layer, pass);
+        const double product_ns = pass == Pass::weight_grad ? direct_lanewise_gradient_ns : direct_lanewise_ns;
+        ns += outputs * taps * static_cast<double>(work.products) * product_ns +
+              direct_lanewise_crossings * array_ns(layer, pass);
     } else if (pass == Pass::weight_grad) {  // channels on the side that leaves fewer lanes empty
         const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
         const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
-        products_ns = outputs * taps * static_cast<double>(std::min(vectors(in) * out, in * vectors(out))) *
-                          static_cast<double>(layer.groups) * direct_gradient_ns +
-                      array_ns(layer, pass);
+        ns += outputs * taps * static_cast<double>(layer.groups * std::min(vectors(in) * out, in * vectors(out))) *
+                  direct_weight_grad_ns +
+              direct_crossings * array_ns(layer, pass);
     } else {
-        products_ns = tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups);
+        ns += tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups) +
+              array_ns(layer, pass);
     }
     Costed result;
     result.direct = true;
@@ -328,7 +331,7 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     c.multiplications = outputs * taps * static_cast<double>(layer.in_per_group() * layer.out_channels);
     c.bytes = array_bytes(layer);
     c.workspace_bytes = static_cast<std::int64_t>(vector_weights * static_cast<double>(sizeof(E)));
-    c.predicted_seconds = 1e-9 * (products_ns + array_ns(layer, pass) + vector_weights * tap_gather_ns);
+    c.predicted_seconds = 1e-9 * ns;
     c.error_bound = epsilon(layer) * sum_error;
     return result;
 }

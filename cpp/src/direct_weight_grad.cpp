@@ -24,7 +24,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
       conv_(forward_conv(layer)) {
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
-    bands_ = cut_bands(conv_, lane_bytes * (lanewise_ ? 1 : xs_.per_group));
+    bands_ = lanewise_ ? cut_bands(conv_, lane_bytes, 1024) : cut_bands(conv_, lane_bytes * xs_.per_group);
     outputs_ = conv_;
     for (DenseAxis& axis : outputs_)
         axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};

@@ -22,7 +22,7 @@ inline constexpr int depthwise_outputs = most_depthwise_outputs, depthwise_rows 
 #else
 inline constexpr int depthwise_outputs = 8, depthwise_rows = 4;
 #endif
-inline constexpr int depthwise_tap_block = 48;   // taps summed before they are added to out
+inline constexpr int depthwise_tap_block = 64;   // taps summed before they are added to out
 inline constexpr int depthwise_row_block = 256;  // products summed before they are added to dw
 
 // Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
