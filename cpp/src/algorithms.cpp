@@ -75,8 +75,8 @@ constexpr double value_ns = 1.8;            // reading and writing one lane vect
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_ns = 0.29, direct_gradient_ns = 0.36;  // one lane-vector multiply-add of direct convolution
-constexpr double direct_lanewise_ns = 0.40;                    // of a depthwise layer
+constexpr double direct_ns = 0.29, direct_input_grad_ns = 0.36;  // one lane-vector multiply-add of direct convolution
+constexpr double direct_lanewise_ns = 0.40;                      // of a depthwise layer
 constexpr double direct_planar = 2;        // how much longer one takes when lanes hold pixels, where channels are few
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
@@ -319,7 +319,9 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     const double outputs = static_cast<double>(layer.batch * layer.outputs()), taps = static_cast<double>(layer.taps());
     const double products =
         outputs * taps * (lanewise ? static_cast<double>(work.products) : direct_products(layer, pass, kernels.lanes));
-    const double product_ns = lanewise ? direct_lanewise_ns : pass == Pass::forward ? direct_ns : direct_gradient_ns;
+    const double product_ns = lanewise                   ? direct_lanewise_ns
+                              : pass == Pass::input_grad ? direct_input_grad_ns
+                                                         : direct_ns;
     Costed result;
     result.direct = true;
     Candidate& c = result.candidate;

@@ -110,6 +110,8 @@ private:
     void read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const;
     void read_dy(const Operands<E>& operands, const Band& band, int block, E* buffer) const;
     void find_steps(std::int64_t first, std::int64_t count, Steps& steps) const;
+    void multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps, bool accumulate,
+                  E* sums) const;
     void run_matrix(const Operands<E>& operands, int slots, char* workspace) const;
     void run_lanewise(const Operands<E>& operands, int slots, char* workspace) const;
     std::int64_t write(const Operands<E>& operands, E* sums, int slots) const;
@@ -125,8 +127,10 @@ private:
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
     std::size_t x_block_size_ = 0, y_block_size_ = 0;  // elements of one block (planar: channel) of one band
     std::size_t x_band_size_ = 0, y_band_size_ = 0;
-    DyRuns<E> runs_;                   // not planar
-    BlockShape shape_;                 // of all products
+    DyRuns<E> runs_;    // not planar
+    BlockShape shape_;  // of all products
+    std::int64_t products_per_task_ = 1;
+    int steps_at_once_ = 1;            // blocks of the reduction, planar only
     std::ptrdiff_t block_stride_ = 0;  // of the sums
     std::size_t sums_size_ = 0, group_size_ = 0;
 };

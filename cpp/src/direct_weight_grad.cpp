@@ -45,14 +45,19 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
         return;
     }
+    runs_ = DyRuns<E>(ys_, bands_, lanes);
     planar_ = prefers_planes();
     if (planar_) {
         x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
         x_band_size_ = x_block_size_ * static_cast<std::size_t>(layer.in_channels);
         y_band_size_ = y_block_size_ * ys_.blocks.size();
         shape_ = best_block(kernels.direct_product, ceil_div(conv_[2].taps, tap_runs().apart), ys_.per_group);
+        // Products have few rows: several of them share dy from the L1 cache.
+        constexpr std::int64_t dy_bytes = 64 << 10;
+        const std::int64_t row_bytes = ys_.per_group * bands_.pixels * lane_bytes;
+        steps_at_once_ = static_cast<int>(std::max<std::int64_t>(1, dy_bytes / std::max<std::int64_t>(1, row_bytes)));
+        products_per_task_ = 8;
     } else {
-        runs_ = DyRuns<E>(ys_, bands_, lanes);
         x_band_size_ = x_block_size_ * xs_.blocks.size();
         y_band_size_ = runs_.part_size * static_cast<std::size_t>(runs_.parts * ys_.groups);
         shape_ = best_block(kernels.direct_product, runs_.part_rows, xs_.per_group);
@@ -97,11 +102,9 @@ auto DirectWeightGrad<E>::tap_runs() const -> TapRuns {
 // Cycles per output, estimated, with input channels in the lanes and with output channels there.
 template <class E>
 bool DirectWeightGrad<E>::prefers_planes() const {
-    const int lanes = kernels_.lanes;
     const TapRuns runs = tap_runs();
-    const double with_x_lanes =
-        static_cast<double>(layer_.taps() * ys_.per_group) *
-        best_block(kernels_.direct_product, std::min(lanes, ys_.rows_per_group(lanes)), xs_.per_group).cycles;
+    const double with_x_lanes = static_cast<double>(layer_.taps() * runs_.parts) *
+                                best_block(kernels_.direct_product, runs_.part_rows, xs_.per_group).cycles;
     const double with_y_lanes =
         static_cast<double>(layer_.in_per_group() * runs.count) *
         best_block(kernels_.direct_product, ceil_div(conv_[2].taps, runs.apart), ys_.per_group).cycles;
@@ -134,11 +137,11 @@ void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& ban
 // One lane block (planar: channel) of x to the buffer of a band.
 template <class E>
 void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const {
-    E* const to = buffer + static_cast<std::size_t>(unit) * x_block_size_;
-    if (planar_)
-        read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
-    else
-        read_band(operands, band, true, static_cast<int>(unit), to);
+    const std::size_t block = static_cast<std::size_t>(unit);
+    E* const to = buffer + block * x_block_size_;
+    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+    const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
+    read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);
 }
 
 // One lane block of dy to the buffer of a band. By runs it is "transposed": pixels are the lanes of read_row.
@@ -149,7 +152,9 @@ void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const Band& band,
     const int lanes = kernels_.lanes, group = block / ys_.per_group, in_group = block % ys_.per_group;
     const int part = in_group / runs_.part_blocks;
     const int row_in_part = ys_.row_of(in_group, lanes) - ys_.row_of(part * runs_.part_blocks, lanes);
-    const LaneBlock& y = ys_.blocks[static_cast<std::size_t>(block)];
+    const std::size_t index = static_cast<std::size_t>(block);
+    const LaneBlock& y = ys_.blocks[index];
+    const int next_lanes = index + 1 < ys_.blocks.size() ? ys_.blocks[index + 1].lanes : 0;  // prefetched
     const Tensor<const E>& dy = operands.dy;
     const E* const source = dy.data + band.n * dy.outer + y.channel * dy.inner + band.t[0] * dy.along[0] +
                             band.t[1] * dy.along[1] + band.t[2] * dy.along[2];
@@ -164,6 +169,8 @@ void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const Band& band,
             row.lane_count = static_cast<int>(std::clamp<std::int64_t>(band.pixels - pixel, 0, runs_.length));
             row.lanes = to;
             row.source = source + r * dy.along[1] + pixel * dy.along[2];
+            for (int k = 0; k < next_lanes; ++k)
+                __builtin_prefetch(row.source + (y.lanes + k) * dy.inner);
             if (row.lane_count > 0)
                 kernels_.read_row(row);
             else
@@ -260,6 +267,26 @@ void DirectWeightGrad<E>::find_steps(std::int64_t first, std::int64_t count, Ste
     if (!planar_ && runs_.tail < runs_.length) add(runs - 1, runs);
 }
 
+// Products [begin, end), taken together through steps_at_once_ blocks of the reduction after another.
+template <class E>
+void DirectWeightGrad<E>::multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps,
+                                   bool accumulate, E* sums) const {
+    std::vector<Product> products;
+    for (std::int64_t i = begin; i < end; ++i)
+        products.push_back(planar_ ? planar_product(i, x, y, sums) : lane_product(i, x, y, sums));
+    const int blocks = static_cast<int>(steps.y.size()), at_once = planar_ ? steps_at_once_ : blocks;
+    for (int first = 0; first < blocks; first += at_once)
+        for (const Product& product : products) {
+            ProductArgs<E> args = product.args;
+            args.a_offset = (planar_ ? steps.x : steps.y).data() + first;
+            args.b_offset = (planar_ ? steps.y : steps.x).data() + first;
+            args.blocks = std::min(at_once, blocks - first);
+            args.full_blocks = std::clamp(steps.full - first, 0, args.blocks);
+            args.accumulate = accumulate || first > 0;
+            multiply_lines(kernels_, shape_, args, {}, product.rows, product.cols);
+        }
+}
+
 // Bands are taken in chunks: all threads read a chunk, then share its products.
 template <class E>
 void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, char* workspace) const {
@@ -281,7 +308,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
         parallel_for(count * (x_units + y_blocks), slots, [&](std::int64_t i, int) {
-            const std::int64_t b = i / (x_units + y_blocks), unit = i % (x_units + y_blocks);
+            const std::int64_t b = i % count, unit = i / count;
             const Band band = band_at(first + b);
             if (unit < x_units)
                 read_x(operands, band, unit, x_buffer + static_cast<std::size_t>(b) * x_band_size_);
@@ -290,16 +317,9 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
                         y_buffer + static_cast<std::size_t>(b) * y_band_size_);
         });
         find_steps(first, count, steps);
-        parallel_for(products, slots, [&](std::int64_t i, int) {
-            Product product = planar_ ? planar_product(i, x_buffer, y_buffer, group_sums)
-                                      : lane_product(i, x_buffer, y_buffer, group_sums);
-            ProductArgs<E>& args = product.args;
-            args.a_offset = planar_ ? steps.x.data() : steps.y.data();
-            args.b_offset = planar_ ? steps.y.data() : steps.x.data();
-            args.blocks = static_cast<int>(steps.y.size());
-            args.full_blocks = steps.full;
-            args.accumulate = !groups.starts(chunk);
-            multiply_lines(kernels_, shape_, args, {}, product.rows, product.cols);
+        parallel_for(ceil_div(products, products_per_task_), slots, [&](std::int64_t i, int) {
+            const std::int64_t begin = i * products_per_task_, end = std::min(products, begin + products_per_task_);
+            multiply(begin, end, x_buffer, y_buffer, steps, !groups.starts(chunk), group_sums);
         });
         if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
     }
