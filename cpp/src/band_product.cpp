@@ -55,7 +55,7 @@ BlockShape best_block(const DirectKernel<E>& kernel, std::int64_t rows, std::int
             for (int t = 0; t < 2; ++t)
                 cycles += static_cast<double>((w ? wide : col_parts - wide) * (t ? tall : row_parts - tall)) *
                           block_cycles(low_rows + t, low_cols + w);
-        if (c == 1 || cycles < best.cycles)
+        if (c == 1 || cycles <= best.cycles)  // of equals the wider one: it loads less
             best = {static_cast<int>((rows + row_parts - 1) / row_parts),
                     static_cast<int>((cols + col_parts - 1) / col_parts), cycles};
     }

@@ -159,6 +159,33 @@ const E* address(const Tensor<const E>& tensor, std::int64_t n, std::int64_t cha
            at[2] * tensor.along[2];
 }
 
+// Calls fill(entry, count) for zeros and read(source, count, entry) for samples of a channel a constant stride apart:
+// runs without padding may join up.
+template <class E, class Fill, class Read>
+void for_each_line(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
+                   const BandLayout& layout, const Index& t, std::int64_t first_row, std::int64_t last_row,
+                   const Fill& fill, const Read& read) {
+    const std::ptrdiff_t stride = tensor.along[2] * conv[2].source.step * conv[2].step;
+    const E* from = nullptr;  // samples not read yet
+    std::int64_t entry = 0, count = 0;
+    for_each_run(conv, layout, t, first_row, last_row, [&](const Run& run) {
+        const std::int64_t first = run.entry + run.zeros_before;
+        fill(run.entry, run.zeros_before);
+        fill(first + run.count, run.zeros_after);
+        if (run.count == 0) return;
+        const E* const source = address(tensor, n, channel, run.source);
+        if (count > 0 && from + count * stride == source && entry + count == first) {
+            count += run.count;
+            return;
+        }
+        if (count > 0) read(from, count, entry);
+        from = source;
+        entry = first;
+        count = run.count;
+    });
+    if (count > 0) read(from, count, entry);
+}
+
 // The samples of `lanes` other channels, each on pages of its own, to where `row` finds its own.
 template <class E>
 void prefetch(const RowArgs<E>& row, const E* source, int lanes) {
@@ -186,17 +213,18 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
     row.lane_stride = tensor.inner * block.channel_step;
     row.pixel_stride = tensor.along[2] * conv[2].source.step * conv[2].step;
     row.lane_count = block.lanes;
-    for_each_run(conv, layout, t, first_row, last_row, [&](const Run& run) {
-        E* to = std::fill_n(buffer + run.entry * lanes, run.zeros_before * lanes, E(0));
-        if (run.count > 0) {
-            row.lanes = to;
-            row.count = run.count;
-            row.source = address(tensor, n, block.channel, run.source);
-            if (next) prefetch(row, address(tensor, n, next->channel, run.source), next->lanes);
-            kernels.read_row(row);
-        }
-        std::fill_n(to + run.count * lanes, run.zeros_after * lanes, E(0));
-    });
+    const std::ptrdiff_t next_block = next ? (next->channel - block.channel) * tensor.inner : 0;
+    const auto fill = [&](std::int64_t entry, std::int64_t count) {
+        std::fill_n(buffer + entry * lanes, count * lanes, E(0));
+    };
+    for_each_line(tensor, n, block.channel, conv, layout, t, first_row, last_row, fill,
+                  [&](const E* from, std::int64_t count, std::int64_t entry) {
+                      row.lanes = buffer + entry * lanes;
+                      row.count = count;
+                      row.source = from;
+                      if (next) prefetch(row, from + next_block, next->lanes);
+                      kernels.read_row(row);
+                  });
 }
 
 template <class E>
@@ -204,34 +232,19 @@ void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t chan
                 const BandLayout& layout, const Index& t, E* buffer) {
     constexpr std::int64_t line = 64 / sizeof(E);
     const std::ptrdiff_t stride = tensor.along[2] * conv[2].source.step * conv[2].step;
-    const auto copy = [&](const E* from, std::int64_t count, E* to) {
-        for (std::int64_t i = 0; i < count; i += line)  // the next channel's samples, on a page of their own
-            __builtin_prefetch(from + tensor.inner + i * stride);
-        if (stride == 1)
-            std::copy_n(from, count, to);
-        else
-            for (std::int64_t i = 0; i < count; ++i)
-                to[i] = from[i * stride];
-    };
-    const E* from = nullptr;  // samples not copied yet: rows without padding may join up
-    E* to = nullptr;
-    std::int64_t count = 0;
-    for_each_run(conv, layout, t, 0, layout.height, [&](const Run& run) {
-        std::fill_n(buffer + run.entry, run.zeros_before, E(0));
-        std::fill_n(buffer + run.entry + run.zeros_before + run.count, run.zeros_after, E(0));
-        if (run.count == 0) return;
-        const E* const source = address(tensor, n, channel, run.source);
-        E* const target = buffer + run.entry + run.zeros_before;
-        if (count > 0 && from + count * stride == source && to + count == target) {
-            count += run.count;
-            return;
-        }
-        copy(from, count, to);
-        from = source;
-        to = target;
-        count = run.count;
-    });
-    copy(from, count, to);
+    const auto fill = [&](std::int64_t entry, std::int64_t count) { std::fill_n(buffer + entry, count, E(0)); };
+    for_each_line(tensor, n, channel, conv, layout, t, 0, layout.height, fill,
+                  [&](const E* from, std::int64_t count, std::int64_t entry) {
+                      E* const to = buffer + entry;
+                      for (std::int64_t i = 0; i < count;
+                           i += line)  // the next channel's samples, on a page of their own
+                          __builtin_prefetch(from + tensor.inner + i * stride);
+                      if (stride == 1)
+                          std::copy_n(from, count, to);
+                      else
+                          for (std::int64_t i = 0; i < count; ++i)
+                              to[i] = from[i * stride];
+                  });
 }
 
 namespace {

@@ -78,6 +78,22 @@ private:
     std::size_t panels_size_ = 0, buffer_size_ = 0, sums_size_ = 0;
 };
 
+// The bands' buffer of dy for products whose rows are output channels, the elements of a row neighbours along the
+// reduction: nothing is transposed, and register blocks may have any number of rows.
+//
+//   [group][part of its channels][row of pixels][run of pixels][channel][pixel]     a run: one lane vector per channel
+template <class E>
+struct DyRuns {
+    DyRuns() = default;
+    DyRuns(const LaneBlocks& blocks, const Bands& bands, int lanes);
+
+    std::int64_t per_row = 1;
+    int length = 1, tail = 1;                       // pixels of a run, of the last of a row
+    int parts = 1, part_blocks = 1, part_rows = 1;  // parts of a group, lane blocks and channels of one (at most)
+    std::ptrdiff_t stride = 0;                      // elements, between runs
+    std::size_t part_size = 0;
+};
+
 template <class E>
 class DirectWeightGrad final : public PassAlgorithm<E> {
 public:
@@ -94,12 +110,21 @@ private:
         ProductArgs<E> args;
         int rows, cols;
     };
+    struct Steps {  // blocks of the reduction, offsets into the buffers
+        std::vector<std::ptrdiff_t> x, y;
+        int full;
+    };
     TapRuns tap_runs() const;
     bool prefers_planes() const;
     Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Product planar_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Band band_at(std::int64_t index) const;
     void read_band(const Operands<E>& operands, const Band& band, bool of_x, int block, E* buffer) const;
+    void read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const;
+    void read_dy(const Operands<E>& operands, const Band& band, int block, E* buffer) const;
+    void find_steps(std::int64_t first, std::int64_t count, Steps& steps) const;
+    void multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps, bool accumulate,
+                  E* sums) const;
     void run_matrix(const Operands<E>& operands, int slots, char* workspace) const;
     void run_lanewise(const Operands<E>& operands, int slots, char* workspace) const;
     std::int64_t write(const Operands<E>& operands, E* sums, int slots) const;
@@ -116,7 +141,11 @@ private:
     std::int64_t band_count_ = 0, bands_per_chunk_ = 1, parts_ = 1;
     std::size_t x_block_size_ = 0, y_block_size_ = 0;  // elements of one block (planar: channel) of one band
     std::size_t x_band_size_ = 0, y_band_size_ = 0;
-    std::ptrdiff_t tap_stride_ = 0, block_stride_ = 0;  // of the sums
+    DyRuns<E> runs_;    // not planar
+    BlockShape shape_;  // of all products
+    std::int64_t products_per_task_ = 1;
+    int steps_at_once_ = 1;            // blocks of the reduction, planar only
+    std::ptrdiff_t block_stride_ = 0;  // of the sums
     std::size_t sums_size_ = 0, group_size_ = 0;
 };
 

@@ -48,11 +48,23 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
         return;
     }
+    runs_ = DyRuns<E>(ys_, bands_, lanes);
     planar_ = prefers_planes();
-    if (planar_) x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
-    const std::size_t x_units = planar_ ? static_cast<std::size_t>(layer.in_channels) : xs_.blocks.size();
-    x_band_size_ = x_block_size_ * x_units;
-    y_band_size_ = y_block_size_ * ys_.blocks.size();
+    if (planar_) {
+        x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
+        x_band_size_ = x_block_size_ * static_cast<std::size_t>(layer.in_channels);
+        y_band_size_ = y_block_size_ * ys_.blocks.size();
+        shape_ = best_block(kernels.direct_product, ceil_div(conv_[2].taps, tap_runs().apart), ys_.per_group);
+        // Products have few rows: several of them share dy from the L1 cache.
+        constexpr std::int64_t dy_bytes = 64 << 10;
+        const std::int64_t row_bytes = ys_.per_group * bands_.pixels * lane_bytes;
+        steps_at_once_ = static_cast<int>(std::max<std::int64_t>(1, dy_bytes / std::max<std::int64_t>(1, row_bytes)));
+        products_per_task_ = 8;
+    } else {
+        x_band_size_ = x_block_size_ * xs_.blocks.size();
+        y_band_size_ = runs_.part_size * static_cast<std::size_t>(runs_.parts * ys_.groups);
+        shape_ = best_block(kernels.direct_product, runs_.part_rows, xs_.per_group);
+    }
     constexpr std::int64_t chunk_bytes = 1 << 20, chunk_outputs = 1024;  // x, dy and sums in L2
     const std::int64_t band_bytes = 1 + static_cast<std::int64_t>((x_band_size_ + y_band_size_) * sizeof(E));
     bands_per_chunk_ =
@@ -61,12 +73,25 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     if (planar_) {  // sums: [input channel][y block of the group][tap]
         block_stride_ = odd_lines<E>(taps * lanes);
         sums_size_ = static_cast<std::size_t>(layer.in_channels * ys_.per_group * block_stride_);
-    } else {  // sums: [tap][x block][output channel of the group]
-        block_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(ys_.rows_per_group(lanes)) * lanes);
-        tap_stride_ = odd_lines<E>(static_cast<std::ptrdiff_t>(xs_.blocks.size()) * block_stride_);
-        sums_size_ = static_cast<std::size_t>(taps * tap_stride_);
+    } else {  // sums: [x block][output channel of the group][tap]
+        block_stride_ = odd_lines<E>(ys_.rows_per_group(lanes) * taps * lanes);
+        sums_size_ = xs_.blocks.size() * static_cast<std::size_t>(block_stride_);
     }
     group_size_ = BlockGroups(ceil_div(band_count_, bands_per_chunk_)).grouped ? sums_size_ : 0;
+}
+
+template <class E>
+DyRuns<E>::DyRuns(const LaneBlocks& blocks, const Bands& bands, int lanes)
+    : per_row(std::max<std::int64_t>(1, ceil_div(bands.pixels, lanes))),
+      length(static_cast<int>(ceil_div(bands.pixels, per_row))),
+      tail(static_cast<int>(bands.pixels - (per_row - 1) * length)) {
+    constexpr std::int64_t most_rows = 64;  // with a band's pixels about 64 KB: stays in L2 while x passes by
+    parts = static_cast<int>(std::max<std::int64_t>(1, ceil_div(blocks.rows_per_group(lanes), most_rows)));
+    part_blocks = std::max(1, static_cast<int>(ceil_div(blocks.per_group, parts)));
+    parts = static_cast<int>(ceil_div(blocks.per_group, part_blocks));
+    part_rows = blocks.row_of(part_blocks, lanes);
+    stride = odd_lines<E>(static_cast<std::ptrdiff_t>(part_rows) * lanes);
+    part_size = static_cast<std::size_t>(bands.rows * per_row * stride);
 }
 
 // Taps of one row of the kernel that read neighbouring entries of the buffer.
@@ -80,11 +105,9 @@ auto DirectWeightGrad<E>::tap_runs() const -> TapRuns {
 // Cycles per output, estimated, with input channels in the lanes and with output channels there.
 template <class E>
 bool DirectWeightGrad<E>::prefers_planes() const {
-    const int lanes = kernels_.lanes;
     const TapRuns runs = tap_runs();
-    const double with_x_lanes =
-        static_cast<double>(layer_.taps() * ys_.per_group) *
-        best_block(kernels_.direct_product, std::min(lanes, ys_.rows_per_group(lanes)), xs_.per_group).cycles;
+    const double with_x_lanes = static_cast<double>(layer_.taps() * runs_.parts) *
+                                best_block(kernels_.direct_product, runs_.part_rows, xs_.per_group).cycles;
     const double with_y_lanes =
         static_cast<double>(layer_.in_per_group() * runs.count) *
         best_block(kernels_.direct_product, ceil_div(conv_[2].taps, runs.apart), ys_.per_group).cycles;
@@ -114,6 +137,50 @@ void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& ban
                      band.t, buffer);
 }
 
+// One lane block (planar: channel) of x to the buffer of a band.
+template <class E>
+void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const {
+    const std::size_t block = static_cast<std::size_t>(unit);
+    E* const to = buffer + block * x_block_size_;
+    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+    const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
+    read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);
+}
+
+// One lane block of dy to the buffer of a band. By runs it is "transposed": pixels are the lanes of read_row.
+template <class E>
+void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const Band& band, int block, E* buffer) const {
+    if (planar_)
+        return read_band(operands, band, false, block, buffer + static_cast<std::size_t>(block) * y_block_size_);
+    const int lanes = kernels_.lanes, group = block / ys_.per_group, in_group = block % ys_.per_group;
+    const int part = in_group / runs_.part_blocks;
+    const int row_in_part = ys_.row_of(in_group, lanes) - ys_.row_of(part * runs_.part_blocks, lanes);
+    const std::size_t index = static_cast<std::size_t>(block);
+    const LaneBlock& y = ys_.blocks[index];
+    const int next_lanes = index + 1 < ys_.blocks.size() ? ys_.blocks[index + 1].lanes : 0;  // prefetched
+    const Tensor<const E>& dy = operands.dy;
+    const E* const source = dy.data + band.n * dy.outer + y.channel * dy.inner + band.t[0] * dy.along[0] +
+                            band.t[1] * dy.along[1] + band.t[2] * dy.along[2];
+    E* to = buffer + static_cast<std::size_t>(group * runs_.parts + part) * runs_.part_size + row_in_part * lanes;
+    RowArgs<E> row{};
+    row.lane_stride = dy.along[2];
+    row.pixel_stride = dy.inner;
+    row.count = y.lanes;
+    for (std::int64_t r = 0; r < band.rows; ++r)
+        for (std::int64_t run = 0; run < runs_.per_row; ++run, to += runs_.stride) {
+            const std::int64_t pixel = run * runs_.length;
+            row.lane_count = static_cast<int>(std::clamp<std::int64_t>(band.pixels - pixel, 0, runs_.length));
+            row.lanes = to;
+            row.source = source + r * dy.along[1] + pixel * dy.along[2];
+            for (int k = 0; k < next_lanes; ++k)
+                __builtin_prefetch(row.source + (y.lanes + k) * dy.inner);
+            if (row.lane_count > 0)
+                kernels_.read_row(row);
+            else
+                std::fill_n(to, y.lanes * lanes, E(0));
+        }
+}
+
 template <class E>
 WorkspaceNeed DirectWeightGrad<E>::workspace() const {
     ArenaLayout fixed, per_thread;
@@ -129,23 +196,31 @@ WorkspaceNeed DirectWeightGrad<E>::workspace() const {
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
 }
 
-// Rows are output channels, columns are lane blocks of input channels; one tap.
+// Rows are a part of the output channels of a group, columns are a few lane blocks of input channels; one tap. The
+// products of a part follow each other: it is read from memory once, and those of the same columns, too.
 template <class E>
 auto DirectWeightGrad<E>::lane_product(std::int64_t index, const E* x, const E* y, E* sums) const -> Product {
     const int lanes = kernels_.lanes;
-    const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size()), tap = index / y_blocks;
-    const int y_block = static_cast<int>(index % y_blocks), group = y_block / ys_.per_group;
-    Product product{{}, ys_.blocks[static_cast<std::size_t>(y_block)].lanes, xs_.per_group};
+    const std::int64_t taps = layer_.taps(), col_parts = ceil_div(xs_.per_group, shape_.cols);
+    const std::int64_t tap = index % taps, col_part = index / taps % col_parts, unit = index / taps / col_parts;
+    const int group = static_cast<int>(unit / runs_.parts), part = static_cast<int>(unit % runs_.parts);
+    const int first = part * runs_.part_blocks, last = std::min(first + runs_.part_blocks, ys_.per_group);
+    const int first_row = ys_.row_of(first, lanes), last_row = ys_.row_of(last, lanes);
+    const std::int64_t first_col = col_part * xs_.per_group / col_parts;
+    const std::int64_t last_col = (col_part + 1) * xs_.per_group / col_parts;
+    const std::int64_t x_block = group * xs_.per_group + first_col;
+    Product product{{}, last_row - first_row, static_cast<int>(last_col - first_col)};
     ProductArgs<E>& args = product.args;
-    args.a = y + static_cast<std::size_t>(y_block) * y_block_size_;
-    args.b = x + static_cast<std::size_t>(group * xs_.per_group) * x_block_size_ +
-             tap_offset_[static_cast<std::size_t>(tap)];
-    args.c = sums + tap * tap_stride_ + group * xs_.per_group * block_stride_ +
-             ys_.row_of(y_block % ys_.per_group, lanes) * lanes;
-    args.a_row = 1;
-    args.a_step = args.b_step = args.c_row = lanes;
+    args.a = y + static_cast<std::size_t>(unit) * runs_.part_size;
+    args.b = x + static_cast<std::size_t>(x_block) * x_block_size_ + tap_offset_[static_cast<std::size_t>(tap)];
+    args.c = sums + x_block * block_stride_ + (first_row * taps + tap) * lanes;
+    args.a_row = args.b_step = lanes;
+    args.a_step = 1;
+    args.c_row = taps * lanes;
     args.b_col = static_cast<std::ptrdiff_t>(x_block_size_);
     args.c_col = block_stride_;
+    args.length = runs_.length;
+    args.tail_length = runs_.tail;
     return product;
 }
 
@@ -166,7 +241,53 @@ auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E
     args.b_col = static_cast<std::ptrdiff_t>(y_block_size_);
     args.c_row = runs.apart * lanes;
     args.c_col = block_stride_;
+    args.length = static_cast<int>(bands_.pixels);
     return product;
+}
+
+// The blocks of the reduction, bands [first, first + count): rows of pixels or, of dy by runs, their runs, the last run
+// of each row, which may be shorter, behind all others.
+template <class E>
+void DirectWeightGrad<E>::find_steps(std::int64_t first, std::int64_t count, Steps& steps) const {
+    const int lanes = kernels_.lanes;
+    const std::ptrdiff_t x_entry = planar_ ? 1 : lanes;
+    const std::int64_t runs = planar_ ? 1 : runs_.per_row;
+    const auto add = [&](std::int64_t first_run, std::int64_t last_run) {
+        for (std::int64_t b = 0; b < count; ++b)
+            for (std::int64_t r = 0; r < band_at(first + b).rows; ++r)
+                for (std::int64_t run = first_run; run < last_run; ++run) {
+                    steps.y.push_back(b * static_cast<std::ptrdiff_t>(y_band_size_) +
+                                      (planar_ ? r * bands_.pixels * lanes : (r * runs + run) * runs_.stride));
+                    steps.x.push_back(b * static_cast<std::ptrdiff_t>(x_band_size_) +
+                                      (r * x_layout_.pixels + run * runs_.length) * x_entry);
+                }
+    };
+    steps.x.clear();
+    steps.y.clear();
+    add(0, runs - 1);
+    if (planar_ || runs_.tail == runs_.length) add(runs - 1, runs);
+    steps.full = static_cast<int>(steps.y.size());
+    if (!planar_ && runs_.tail < runs_.length) add(runs - 1, runs);
+}
+
+// Products [begin, end), taken together through steps_at_once_ blocks of the reduction after another.
+template <class E>
+void DirectWeightGrad<E>::multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps,
+                                   bool accumulate, E* sums) const {
+    std::vector<Product> products;
+    for (std::int64_t i = begin; i < end; ++i)
+        products.push_back(planar_ ? planar_product(i, x, y, sums) : lane_product(i, x, y, sums));
+    const int blocks = static_cast<int>(steps.y.size()), at_once = planar_ ? steps_at_once_ : blocks;
+    for (int first = 0; first < blocks; first += at_once)
+        for (const Product& product : products) {
+            ProductArgs<E> args = product.args;
+            args.a_offset = (planar_ ? steps.x : steps.y).data() + first;
+            args.b_offset = (planar_ ? steps.y : steps.x).data() + first;
+            args.blocks = std::min(at_once, blocks - first);
+            args.full_blocks = std::clamp(steps.full - first, 0, args.blocks);
+            args.accumulate = accumulate || first > 0;
+            multiply_lines(kernels_, shape_, args, {}, product.rows, product.cols);
+        }
 }
 
 // Bands are taken in chunks: all threads read a chunk, then share its products.
@@ -183,43 +304,25 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     E* const x_buffer =
         reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_band_size_));
     E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
-    const std::ptrdiff_t x_row = x_layout_.pixels * (planar_ ? 1 : kernels_.lanes);
-    const std::int64_t products = planar_ ? layer_.in_channels * tap_runs().count : layer_.taps() * y_blocks;
-
-    std::vector<std::ptrdiff_t> y_rows, x_rows;
+    const std::int64_t products = planar_
+                                      ? layer_.in_channels * tap_runs().count
+                                      : layer_.taps() * ceil_div(xs_.per_group, shape_.cols) * runs_.parts * ys_.groups;
+    Steps steps;
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
         parallel_for(count * (x_units + y_blocks), slots, [&](std::int64_t i, int) {
-            const std::int64_t b = i / (x_units + y_blocks), unit = i % (x_units + y_blocks);
+            const std::int64_t b = i % count, unit = i / count;
             const Band band = band_at(first + b);
-            const bool of_x = unit < x_units;
-            const std::size_t at = static_cast<std::size_t>(of_x ? unit : unit - x_units);
-            E* const to = of_x ? x_buffer + static_cast<std::size_t>(b) * x_band_size_ + at * x_block_size_
-                               : y_buffer + static_cast<std::size_t>(b) * y_band_size_ + at * y_block_size_;
-            if (of_x && planar_)
-                read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+            if (unit < x_units)
+                read_x(operands, band, unit, x_buffer + static_cast<std::size_t>(b) * x_band_size_);
             else
-                read_band(operands, band, of_x, static_cast<int>(at), to);
+                read_dy(operands, band, static_cast<int>(unit - x_units),
+                        y_buffer + static_cast<std::size_t>(b) * y_band_size_);
         });
-        // Reduction blocks: the rows of the chunk's bands.
-        y_rows.clear();
-        x_rows.clear();
-        for (std::int64_t b = 0; b < count; ++b)
-            for (std::int64_t r = 0; r < band_at(first + b).rows; ++r) {
-                y_rows.push_back(b * static_cast<std::ptrdiff_t>(y_band_size_) + r * bands_.pixels * kernels_.lanes);
-                x_rows.push_back(b * static_cast<std::ptrdiff_t>(x_band_size_) + r * x_row);
-            }
-        parallel_for(products, slots, [&](std::int64_t i, int) {
-            Product product = planar_ ? planar_product(i, x_buffer, y_buffer, group_sums)
-                                      : lane_product(i, x_buffer, y_buffer, group_sums);
-            ProductArgs<E>& args = product.args;
-            args.a_offset = planar_ ? x_rows.data() : y_rows.data();
-            args.b_offset = planar_ ? y_rows.data() : x_rows.data();
-            args.blocks = args.full_blocks = static_cast<int>(y_rows.size());
-            args.length = static_cast<int>(bands_.pixels);
-            args.accumulate = !groups.starts(chunk);
-            const BlockShape shape = best_block(kernels_.direct_product, product.rows, product.cols);
-            multiply_lines(kernels_, shape, args, {}, product.rows, product.cols);
+        find_steps(first, count, steps);
+        parallel_for(ceil_div(products, products_per_task_), slots, [&](std::int64_t i, int) {
+            const std::int64_t begin = i * products_per_task_, end = std::min(products, begin + products_per_task_);
+            multiply(begin, end, x_buffer, y_buffer, steps, !groups.starts(chunk), group_sums);
         });
         if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
     }
@@ -268,6 +371,29 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
             sums[i] += sums[part * total + i];
 }
 
+namespace {
+
+// The taps of a kernel, in order, that are a constant stride apart: of its rows, often of all of them.
+struct TapLine {
+    std::int64_t count = 1;
+    std::ptrdiff_t stride = 1;
+};
+
+TapLine first_tap_line(const Index& kernel, const std::array<std::ptrdiff_t, axes>& along) {
+    TapLine line;
+    for (int a = axes; a-- > 0;) {
+        if (kernel[a] == 1) continue;
+        if (line.count == 1)
+            line.stride = along[a];
+        else if (along[a] != line.count * line.stride)
+            break;
+        line.count *= kernel[a];
+    }
+    return line;
+}
+
+}  // namespace
+
 // Sums to dw; the number of (x block, y block) pairs computed again.
 template <class E>
 std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, int slots) const {
@@ -275,6 +401,7 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
     const std::int64_t taps = layer_.taps();
     const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
     const Tensor<E>& dw = operands.dw;
+    const TapLine line = first_tap_line(kernel, dw.along);
     std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
     parallel_for(static_cast<std::int64_t>(ys_.blocks.size()) * xs_.per_group, slots, [&](std::int64_t i, int slot) {
         const int y_block = static_cast<int>(i / xs_.per_group), group = y_block / ys_.per_group;
@@ -282,38 +409,45 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
         const LaneBlock& x = xs_.blocks[static_cast<std::size_t>(x_block)];
         const LaneBlock& y = ys_.blocks[static_cast<std::size_t>(y_block)];
         const std::int64_t x_channel = x.channel % layer_.in_per_group();
+        const int y_in_group = y_block % ys_.per_group;
         bool non_finite = false;
-        const auto write = [&](RowArgs<E>& row, std::int64_t channel, std::int64_t tap, E* from) {  // tap: row-major
+        const auto write = [&](RowArgs<E>& row, std::int64_t k, std::int64_t c, std::int64_t tap, E* from) {
             const Index r = unravel(tap, kernel);
-            row.destination = dw.data + y.channel * dw.outer + channel * dw.inner + r[0] * dw.along[0] +
+            row.destination = dw.data + (y.channel + k) * dw.outer + (x_channel + c) * dw.inner + r[0] * dw.along[0] +
                               r[1] * dw.along[1] + r[2] * dw.along[2];
             row.lanes = from;
             non_finite = kernels_.write_row(row) || non_finite;
         };
         RowArgs<E> row{};
-        if (planar_) {
-            row.lane_stride = dw.outer;
-            row.pixel_stride = dw.along[2];  // "pixels" are the taps of a kernel row
+        row.pixel_stride = line.stride;  // "pixels" are taps
+        row.count = line.count;
+        if (lanewise_) {
+            row.lane_stride = dw.outer * y.channel_step;
             row.lane_count = y.lanes;
-            row.count = kernel[2];
-            for (int l = 0; l < x.lanes; ++l) {
-                const std::int64_t block = (x.channel + l) * ys_.per_group + y_block % ys_.per_group;
-                for (std::int64_t tap = 0; tap < taps; tap += kernel[2])
-                    write(row, x_channel + l, tap, sums + block * block_stride_ + tap * lanes);
+            row.count = 1;
+            for (std::int64_t i = 0; i < taps; ++i)
+                write(row, 0, 0, taps_.taps[static_cast<std::size_t>(i)], sums + (y_block * taps + i) * lanes);
+        } else if (planar_) {
+            row.lane_stride = dw.outer;
+            row.lane_count = y.lanes;
+            for (int c = 0; c < x.lanes; ++c) {
+                E* const from = sums + ((x.channel + c) * ys_.per_group + y_in_group) * block_stride_;
+                for (std::int64_t tap = 0; tap < taps; tap += line.count)
+                    write(row, 0, c, tap, from + tap * lanes);
             }
         } else {
-            row.lane_stride = lanewise_ ? dw.outer * y.channel_step : dw.inner;
-            row.pixel_stride = dw.outer;  // "pixels" are output channels
+            E* const from = sums + x_block * block_stride_ + ys_.row_of(y_in_group, lanes) * taps * lanes;
+            row.lane_stride = dw.inner;
             row.lane_count = x.lanes;
-            row.count = lanewise_ ? 1 : y.lanes;
-            for (std::int64_t tap = 0; tap < taps; ++tap)
-                if (lanewise_)
-                    write(row, x_channel, taps_.taps[static_cast<std::size_t>(tap)],
-                          sums + (y_block * taps + tap) * lanes);
-                else
-                    write(row, x_channel, tap,
-                          sums + tap * tap_stride_ + x_block * block_stride_ +
-                              ys_.row_of(y_block % ys_.per_group, lanes) * lanes);
+            if (taps == 1) {  // or output channels
+                row.pixel_stride = dw.outer;
+                row.count = y.lanes;
+                write(row, 0, 0, 0, from);
+            } else {
+                for (int k = 0; k < y.lanes; ++k)
+                    for (std::int64_t tap = 0; tap < taps; tap += line.count)
+                        write(row, k, 0, tap, from + (k * taps + tap) * lanes);
+            }
         }
         if (!non_finite) return;
         ++recomputed[static_cast<std::size_t>(slot)];
