@@ -76,7 +76,8 @@ constexpr double value_ns = 1.8;            // reading and writing one lane vect
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_weight_grad_ns = 0.29;  // one lane-vector multiply-add; of the other passes see tile_direct
+constexpr double direct_weight_grad_ns = 0.29;     // one lane-vector multiply-add; of the other passes see tile_direct
+constexpr double direct_few_weight_grad_ns = 0.7;  // where neither side's channels fill a lane vector
 constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
 constexpr double direct_crossings = 2, direct_lanewise_crossings = 1.4;          // of its arrays, in units of array_ns
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
@@ -90,12 +91,12 @@ constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
 // cancel; the tests hold every sum to it.
 constexpr double sum_error = 16;
 
-// Reading and writing the arrays of a pass once. Samples apart from each other are written one by one: inputs of a
-// stride, outputs of a dilation.
-double array_ns(const Layer& layer, Pass pass) {
+// Reading and writing the arrays of a pass once. Samples apart from each other cost more: inputs of a stride, outputs of a
+// dilation, which only transforms take apart.
+double array_ns(const Layer& layer, Pass pass, bool direct = false) {
     const auto apart = [](const Axis& axis) { return axis.taps > 1 && axis.out_step > 1; };
     const Axis& width = layer.axis[axes - 1];
-    const bool scattered = (pass == Pass::input_grad && width.tap_step > 1) || apart(width);
+    const bool scattered = (pass == Pass::input_grad && width.tap_step > 1) || (!direct && apart(width));
     return array_bytes(layer) * (scattered ? scattered_byte_ns : array_byte_ns);
 }
 
@@ -311,17 +312,21 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     double ns = vector_weights * tap_gather_ns;
     if (lanewise) {
         const double product_ns = pass == Pass::weight_grad ? direct_lanewise_gradient_ns : direct_lanewise_ns;
-        ns += outputs * taps * static_cast<double>(work.products) * product_ns +
-              direct_lanewise_crossings * array_ns(layer, pass);
+        // input_grad computes every input from all taps that may meet it, also where they meet padding of dy
+        const double steps = static_cast<double>(layer.axis[0].stride * layer.axis[1].stride * layer.axis[2].stride);
+        const double inputs = static_cast<double>(layer.batch * layer.inputs());
+        const double computed = pass == Pass::input_grad ? std::max(outputs, inputs / steps) : outputs;
+        ns += computed * taps * static_cast<double>(work.products) * product_ns +
+              direct_lanewise_crossings * array_ns(layer, pass, true);
     } else if (pass == Pass::weight_grad) {  // channels on the side that leaves fewer lanes empty
         const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
         const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
         ns += outputs * taps * static_cast<double>(layer.groups * std::min(vectors(in) * out, in * vectors(out))) *
-                  direct_weight_grad_ns +
-              direct_crossings * array_ns(layer, pass);
+                  (std::max(in, out) < kernels.lanes ? direct_few_weight_grad_ns : direct_weight_grad_ns) +
+              direct_crossings * array_ns(layer, pass, true);
     } else {
         ns += tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups) +
-              array_ns(layer, pass);
+              array_ns(layer, pass, true);
     }
     Costed result;
     result.direct = true;
