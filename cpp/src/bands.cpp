@@ -66,6 +66,29 @@ Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_
     return bands;
 }
 
+namespace {
+
+Index band_extent(const DenseConv& conv, const Bands& bands) {
+    return {conv[0].end - conv[0].begin, bands.bands_y, bands.bands_x};
+}
+
+}  // namespace
+
+std::int64_t band_count(const DenseConv& conv, const Bands& bands) {
+    const Index extent = band_extent(conv, bands);
+    return extent[0] * extent[1] * extent[2];
+}
+
+BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::int64_t index) {
+    const std::int64_t count = band_count(conv, bands), channels = index / count;
+    const Index at = unravel(index % count, band_extent(conv, bands));
+    BandTask task{channels / groups, static_cast<int>(channels % groups), {}, 0, 0};
+    task.t = {conv[0].begin + at[0], conv[1].begin + at[1] * bands.rows, conv[2].begin + at[2] * bands.pixels};
+    task.rows = std::clamp<std::int64_t>(conv[1].end - task.t[1], 0, bands.rows);
+    task.pixels = std::clamp<std::int64_t>(conv[2].end - task.t[2], 0, bands.pixels);
+    return task;
+}
+
 BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels)
     : height(conv[1].samples(output_rows)),
       rows(ceil_div(height, conv[1].step)),

@@ -43,6 +43,17 @@ struct Bands {
 };
 Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs = 256);
 
+// One band of a group of channels of an image, in rows of one plane.
+struct BandTask {
+    std::int64_t n;
+    int group;
+    Index t;  // first output
+    std::int64_t rows, pixels;
+};
+std::int64_t band_count(const DenseConv& conv, const Bands& bands);  // of one group of one image
+// Bands are counted first, then groups, then images. Bands at the end may be smaller, or empty.
+BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::int64_t index);
+
 // The buffer of a band of `rows` x `pixels` outputs.
 struct BandLayout {
     BandLayout() = default;

@@ -3,23 +3,13 @@
 #include <algorithm>
 
 #include "parallel.h"
-#include "reference.h"
-#include "workspace.h"
 
 namespace triconv {
-
-template <class E>
-struct DepthwisePass<E>::Task {
-    std::int64_t n;
-    int group;
-    Index t;  // first output
-    std::int64_t rows, pixels;
-};
 
 // Rows of outputs of a task.
 template <class E>
 struct DepthwisePass<E>::Rows {
-    Task task;
+    BandTask task;
     std::int64_t first, count;
 
     // Rows of samples that these need and those before did not.
@@ -74,25 +64,20 @@ private:
 
 template <class E>
 DepthwisePass<E>::DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
-    : kernels_(kernels), layer_(layer), pass_(pass) {
-    const LaneBlocks xs = input_blocks(layer, kernels.lanes, true, false);
-    const LaneBlocks ys = output_blocks(layer, kernels.lanes, true);
-    const bool forward = pass == Pass::forward;
-    sources_ = forward ? xs : ys;
-    targets_ = forward ? ys : xs;
+    : BandPass<E>(kernels, layer, pass, true) {
     std::size_t most_taps = 0;
-    std::int64_t covered = 0;
-    for (const DenseConv& conv : forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer)) {
+    for (const DenseConv& conv :
+         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer)) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(conv));
+        const auto of_group = [](std::ptrdiff_t block, const LaneBlocks& blocks) {
+            return static_cast<std::size_t>(blocks.per_group * block);
+        };
         most_taps = std::max(most_taps, sub.order.taps.size());
-        buffer_size_ = std::max(buffer_size_, static_cast<std::size_t>(sources_.per_group * sub.block_size));
-        sums_size_ = std::max(sums_size_, static_cast<std::size_t>(targets_.per_group * sub.sums_size));
-        covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
+        this->buffer_size_ = std::max(this->buffer_size_, of_group(sub.block_size, sources_));
+        this->sums_size_ = std::max(this->sums_size_, of_group(sub.sums_size, targets_));
+        this->add(conv);
     }
-    covers_output_ = forward || covered == layer.inputs();
-    panel_stride_ =
-        odd_lines<E>(static_cast<std::ptrdiff_t>(most_taps) * std::int64_t{sources_.per_group} * kernels.lanes);
-    panels_size_ = targets_.blocks.size() * static_cast<std::size_t>(panel_stride_);
+    this->set_panels(static_cast<std::int64_t>(most_taps) * sources_.per_group);
 }
 
 template <class E>
@@ -112,19 +97,10 @@ auto DepthwisePass<E>::make_sub_problem(const DenseConv& conv) const -> SubProbl
     return sub;
 }
 
-template <class E>
-WorkspaceNeed DepthwisePass<E>::workspace() const {
-    ArenaLayout fixed, per_thread;
-    fixed.add<E>(panels_size_);
-    fixed.add<E>(targets_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
-    per_thread.add<E>(buffer_size_);
-    per_thread.add<E>(sums_size_);
-    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
-}
-
 // For each target block, a lane vector for each (source block, tap in the order of the runs).
 template <class E>
-void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const {
+void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
+    const SubProblem& sub = subs_[index];
     const DenseConv& conv = sub.conv;
     const Index extent{conv[0].taps, conv[1].taps, conv[2].taps};
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
@@ -149,38 +125,14 @@ void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& 
     });
 }
 
-// The panels of one sub-problem after the other, each a whole number of cache lines.
-template <class E>
-void DepthwisePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
-    for (const SubProblem& sub : subs_) {
-        pack_weights(w, sub, prepared, max_threads);
-        prepared += panels_size_;
-    }
-}
-
-template <class E>
-auto DepthwisePass<E>::task_at(const SubProblem& sub, std::int64_t index) const -> Task {
-    const DenseConv& conv = sub.conv;
-    const Index extent{conv[0].end - conv[0].begin, sub.bands.bands_y, sub.bands.bands_x};
-    const std::int64_t per_image = extent[0] * extent[1] * extent[2];
-    const Index band = unravel(index % per_image, extent);
-    Task task{index / per_image / targets_.groups, static_cast<int>(index / per_image % targets_.groups), {}, 0, 0};
-    task.t = {conv[0].begin + band[0], conv[1].begin + band[1] * sub.bands.rows,
-              conv[2].begin + band[2] * sub.bands.pixels};
-    task.rows = std::min(sub.bands.rows, conv[1].end - task.t[1]);
-    task.pixels = std::min(sub.bands.pixels, conv[2].end - task.t[2]);
-    return task;
-}
-
 template <class E>
 void DepthwisePass<E>::read_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows,
                                  E* buffer) const {
     const DenseAxis& y = sub.conv[1];
     for (int s = 0; s < sources_.per_group; ++s) {
         const auto index = static_cast<std::size_t>(rows.task.group * sources_.per_group + s);
-        read_sample_rows(kernels_, pass_ == Pass::forward ? operands.x : operands.dy, rows.task.n,
-                         sources_.blocks[index], sub.conv, sub.layout, rows.task.t, rows.first_sample(y),
-                         rows.last_sample(y), buffer + s * sub.block_size);
+        read_sample_rows(kernels_, this->source(operands), rows.task.n, sources_.blocks[index], sub.conv, sub.layout,
+                         rows.task.t, rows.first_sample(y), rows.last_sample(y), buffer + s * sub.block_size);
     }
 }
 
@@ -197,7 +149,7 @@ void DepthwisePass<E>::compute_rows(const Operands<E>& operands, const SubProble
     const std::ptrdiff_t along_in = down ? row_in : lanes, along_out = down ? row_out : lanes;
     const std::ptrdiff_t across_in = down ? lanes : row_in, across_out = down ? lanes : row_out;
 
-    Stretch ahead(pass_ == Pass::forward ? operands.x : operands.dy, sub.conv,
+    Stretch ahead(this->source(operands), sub.conv,
                   sources_.blocks[static_cast<std::size_t>(next.task.group * sources_.per_group)], next);
     const std::int64_t lines_ahead = ceil_div(ahead.lines(), std::max<std::int64_t>(1, lines));
     DepthwiseArgs<E> args{};
@@ -225,75 +177,42 @@ void DepthwisePass<E>::compute_rows(const Operands<E>& operands, const SubProble
 }
 
 template <class E>
-void DepthwisePass<E>::write_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, const E* bias,
-                                  E* sums, std::vector<DamagedBox>& damage) const {
+void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const Rows& rows, E* sums,
+                                  std::vector<DamagedBox>& damage) const {
     const int lanes = kernels_.lanes;
     for (int target = 0; target < targets_.per_group; ++target) {
         const int index = rows.task.group * targets_.per_group + target;
         BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
         row.t[1] += rows.first;
         for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
-            write_row(kernels_, pass_ == Pass::forward ? operands.y : operands.dx, sub.conv, row,
+            write_row(kernels_, this->target(run.operands), sub.conv, row,
                       sums + target * sub.sums_size + r * sub.bands.pixels * lanes,
-                      bias ? bias + index * lanes : nullptr, damage);
+                      run.bias ? run.bias + index * lanes : nullptr, damage);
     }
 }
 
 template <class E>
-RunCounts DepthwisePass<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const int lanes = kernels_.lanes;
-    const WorkspaceNeed need = workspace();
-    const Workspace workspace(static_cast<std::size_t>(need.total(slots)));
-    char* const base = static_cast<char*>(workspace.data());
-    E* const packed = reinterpret_cast<E*>(base);
-    ArenaLayout fixed;
-    fixed.add<E>(panels_size_);
-    E* const bias = operands.bias ? reinterpret_cast<E*>(base + fixed.size()) : nullptr;
-    if (bias) spread_bias(operands, targets_, lanes, bias);
-    const bool forward = pass_ == Pass::forward;
-    const Index input{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
-    if (!covers_output_) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
-
-    Damage damage(slots);
-    const E* panels = operands.prepared ? operands.prepared : packed;
-    for (const SubProblem& sub : subs_) {
-        const DenseConv& conv = sub.conv;
-        if (!operands.prepared) pack_weights(operands.w, sub, packed, slots);
-        const std::int64_t tasks =
-            layer_.batch * targets_.groups * (conv[0].end - conv[0].begin) * sub.bands.bands_y * sub.bands.bands_x;
-        parallel_for(tasks, slots, [&](std::int64_t index, int slot) {
-            const Task task = task_at(sub, index);
-            if (task.rows <= 0 || task.pixels <= 0) return;
-            E* const buffer = reinterpret_cast<E*>(base + need.fixed + need.per_thread * slot);
-            ArenaLayout thread;
-            thread.add<E>(buffer_size_);
-            E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
-            const auto rows_from = [&](const Task& of, std::int64_t first) {
-                return Rows{of, first, std::clamp<std::int64_t>(of.rows - first, 0, sub.rows_at_once)};
-            };
-            for (Rows rows = rows_from(task, 0); rows.count > 0;) {
-                Rows next = rows_from(task, rows.first + rows.count);
-                read_rows(operands, sub, rows, buffer);
-                compute_rows(operands, sub, rows,
-                             next.count == 0 && index + 1 < tasks ? rows_from(task_at(sub, index + 1), 0) : next,
-                             panels, buffer, sums);
-                write_rows(operands, sub, rows, bias, sums, damage.of(slot));
-                rows = next;
-            }
-        });
-        if (operands.prepared) panels += panels_size_;
-    }
-    const std::vector<DamagedBox> boxes = damage.all();
-    if (forward)
-        recompute(operands.y, boxes, slots, [&](std::int64_t n, std::int64_t k, const Index& o) {
-            return forward_value(layer_, operands, n, k, o);
-        });
-    else
-        recompute(operands.dx, boxes, slots, [&](std::int64_t n, std::int64_t c, const Index& i) {
-            return reference_input_grad_at(layer_, operands.w, operands.dy, n, c, i);
-        });
-    return {0, static_cast<std::int64_t>(boxes.size())};
+void DepthwisePass<E>::run_bands(const Run& run, std::size_t conv, const E* panels) const {
+    const SubProblem& sub = subs_[conv];
+    const std::int64_t tasks = layer_.batch * targets_.groups * band_count(sub.conv, sub.bands);
+    const auto task_at = [&](std::int64_t index) { return band_task(sub.conv, sub.bands, targets_.groups, index); };
+    const auto rows_from = [&](const BandTask& of, std::int64_t first) {
+        return Rows{of, first, std::clamp<std::int64_t>(of.rows - first, 0, sub.rows_at_once)};
+    };
+    parallel_for(tasks, run.slots, [&](std::int64_t index, int slot) {
+        const BandTask task = task_at(index);
+        if (task.rows == 0 || task.pixels == 0) return;
+        const auto scratch = this->scratch_of(run, slot);
+        for (Rows rows = rows_from(task, 0); rows.count > 0;) {
+            const Rows next = rows_from(task, rows.first + rows.count);
+            const bool last = next.count == 0 && index + 1 < tasks;
+            read_rows(run.operands, sub, rows, scratch.buffer);
+            compute_rows(run.operands, sub, rows, last ? rows_from(task_at(index + 1), 0) : next, panels,
+                         scratch.buffer, scratch.sums);
+            write_rows(run, sub, rows, scratch.sums, run.damage.of(slot));
+            rows = next;
+        }
+    });
 }
 
 template class DepthwisePass<float>;

@@ -6,19 +6,14 @@
 // memory meanwhile.
 #pragma once
 
-#include "bands.h"
-#include "pass.h"
+#include "band_pass.h"
 
 namespace triconv {
 
 template <class E>
-class DepthwisePass final : public PassAlgorithm<E> {
+class DepthwisePass final : public BandPass<E> {
 public:
     DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
-    WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
-    std::size_t prepared_size() const override { return subs_.size() * panels_size_; }
-    void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
     struct SubProblem {  // one per pair of phases in input_grad
@@ -30,26 +25,21 @@ private:
         std::int64_t rows_at_once;
         std::ptrdiff_t block_size, sums_size;  // elements of the buffer and the sums: of one block of a group
     };
-    struct Task;
     struct Rows;
     struct Stretch;
+    using typename BandPass<E>::Run;
     SubProblem make_sub_problem(const DenseConv& conv) const;
-    Task task_at(const SubProblem& sub, std::int64_t index) const;
-    void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
+    void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
+    void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, E* buffer) const;
     void compute_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, const Rows& next,
                       const E* panels, const E* buffer, E* sums) const;
-    void write_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, const E* bias, E* sums,
+    void write_rows(const Run& run, const SubProblem& sub, const Rows& rows, E* sums,
                     std::vector<DamagedBox>& damage) const;
 
-    const KernelTable<E>& kernels_;
-    Layer layer_;
-    Pass pass_;
-    LaneBlocks sources_, targets_;
+    using BandPass<E>::kernels_, BandPass<E>::layer_, BandPass<E>::pass_, BandPass<E>::sources_, BandPass<E>::targets_,
+        BandPass<E>::panel_stride_;
     std::vector<SubProblem> subs_;
-    bool covers_output_ = true;        // else it is set to zero first
-    std::ptrdiff_t panel_stride_ = 0;  // between the weights of two target blocks
-    std::size_t panels_size_ = 0, buffer_size_ = 0, sums_size_ = 0;
 };
 
 }  // namespace triconv

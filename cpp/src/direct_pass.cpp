@@ -1,10 +1,9 @@
 #include "direct_pass.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "parallel.h"
-#include "reference.h"
-#include "workspace.h"
 
 namespace triconv {
 
@@ -21,16 +20,11 @@ std::int64_t product_of(std::int64_t DenseAxis::* field, const DenseConv& conv) 
 struct Ends {
     LaneBlocks sources, targets;
 };
-Ends ends_of(const Layer& layer, Pass pass, int lanes) {
-    Ends ends{input_blocks(layer, lanes, false, false), output_blocks(layer, lanes, false)};
-    if (pass == Pass::input_grad) std::swap(ends.sources, ends.targets);
-    return ends;
-}
 
 template <class E>
 DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
     // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
-    // from a buffer, for a row of one. From timings of 180 random layers (AVX-512); a planar product waits for the L2
+    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
     // cache, as its steps are a channel apart.
     const double cycle_ns = planar ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
     const int lanes = kernels.lanes;
@@ -77,7 +71,8 @@ double DirectTilings::ns() const {
 
 template <class E>
 DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    const Ends ends = ends_of(layer, pass, kernels.lanes);
+    Ends ends{input_blocks(layer, kernels.lanes, false, false), output_blocks(layer, kernels.lanes, false)};
+    if (pass == Pass::input_grad) std::swap(ends.sources, ends.targets);
     const std::vector<DenseConv> convs =
         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
     DirectTilings in_lanes{{}, false}, planar{{}, true};
@@ -91,35 +86,20 @@ template DirectTilings tile_direct(const KernelTable<float>&, const Layer&, Pass
 template DirectTilings tile_direct(const KernelTable<double>&, const Layer&, Pass);
 
 template <class E>
-struct DirectPass<E>::Task {
-    std::int64_t n;
-    int group;
-    Index t;  // first output
-    std::int64_t rows, pixels;
-};
-
-template <class E>
 DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
-    : kernels_(kernels), layer_(layer), pass_(pass) {
-    Ends ends = ends_of(layer, pass, kernels.lanes);
-    sources_ = std::move(ends.sources);
-    targets_ = std::move(ends.targets);
+    : BandPass<E>(kernels, layer, pass, false) {
     const DirectTilings tilings = tile_direct(kernels, layer, pass);
     planar_ = tilings.planar;
-    for (const DirectTiling& tiling : tilings.of)
-        subs_.push_back(make_sub_problem(tiling));
-    std::int64_t most_taps = 0, covered = 0;
-    for (const SubProblem& sub : subs_) {
-        const DenseConv& conv = sub.conv;
-        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, conv));
-        buffer_size_ = std::max(buffer_size_, sub.buffer_size);
-        sums_size_ = std::max(sums_size_, sub.sums_size);
-        covered += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
+    std::int64_t most_taps = 0;
+    for (const DirectTiling& tiling : tilings.of) {
+        const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
+        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.conv));
+        this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
+        this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
+        this->add(sub.conv);
     }
-    covers_output_ = pass == Pass::forward || covered == layer.inputs();
-    const std::int64_t rows = sources_.rows_per_group(kernels.lanes);
-    panel_stride_ = odd_lines<E>(rows * most_taps * kernels.lanes);
-    panels_size_ = targets_.blocks.size() * static_cast<std::size_t>(panel_stride_);
+    this->partial_size_ = this->sums_size_;
+    this->set_panels(sources_.rows_per_group(kernels.lanes) * most_taps);
 }
 
 template <class E>
@@ -155,21 +135,11 @@ int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
     return planar_ ? 1 : sub.shape.cols;
 }
 
-template <class E>
-WorkspaceNeed DirectPass<E>::workspace() const {
-    ArenaLayout fixed, per_thread;
-    fixed.add<E>(panels_size_);
-    fixed.add<E>(targets_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
-    per_thread.add<E>(buffer_size_);
-    per_thread.add<E>(sums_size_);
-    per_thread.add<E>(sums_size_);  // partial
-    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
-}
-
 // Panels: for each target block, one row of lane vectors for each (source block, tap, source lane), in the order of
 // the reduction.
 template <class E>
-void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const {
+void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
+    const SubProblem& sub = subs_[index];
     const DenseConv& conv = sub.conv;
     const std::int64_t tap_count = product_of(&DenseAxis::taps, conv);
     const bool to_input = pass_ == Pass::input_grad;
@@ -199,17 +169,9 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, const SubProblem& sub
     });
 }
 
-// The panels of one sub-problem after the other, each a whole number of cache lines.
 template <class E>
-void DirectPass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
-    for (const SubProblem& sub : subs_) {
-        pack_weights(w, sub, prepared, max_threads);
-        prepared += panels_size_;
-    }
-}
-
-template <class E>
-void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const {
+void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task,
+                              E* buffer) const {
     for (int s = 0; s < sources_.per_group; ++s) {
         const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
         E* const to = buffer + s * sub.block_size;
@@ -224,8 +186,8 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
 
 // `count` target blocks of the group from `target` on.
 template <class E>
-void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int target, int count, const E* panels,
-                                    const E* buffer, E* sums, E* partial) const {
+void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
+                                    const Scratch& scratch) const {
     const int lanes = kernels_.lanes;
     const int first_block = task.group * targets_.per_group + target;
     const E* const weights = panels + first_block * panel_stride_;
@@ -233,14 +195,14 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int
     ProductLines lines;
     lines.count = sub.one_line ? 1 : task.rows;
     ProductArgs<E> args{};
-    args.c = sums;
+    args.c = scratch.sums;
     args.blocks = static_cast<int>(sub.sample_offset.size());
     args.full_blocks = sources_.full_per_group * static_cast<int>(product_of(&DenseAxis::taps, sub.conv));
     args.length = lanes;
     args.tail_length = sources_.tail_lanes;
     if (planar_) {
         args.a = weights;
-        args.b = buffer;
+        args.b = scratch.buffer;
         args.a_offset = sub.weight_offset.data();
         args.b_offset = sub.sample_offset.data();
         args.a_row = 1;
@@ -251,9 +213,9 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int
         lines.b = sub.layout.pixels;
         lines.c = round_up(sub.bands.pixels, lanes);
         multiply_lines(kernels_, sub.shape, args, lines, targets_.blocks[static_cast<std::size_t>(first_block)].lanes,
-                       static_cast<int>(ceil_div(outputs, lanes)), partial);
+                       static_cast<int>(ceil_div(outputs, lanes)), scratch.partial);
     } else {
-        args.a = buffer;
+        args.a = scratch.buffer;
         args.b = weights;
         args.a_offset = sub.sample_offset.data();
         args.b_offset = sub.weight_offset.data();
@@ -262,16 +224,17 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const Task& task, int
         args.b_col = panel_stride_;
         args.c_col = sub.sums_stride;
         lines.a = lines.c = sub.layout.pixels * lanes;
-        multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, partial);
+        multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, scratch.partial);
     }
 }
 
 template <class E>
-void DirectPass<E>::write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block_index,
-                                 const E* bias, E* sums, std::vector<DamagedBox>& damage) const {
+void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const BandTask& task, int block_index, E* sums,
+                                 std::vector<DamagedBox>& damage) const {
     const int lanes = kernels_.lanes;
     const LaneBlock& block = targets_.blocks[static_cast<std::size_t>(block_index)];
-    const E* const block_bias = bias ? bias + block_index * lanes : nullptr;
+    const Tensor<E>& to = this->target(run.operands);
+    const E* const block_bias = run.bias ? run.bias + block_index * lanes : nullptr;
     BandRow row{task.n, block, task.t, task.pixels};
     if (!planar_) {
         for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
@@ -290,73 +253,29 @@ void DirectPass<E>::write_target(const Tensor<E>& to, const SubProblem& sub, con
 }
 
 template <class E>
-RunCounts DirectPass<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const int lanes = kernels_.lanes;
-    const WorkspaceNeed need = workspace();
-    const Workspace workspace(static_cast<std::size_t>(need.total(slots)));
-    E* const packed = static_cast<E*>(workspace.data());
-    ArenaLayout fixed;
-    fixed.add<E>(panels_size_);
-    E* const bias = operands.bias ? reinterpret_cast<E*>(static_cast<char*>(workspace.data()) + fixed.size()) : nullptr;
-    if (bias) spread_bias(operands, targets_, lanes, bias);
-    const bool forward = pass_ == Pass::forward;
-    const Index input{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
-    if (!covers_output_) fill_zero(operands.dx, layer_.batch, layer_.in_channels, input, slots);
-
-    Damage damage(slots);
-    const E* panels = operands.prepared ? operands.prepared : packed;
-    for (const SubProblem& sub : subs_) {
-        const DenseConv& conv = sub.conv;
-        if (!operands.prepared) pack_weights(operands.w, sub, packed, slots);
-        const Index extent{conv[0].end - conv[0].begin, sub.bands.bands_y, sub.bands.bands_x};
-        const std::int64_t per_image = extent[0] * extent[1] * extent[2];
-        const std::int64_t band_count = layer_.batch * targets_.groups * per_image;
-        // Few bands: several threads share one. That changes no sum.
-        const int at_once = targets_at_once(sub);
-        const std::int64_t target_steps = ceil_div(targets_.per_group, at_once);
-        const std::int64_t shares =
-            slots == 1 ? 1 : std::clamp<std::int64_t>(ceil_div(2 * slots, band_count), 1, target_steps);
-        parallel_for(band_count * shares, slots, [&](std::int64_t index, int slot) {
-            const std::int64_t i = index / shares, share = index % shares;
-            const Index band = unravel(i % per_image, extent);
-            Task task{i / per_image / targets_.groups, static_cast<int>(i / per_image % targets_.groups), {}, 0, 0};
-            task.t = {conv[0].begin + band[0], conv[1].begin + band[1] * sub.bands.rows,
-                      conv[2].begin + band[2] * sub.bands.pixels};
-            task.rows = std::min(sub.bands.rows, conv[1].end - task.t[1]);
-            task.pixels = std::min(sub.bands.pixels, conv[2].end - task.t[2]);
-            if (task.rows <= 0 || task.pixels <= 0) return;
-            E* const buffer =
-                reinterpret_cast<E*>(static_cast<char*>(workspace.data()) + need.fixed + need.per_thread * slot);
-            ArenaLayout thread;
-            thread.add<E>(buffer_size_);
-            E* const sums = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
-            thread.add<E>(sums_size_);
-            E* const partial = reinterpret_cast<E*>(reinterpret_cast<char*>(buffer) + thread.size());
-            read_band(forward ? operands.x : operands.dy, sub, task, buffer);
-            for (std::int64_t step = share * target_steps / shares; step < (share + 1) * target_steps / shares;
-                 ++step) {
-                const int target = static_cast<int>(step) * at_once;
-                const int count = std::min(at_once, targets_.per_group - target);
-                compute_targets(sub, task, target, count, panels, buffer, sums, partial);
-                for (int k = 0; k < count; ++k)
-                    write_target(forward ? operands.y : operands.dx, sub, task,
-                                 task.group * targets_.per_group + target + k, bias, sums + k * sub.sums_stride,
-                                 damage.of(slot));
-            }
-        });
-        if (operands.prepared) panels += panels_size_;
-    }
-    const std::vector<DamagedBox> boxes = damage.all();
-    if (forward)
-        recompute(operands.y, boxes, slots, [&](std::int64_t n, std::int64_t k, const Index& o) {
-            return forward_value(layer_, operands, n, k, o);
-        });
-    else
-        recompute(operands.dx, boxes, slots, [&](std::int64_t n, std::int64_t c, const Index& i) {
-            return reference_input_grad_at(layer_, operands.w, operands.dy, n, c, i);
-        });
-    return {0, static_cast<std::int64_t>(boxes.size())};
+void DirectPass<E>::run_bands(const Run& run, std::size_t conv, const E* panels) const {
+    const SubProblem& sub = subs_[conv];
+    const std::int64_t bands = layer_.batch * targets_.groups * band_count(sub.conv, sub.bands);
+    // Few bands: several threads share one. That changes no sum.
+    const int at_once = targets_at_once(sub);
+    const std::int64_t target_steps = ceil_div(targets_.per_group, at_once);
+    const std::int64_t shares =
+        run.slots == 1 ? 1 : std::clamp<std::int64_t>(ceil_div(2 * run.slots, bands), 1, target_steps);
+    parallel_for(bands * shares, run.slots, [&](std::int64_t index, int slot) {
+        const std::int64_t share = index % shares;
+        const BandTask task = band_task(sub.conv, sub.bands, targets_.groups, index / shares);
+        if (task.rows == 0 || task.pixels == 0) return;
+        const Scratch scratch = this->scratch_of(run, slot);
+        read_band(this->source(run.operands), sub, task, scratch.buffer);
+        for (std::int64_t step = share * target_steps / shares; step < (share + 1) * target_steps / shares; ++step) {
+            const int target = static_cast<int>(step) * at_once;
+            const int count = std::min(at_once, targets_.per_group - target);
+            compute_targets(sub, task, target, count, panels, scratch);
+            for (int k = 0; k < count; ++k)
+                write_target(run, sub, task, task.group * targets_.per_group + target + k,
+                             scratch.sums + k * sub.sums_stride, run.damage.of(slot));
+        }
+    });
 }
 
 template class DirectPass<float>;

@@ -13,6 +13,7 @@
 // with dy read backwards; weight_grad reduces over the pixels of bands instead.
 #pragma once
 
+#include "band_pass.h"
 #include "band_product.h"
 #include "bands.h"
 #include "engine.h"
@@ -42,13 +43,9 @@ template <class E>
 DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass);
 
 template <class E>
-class DirectPass final : public PassAlgorithm<E> {
+class DirectPass final : public BandPass<E> {
 public:
     DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
-    WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
-    std::size_t prepared_size() const override { return subs_.size() * panels_size_; }
-    void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
     struct SubProblem : DirectTiling {
@@ -57,25 +54,22 @@ private:
         std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
         std::size_t buffer_size, sums_size;                        // elements per thread
     };
-    struct Task;
+    using typename BandPass<E>::Run;
+    using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
-    void pack_weights(const Tensor<const E>& w, const SubProblem& sub, E* panels, int max_threads) const;
-    void read_band(const Tensor<const E>& from, const SubProblem& sub, const Task& task, E* buffer) const;
-    void compute_targets(const SubProblem& sub, const Task& task, int target, int count, const E* panels,
-                         const E* buffer, E* sums, E* partial) const;
-    void write_target(const Tensor<E>& to, const SubProblem& sub, const Task& task, int block, const E* bias, E* sums,
+    void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
+    void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
+    void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
+    void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
+                         const Scratch& scratch) const;
+    void write_target(const Run& run, const SubProblem& sub, const BandTask& task, int block, E* sums,
                       std::vector<DamagedBox>& damage) const;
 
-    const KernelTable<E>& kernels_;
-    Layer layer_;
-    Pass pass_;
+    using BandPass<E>::kernels_, BandPass<E>::layer_, BandPass<E>::pass_, BandPass<E>::sources_, BandPass<E>::targets_,
+        BandPass<E>::panel_stride_;
     bool planar_ = false;
-    LaneBlocks sources_, targets_;
     std::vector<SubProblem> subs_;
-    bool covers_output_ = true;        // else it is set to zero first
-    std::ptrdiff_t panel_stride_ = 0;  // between the weight panels of two target blocks
-    std::size_t panels_size_ = 0, buffer_size_ = 0, sums_size_ = 0;
 };
 
 // The bands' buffer of dy for products whose rows are output channels, the elements of a row neighbours along the
@@ -102,7 +96,6 @@ public:
     RunCounts run(const Operands<E>& operands, int max_threads) const override;
 
 private:
-    struct Band;
     struct TapRuns {
         std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
     };
@@ -118,10 +111,10 @@ private:
     bool prefers_planes() const;
     Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Product planar_product(std::int64_t index, const E* x, const E* y, E* sums) const;
-    Band band_at(std::int64_t index) const;
-    void read_band(const Operands<E>& operands, const Band& band, bool of_x, int block, E* buffer) const;
-    void read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const;
-    void read_dy(const Operands<E>& operands, const Band& band, int block, E* buffer) const;
+    BandTask band_at(std::int64_t index) const { return band_task(conv_, bands_, 1, index); }
+    void read_band(const Operands<E>& operands, const BandTask& band, bool of_x, int block, E* buffer) const;
+    void read_x(const Operands<E>& operands, const BandTask& band, std::int64_t unit, E* buffer) const;
+    void read_dy(const Operands<E>& operands, const BandTask& band, int block, E* buffer) const;
     void find_steps(std::int64_t first, std::int64_t count, Steps& steps) const;
     void multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps, bool accumulate,
                   E* sums) const;

@@ -8,13 +8,6 @@
 namespace triconv {
 
 template <class E>
-struct DirectWeightGrad<E>::Band {
-    std::int64_t n;
-    Index t;
-    std::int64_t rows, pixels;
-};
-
-template <class E>
 DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
     : kernels_(kernels),
       layer_(layer),
@@ -35,7 +28,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         tap_offset_.push_back(x_layout_.entry_of_tap(conv_, at) * lanes);
     }
     taps_ = TapOrder(conv_, x_layout_, 2, lanes);
-    band_count_ = layer.batch * layer.axis[0].out * bands_.bands_y * bands_.bands_x;
+    band_count_ = layer.batch * band_count(conv_, bands_);
     x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);
     y_block_size_ = static_cast<std::size_t>(bands_.rows * bands_.pixels * lanes);
     const std::int64_t taps = layer.taps();
@@ -114,20 +107,9 @@ bool DirectWeightGrad<E>::prefers_planes() const {
     return with_y_lanes < with_x_lanes;
 }
 
-template <class E>
-auto DirectWeightGrad<E>::band_at(std::int64_t index) const -> Band {
-    const Index extent{layer_.axis[0].out, bands_.bands_y, bands_.bands_x};
-    const std::int64_t per_image = extent[0] * extent[1] * extent[2];
-    const Index at = unravel(index % per_image, extent);
-    Band band{index / per_image, {at[0], at[1] * bands_.rows, at[2] * bands_.pixels}, 0, 0};
-    band.rows = std::clamp<std::int64_t>(layer_.axis[1].out - band.t[1], 0, bands_.rows);
-    band.pixels = std::clamp<std::int64_t>(layer_.axis[2].out - band.t[2], 0, bands_.pixels);
-    return band;
-}
-
 // One block of x (all samples the band's outputs read) or of dy (the band's outputs, zeros up to a full band).
 template <class E>
-void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& band, bool of_x, int block,
+void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const BandTask& band, bool of_x, int block,
                                     E* buffer) const {
     if (of_x)
         read_samples(kernels_, operands.x, band.n, xs_.blocks[static_cast<std::size_t>(block)], conv_, x_layout_,
@@ -139,7 +121,8 @@ void DirectWeightGrad<E>::read_band(const Operands<E>& operands, const Band& ban
 
 // One lane block (planar: channel) of x to the buffer of a band.
 template <class E>
-void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const Band& band, std::int64_t unit, E* buffer) const {
+void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const BandTask& band, std::int64_t unit,
+                                 E* buffer) const {
     const std::size_t block = static_cast<std::size_t>(unit);
     E* const to = buffer + block * x_block_size_;
     if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
@@ -149,7 +132,7 @@ void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const Band& band, 
 
 // One lane block of dy to the buffer of a band. By runs it is "transposed": pixels are the lanes of read_row.
 template <class E>
-void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const Band& band, int block, E* buffer) const {
+void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const BandTask& band, int block, E* buffer) const {
     if (planar_)
         return read_band(operands, band, false, block, buffer + static_cast<std::size_t>(block) * y_block_size_);
     const int lanes = kernels_.lanes, group = block / ys_.per_group, in_group = block % ys_.per_group;
@@ -312,7 +295,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
         parallel_for(count * (x_units + y_blocks), slots, [&](std::int64_t i, int) {
             const std::int64_t b = i % count, unit = i / count;
-            const Band band = band_at(first + b);
+            const BandTask band = band_at(first + b);
             if (unit < x_units)
                 read_x(operands, band, unit, x_buffer + static_cast<std::size_t>(b) * x_band_size_);
             else
@@ -352,7 +335,7 @@ void DirectWeightGrad<E>::run_lanewise(const Operands<E>& operands, int slots, c
         const std::int64_t first = part * band_count_ / parts_;
         const std::int64_t last = (part + 1) * band_count_ / parts_;
         for (std::int64_t b = first; b < last; ++b) {
-            const Band band = band_at(b);
+            const BandTask band = band_at(b);
             if (band.rows == 0 || band.pixels == 0) continue;
             read_band(operands, band, true, x_block, x_buffer);
             read_band(operands, band, false, y_block, y_buffer);

@@ -42,9 +42,18 @@ void spread_bias(const Operands<E>& operands, const LaneBlocks& blocks, int lane
 }
 
 template <class E>
-E forward_value(const Layer& layer, const Operands<E>& operands, std::int64_t n, std::int64_t k, const Index& o) {
-    const E value = reference_forward_at(layer, operands.x, operands.w, n, k, o);
-    return operands.bias ? value + operands.bias[k * operands.bias_stride] : value;
+std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>& operands,
+                               const std::vector<DamagedBox>& boxes, int max_threads) {
+    if (pass == Pass::forward)
+        recompute(operands.y, boxes, max_threads, [&](std::int64_t n, std::int64_t k, const Index& o) {
+            const E value = reference_forward_at(layer, operands.x, operands.w, n, k, o);
+            return operands.bias ? value + operands.bias[k * operands.bias_stride] : value;
+        });
+    else
+        recompute(operands.dx, boxes, max_threads, [&](std::int64_t n, std::int64_t c, const Index& i) {
+            return reference_input_grad_at(layer, operands.w, operands.dy, n, c, i);
+        });
+    return static_cast<std::int64_t>(boxes.size());
 }
 
 template <class E>
@@ -69,7 +78,8 @@ void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, cons
     template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                       \
     template void add_group(E*, const E*, std::size_t, bool, int);                                                  \
     template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                      \
-    template E forward_value(const Layer&, const Operands<E>&, std::int64_t, std::int64_t, const Index&);           \
+    template std::int64_t recompute_outputs(const Layer&, Pass, const Operands<E>&, const std::vector<DamagedBox>&, \
+                                            int);                                                                   \
     template void recompute_weight_grad(const Layer&, const Operands<E>&, const LaneBlock&, const LaneBlock&, bool, \
                                         const Index&, const Index&);
 TRICONV_INSTANTIATE(float)

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "geometry.h"
+#include "recompute.h"
 
 namespace triconv {
 
@@ -93,9 +95,10 @@ void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, 
 template <class E>
 void spread_bias(const Operands<E>& operands, const LaneBlocks& blocks, int lanes, E* bias);
 
-// Outputs by definition (reference.h), for those that came out non-finite.
+// Outputs that came out non-finite, computed by definition (reference.h), of forward or input_grad; how many boxes.
 template <class E>
-E forward_value(const Layer& layer, const Operands<E>& operands, std::int64_t n, std::int64_t k, const Index& o);
+std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>& operands,
+                               const std::vector<DamagedBox>& boxes, int max_threads);
 // The taps first, first + step, ... of all channel pairs of an x and a y block.
 template <class E>
 void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, const LaneBlock& x, const LaneBlock& y,

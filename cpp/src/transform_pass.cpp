@@ -153,20 +153,6 @@ void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const st
     });
 }
 
-template <class E>
-auto forward_by_definition(const Layer& layer, const Operands<E>& operands) {
-    return [&layer, &operands](std::int64_t n, std::int64_t k, const Index& o) {
-        return forward_value(layer, operands, n, k, o);
-    };
-}
-
-template <class E>
-auto input_grad_by_definition(const Layer& layer, const Operands<E>& operands) {
-    return [&layer, &operands](std::int64_t n, std::int64_t c, const Index& i) {
-        return reference_input_grad_at(layer, operands.w, operands.dy, n, c, i);
-    };
-}
-
 // ---- operands of the passes -----------------------------------------------------------------------------------------
 
 template <class E>
@@ -466,12 +452,7 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) co
     }
     if (pass_ == Pass::weight_grad)
         return {engine_.grid().count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
-    const std::vector<DamagedBox> damaged = run.damage.all();
-    if (pass_ == Pass::forward)
-        recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
-    else
-        recompute(operands.dx, damaged, slots, input_grad_by_definition(engine_.layer(), operands));
-    return {engine_.grid().count(), static_cast<std::int64_t>(damaged.size())};
+    return {engine_.grid().count(), recompute_outputs(layer, pass_, operands, run.damage.all(), slots)};
 }
 
 template class TransformPass<float>;
@@ -554,9 +535,7 @@ RunCounts TransformStep<E>::forward(const Operands<E>& operands, int max_threads
                           static_cast<int>(last - first));
         write_stage<E>(engine_, runner, scratch, y_map(engine_, operands), whole, strips, y, bias, damage);
     }
-    const std::vector<DamagedBox> damaged = damage.all();
-    recompute(operands.y, damaged, slots, forward_by_definition(engine_.layer(), operands));
-    return {engine_.grid().count(), static_cast<std::int64_t>(damaged.size())};
+    return {engine_.grid().count(), recompute_outputs(engine_.layer(), Pass::forward, operands, damage.all(), slots)};
 }
 
 template <class E>
@@ -599,9 +578,7 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
         write_kernels_stage(engine_, runner, scratch, operands, whole, dw, recomputed);
         counts.recomputed += std::accumulate(recomputed.begin(), recomputed.end(), std::int64_t{0});
     }
-    const std::vector<DamagedBox> damaged = damage.all();
-    counts.recomputed += static_cast<std::int64_t>(damaged.size());
-    recompute(operands.dx, damaged, slots, input_grad_by_definition(engine_.layer(), operands));
+    counts.recomputed += recompute_outputs(layer, Pass::input_grad, operands, damage.all(), slots);
     return counts;
 }
 
