@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -136,21 +136,15 @@ def test_steps_and_plans_of_many_threads(rng):
     x, w, _, dy = arrays(rng, plan)
     y, backward = plan.step(x, w)
     expected = y, *backward(dy)
-    failures = []
 
-    def run():
+    def run(_):
         for _ in range(5):
             y, backward = plan.step(x, w)
             for result, reference in zip((y, *backward(dy)), expected, strict=True):
-                if not np.array_equal(result, reference):
-                    failures.append(plan.problem)
+                np.testing.assert_array_equal(result, reference)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -195,17 +189,9 @@ def test_prepared_weights_of_many_threads(rng):
     plan = tc.plan_conv2d((2, 8, 20, 20), (8, 8, 5, 5), algorithm="fft")
     x, w, _, _ = arrays(rng, plan)
     y, prepared = plan.forward(x, w), plan.prepare(w)
-    failures = []
-
-    def run():
-        failures.extend(i for i in range(10) if not np.array_equal(prepared.forward(x), y))
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: prepared.forward(x), range(40)):
+            np.testing.assert_array_equal(result, y)
 
 
 def test_prepared_weights_refuse_other_arrays_and_passes(rng):

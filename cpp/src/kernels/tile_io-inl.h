@@ -212,7 +212,7 @@ bool write_channels_last(const RowArgs<E>& args) {
     return test.failed(args.lane_count);
 }
 
-// Elements first, first, first + 1, first + 1 ... of a vector: those at even places are what store_even writes.
+// Elements first, first, first + 1, first + 1 ... of a vector: those at even places are what store_partial<2> writes.
 template <class E, int first, int... j>
 TRICONV_INLINE Vec<E> twice_each(Vec<E> value, std::integer_sequence<int, j...>) {
     return __builtin_shufflevector(value, value, (first + j / 2)...);
@@ -222,16 +222,16 @@ TRICONV_INLINE Vec<E> twice_each(Vec<E> value, std::integer_sequence<int, j...>)
 template <class E>
 TRICONV_INLINE Vec<E> load_apart(const E* p, int count) {
     constexpr int half = lanes<E> / 2;
-    const Vec<E> front = load_even(p, std::min(count, half));
-    const Vec<E> back = count > half ? load_even(p + lanes<E>, count - half) : Vec<E>{};
+    const Vec<E> front = load_partial<2>(p, std::min(count, half));
+    const Vec<E> back = count > half ? load_partial<2>(p + lanes<E>, count - half) : Vec<E>{};
     return even_blocks<E, 1, lanes<E>>(front, back);
 }
 template <class E>
 TRICONV_INLINE void store_apart(E* p, Vec<E> value, int count) {
     constexpr int half = lanes<E> / 2;
     constexpr auto all = std::make_integer_sequence<int, lanes<E>>();
-    store_even(p, twice_each<E, 0>(value, all), std::min(count, half));
-    if (count > half) store_even(p + lanes<E>, twice_each<E, half>(value, all), count - half);
+    store_partial<2>(p, twice_each<E, 0>(value, all), std::min(count, half));
+    if (count > half) store_partial<2>(p + lanes<E>, twice_each<E, half>(value, all), count - half);
 }
 
 template <class E, int pixel_stride, int live_lanes, bool scattered>

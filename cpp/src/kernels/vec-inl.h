@@ -82,106 +82,78 @@ TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
     return value;
 }
 
-// The first `count` elements, 0 <= count <= lanes: load_partial sets the others to zero, store_partial leaves them
-// alone. No element behind them is touched, so they may end at the last mapped byte.
-// load_even and store_even: the same for elements 0, 2 ... 2 count - 2, 0 <= count <= lanes / 2; those between, too, are
-// neither read nor written, as another thread may be writing them.
+// `count` elements, each `step` (1 or 2) from the one before, (count - 1) * step < lanes: load_partial sets the others to
+// zero, store_partial leaves them alone. None behind them or between is touched: they may end at the last mapped byte,
+// and another thread may be writing those between.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
+template <int step>
+TRICONV_INLINE __mmask16 partial_mask(int count) {
+    static_assert(step == 1 || step == 2);
+    return static_cast<__mmask16>((step == 1 ? 0xffffu : 0x5555u) & ((1u << count * step) - 1));
+}
+template <int step = 1>
 TRICONV_INLINE Vec<float> load_partial(const float* p, int count) {
-    return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p));
+    return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(partial_mask<step>(count), p));
 }
+template <int step = 1>
 TRICONV_INLINE Vec<double> load_partial(const double* p, int count) {
-    return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p));
+    return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(partial_mask<step>(count)), p));
 }
+template <int step = 1>
 TRICONV_INLINE void store_partial(float* p, Vec<float> v, int count) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), reinterpret_cast<__m512>(v));
+    _mm512_mask_storeu_ps(p, partial_mask<step>(count), reinterpret_cast<__m512>(v));
 }
+template <int step = 1>
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1), reinterpret_cast<__m512d>(v));
-}
-TRICONV_INLINE unsigned even_mask(int count) {
-    return 0x5555u & ((1u << 2 * count) - 1);
-}
-TRICONV_INLINE Vec<float> load_even(const float* p, int count) {
-    return reinterpret_cast<Vec<float>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(even_mask(count)), p));
-}
-TRICONV_INLINE Vec<double> load_even(const double* p, int count) {
-    return reinterpret_cast<Vec<double>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(even_mask(count)), p));
-}
-TRICONV_INLINE void store_even(float* p, Vec<float> v, int count) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(even_mask(count)), reinterpret_cast<__m512>(v));
-}
-TRICONV_INLINE void store_even(double* p, Vec<double> v, int count) {
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(even_mask(count)), reinterpret_cast<__m512d>(v));
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(partial_mask<step>(count)), reinterpret_cast<__m512d>(v));
 }
 #elif defined(__AVX2__) && TRICONV_VECTOR_BYTES == 32
-TRICONV_INLINE __m256i first_lanes_mask(const float*, int count) {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+template <int step>
+TRICONV_INLINE __m256i partial_mask(const float*, int count) {
+    static_assert(step == 1 || step == 2);
+    constexpr int never = 8;  // no count reaches it
+    const __m256i at = step == 1 ? _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
+                                 : _mm256_setr_epi32(0, never, 1, never, 2, never, 3, never);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), at);
 }
-TRICONV_INLINE __m256i first_lanes_mask(const double*, int count) {
-    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+template <int step>
+TRICONV_INLINE __m256i partial_mask(const double*, int count) {
+    static_assert(step == 1 || step == 2);
+    constexpr int never = 4;
+    const __m256i at = step == 1 ? _mm256_setr_epi64x(0, 1, 2, 3) : _mm256_setr_epi64x(0, never, 1, never);
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), at);
 }
+template <int step = 1>
 TRICONV_INLINE Vec<float> load_partial(const float* p, int count) {
-    return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, first_lanes_mask(p, count)));
+    return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, partial_mask<step>(p, count)));
 }
+template <int step = 1>
 TRICONV_INLINE Vec<double> load_partial(const double* p, int count) {
-    return reinterpret_cast<Vec<double>>(_mm256_maskload_pd(p, first_lanes_mask(p, count)));
+    return reinterpret_cast<Vec<double>>(_mm256_maskload_pd(p, partial_mask<step>(p, count)));
 }
+template <int step = 1>
 TRICONV_INLINE void store_partial(float* p, Vec<float> v, int count) {
-    _mm256_maskstore_ps(p, first_lanes_mask(p, count), reinterpret_cast<__m256>(v));
+    _mm256_maskstore_ps(p, partial_mask<step>(p, count), reinterpret_cast<__m256>(v));
 }
+template <int step = 1>
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
-    _mm256_maskstore_pd(p, first_lanes_mask(p, count), reinterpret_cast<__m256d>(v));
-}
-TRICONV_INLINE __m256i even_mask(const float* p, int count) {
-    return _mm256_and_si256(first_lanes_mask(p, 2 * count), _mm256_set1_epi64x(0xffffffff));
-}
-TRICONV_INLINE __m256i even_mask(const double* p, int count) {
-    return _mm256_and_si256(first_lanes_mask(p, 2 * count), _mm256_setr_epi64x(-1, 0, -1, 0));
-}
-TRICONV_INLINE Vec<float> load_even(const float* p, int count) {
-    return reinterpret_cast<Vec<float>>(_mm256_maskload_ps(p, even_mask(p, count)));
-}
-TRICONV_INLINE Vec<double> load_even(const double* p, int count) {
-    return reinterpret_cast<Vec<double>>(_mm256_maskload_pd(p, even_mask(p, count)));
-}
-TRICONV_INLINE void store_even(float* p, Vec<float> v, int count) {
-    _mm256_maskstore_ps(p, even_mask(p, count), reinterpret_cast<__m256>(v));
-}
-TRICONV_INLINE void store_even(double* p, Vec<double> v, int count) {
-    _mm256_maskstore_pd(p, even_mask(p, count), reinterpret_cast<__m256d>(v));
+    _mm256_maskstore_pd(p, partial_mask<step>(p, count), reinterpret_cast<__m256d>(v));
 }
 #else
-template <class E>
+template <int step = 1, class E>
 TRICONV_INLINE Vec<E> load_partial(const E* p, int count) {
     Vec<E> v{};
     TRICONV_UNROLL
-    for (int k = 0; k < lanes<E>; ++k) {
-        if (k < count) v[k] = p[k];
+    for (int k = 0; k < lanes<E>; k += step) {
+        if (k < count * step) v[k] = p[k];
     }
     return v;
 }
-template <class E>
+template <int step = 1, class E>
 TRICONV_INLINE void store_partial(E* p, Vec<E> v, int count) {
     TRICONV_UNROLL
-    for (int k = 0; k < lanes<E>; ++k) {
-        if (k < count) p[k] = v[k];
-    }
-}
-template <class E>
-TRICONV_INLINE Vec<E> load_even(const E* p, int count) {
-    Vec<E> v{};
-    TRICONV_UNROLL
-    for (int k = 0; k < lanes<E>; k += 2) {
-        if (k < 2 * count) v[k] = p[k];
-    }
-    return v;
-}
-template <class E>
-TRICONV_INLINE void store_even(E* p, Vec<E> v, int count) {
-    TRICONV_UNROLL
-    for (int k = 0; k < lanes<E>; k += 2) {
-        if (k < 2 * count) p[k] = v[k];
+    for (int k = 0; k < lanes<E>; k += step) {
+        if (k < count * step) p[k] = v[k];
     }
 }
 #endif
