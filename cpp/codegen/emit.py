@@ -133,19 +133,23 @@ def indented(lines: list[str], depth: int) -> str:
     return "\n".join("    " * depth + line for line in lines)
 
 
-def codelet(name: str, transform: Transform, complex_in: bool, complex_out: bool) -> str:
-    """Definition of `name`, a line transform."""
+def codelet(name: str, transform: Transform, complex_in: bool, complex_out: bool, inline: bool) -> str:
+    """Definition of `name`, one line's transform, to be inlined or not in the loop over several."""
     source = (complex_address if complex_in else real_address)("in", "is")
     destination = (complex_address if complex_out else real_address)("out", "os")
-    head = ["const E* __restrict const in = args.in;"]
-    if complex_in:
-        head += ["const E* __restrict const in_im = in + args.in_im;"]
-    head += ["E* __restrict const out = args.out;"]
-    if complex_out:
-        head += ["E* __restrict const out_im = out + args.out_im;"]
-    head += ["const std::ptrdiff_t is = args.in_stride, os = args.out_stride;"]
+    head = ["const E* __restrict const in_im = in + in_part;"] if complex_in else []
+    head += ["E* __restrict const out_im = out + out_part;"] if complex_out else []
     text = indented(head + statements(transform, source, destination), 1)
-    return f"template <class E>\nvoid {name}(const void*, const LineArgs<E>& args) {{\n{text}\n}}\n"
+    attribute = "TRICONV_INLINE" if inline else "TRICONV_NOINLINE"
+    types = ["const E* __restrict", "E* __restrict", *["std::ptrdiff_t"] * 4]
+    names = ["in", "out", "is", "os", "in_part" * complex_in, "out_part" * complex_out]
+    parameters = ", ".join(f"{kind} {name}".strip() for kind, name in zip(types, names, strict=True))
+    return f"template <class E>\n{attribute} void {name}({parameters}) {{\n{text}\n}}\n"
+
+
+def codelet_run(name: str) -> str:
+    """The function that runs a codelet for all lines of a call."""
+    return f"run_lines<E, {name}<E>>"
 
 
 def half_mirrored_address(pointer: str, stride: str, length: int) -> Address:

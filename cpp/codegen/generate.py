@@ -36,6 +36,7 @@ FFT_HEAD = """\
 #include <cstddef>
 
 #include "kernel_table.h"
+#include "line_support-inl.h"
 #include "vec-inl.h"
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
@@ -77,6 +78,7 @@ WINOGRAD_HEAD = """\
 #include <cstddef>
 
 #include "kernel_table.h"
+#include "line_support-inl.h"
 #include "vec-inl.h"
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
@@ -168,18 +170,21 @@ def fft_header() -> str:
                 name = f"{kind}_{length}_{count}"
                 is_complex = "complex" in kind
                 transform = fft.best_transform(kind, length, count)
-                definitions.append(emit.codelet(name, transform, is_complex, is_complex))
-                table.append(f"    {{LineKind::{kind}, {length}, {count}, {name}<E>}},\n")
+                definitions.append(emit.codelet(name, transform, is_complex, is_complex, inline=False))
+                table.append(f"    {{LineKind::{kind}, {length}, {count}, {emit.codelet_run(name)}}},\n")
     steps = []
     for radix in FFT_RADICES:
         names = {kind: f"{kind}_{radix}" for kind in fft.STEPS}
         for kind, name in names.items():
             transform, inverse = fft.best_step(kind, radix), "inverse" in kind
             if "first" in kind or "middle" in kind:
-                definitions.append(emit.codelet(name, transform, inverse, not inverse))
+                definitions.append(emit.codelet(name, transform, inverse, not inverse, inline=False))
             else:
                 definitions.append(emit.step(name, transform, radix, inverse, "real" in kind))
-        runs = [f"{name}<E>" for name in names.values()]
+        runs = [
+            emit.codelet_run(name) if "first" in kind or "middle" in kind else f"{name}<E>"
+            for kind, name in names.items()
+        ]
         groups = (f"{{{', '.join(group)}}}" for group in (runs[:4], runs[4:6], runs[6:]))
         steps.append(f"    {{{radix}, {', '.join(groups)}}},\n")
     codelets = "\n".join(definitions) + "\n"
@@ -192,8 +197,9 @@ def winograd_header() -> str:
     for m, r in winograd.sizes():
         for role, matrix in winograd.roles(m, r).items():
             name = f"{role}_{m}_{r}"
-            definitions.append(emit.codelet(name, winograd.linear_map(matrix), False, False))
-            table.append(f"    {{LineKind::{role}, {m}, {r}, {len(matrix[0])}, {len(matrix)}, {name}<E>}},\n")
+            definitions.append(emit.codelet(name, winograd.linear_map(matrix), False, False, inline=True))
+            run = emit.codelet_run(name)
+            table.append(f"    {{LineKind::{role}, {m}, {r}, {len(matrix[0])}, {len(matrix)}, {run}}},\n")
     return NOTICE + WINOGRAD_HEAD + "\n".join(definitions) + "\n" + WINOGRAD_TABLE_HEAD + "".join(table) + TAIL
 
 

@@ -547,8 +547,9 @@ int balanced_part(int total, int done, int most) {
     return (left + parts - 1) / parts;
 }
 
-// One part of the reduction, cut into register blocks. The first block of rows that meets a panel of b has the next panel
-// fetched: panels are a few KB in planes far apart, too short for the processor to see a stream in them.
+// One part of the reduction, cut into register blocks. The first blocks of rows that meet a panel of b have a column each
+// of the next panel fetched: panels are a few KB in planes far apart, too short for the processor to see a stream in
+// them. All columns at once, by the first block, would come faster than memory delivers.
 template <class E>
 void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, int first_block, int blocks, int rows,
                    int cols, E* c, bool accumulate) {
@@ -565,8 +566,8 @@ void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, in
         args.cols = balanced_part(cols, j, kernel.nr);
         const bool last = j + args.cols == cols;
         const std::ptrdiff_t next = last ? after - j * whole.b_col : args.cols * whole.b_col;
-        for (int i = 0; i < rows; i += args.rows) {
-            args.b_ahead = i == 0 ? next : 0;
+        for (int i = 0, column = 0; i < rows; i += args.rows, ++column) {
+            args.b_ahead = column < kernel.nr ? next + column * whole.b_col : 0;
             args.rows = balanced_part(rows, i, kernel.mr);
             args.a = whole.a + i * whole.a_row;
             args.b = whole.b + j * whole.b_col;

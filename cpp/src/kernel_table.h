@@ -35,7 +35,7 @@ struct ProductArgs {
     int length, tail_length;
     std::ptrdiff_t a_row, a_step;
     std::ptrdiff_t b_step, b_col;
-    std::ptrdiff_t b_ahead;  // from b to what the caller wants next: fetched into L2 meanwhile. 0: nothing
+    std::ptrdiff_t b_ahead;  // from b to a column that is wanted later: fetched into L2 meanwhile. 0: nothing
     std::ptrdiff_t c_row, c_col;
     int rows, cols;   // rows <= mr, cols <= nr of the micro-kernel
     bool accumulate;  // add to c instead of overwriting it; the sum of one call is formed apart first
@@ -81,6 +81,7 @@ struct LanewiseArgs {
 //   in  element i at in  + i * in_stride   (complex: imaginary part at + in_im)
 //   out element i at out + i * out_stride  (complex: imaginary part at + out_im)
 // in and out must not overlap. Real spectra are packed, T values: r0 r1 i1 r2 i2 ... [r(T/2) if T is even].
+// One call takes `lines` of them, in_step and out_step apart: a small tile's are too short to be called one by one.
 enum class LineKind : std::uint8_t {
     fft_real,             // T reals (the last T - n_in zero)      -> packed half spectrum
     fft_real_inverse,     // packed half spectrum                  -> the first n_out of T reals, unscaled
@@ -100,6 +101,8 @@ struct LineArgs {
     const E* in;
     E* out;
     std::ptrdiff_t in_stride, out_stride, in_im, out_im;
+    int lines = 1;
+    std::ptrdiff_t in_step = 0, out_step = 0;
 };
 
 template <class E>

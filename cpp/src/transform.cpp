@@ -129,116 +129,135 @@ std::size_t TileTransform<E>::level_size(const Role& role, std::size_t level) co
     return size;
 }
 
-// The lines of one level: how they lie in the box of values and in the scratch buffer, one after the other.
+// Values to be transformed along the axes from one level on: `count` boxes, and their spectra in as many runs of planes.
+template <class E>
+struct TileTransform<E>::Boxes {
+    bool complex;
+    std::array<std::ptrdiff_t, axes> strides;  // of the box
+    std::ptrdiff_t im;                         // of the box, complex
+    int count = 1;
+    std::ptrdiff_t box_step = 0, spectrum_step = 0;
+};
+
+// The lines of one level of one box: how they lie in it and in the scratch buffer, where the next level finds them.
 template <class E>
 struct TileTransform<E>::LineLoop {
     int count[2] = {1, 1};                            // lines that hold data
     int extent[2] = {1, 1};                           // lines the next level reads or writes
     std::ptrdiff_t stride[2] = {0, 0};                // in the box
-    std::array<std::ptrdiff_t, axes> next_strides{};  // in the scratch buffer, for the next level
+    std::array<std::ptrdiff_t, axes> next_strides{};  // in the scratch buffer
     std::ptrdiff_t line_size, size;                   // of the scratch buffer, elements
 
-    // Calls f(offset of the line in the box, in the scratch buffer).
+    // Calls f(offset in the box, in the scratch buffer) for each run of count[0] lines.
     template <class F>
-    void for_each(F f) const {
+    void for_each_run(F f) const {
         for (int j = 0; j < count[1]; ++j)
-            for (int i = 0; i < count[0]; ++i)
-                f(j * stride[1] + i * stride[0], (j * extent[0] + i) * line_size);
+            f(j * stride[1], j * extent[0] * line_size);
     }
 };
 
 template <class E>
-auto TileTransform<E>::line_loop(const Role& role, std::size_t level, bool complex,
-                                 const std::array<std::ptrdiff_t, axes>& strides) const -> LineLoop {
+auto TileTransform<E>::line_loop(const Role& role, std::size_t level, const Boxes& boxes) const -> LineLoop {
     LineLoop loop;
-    loop.line_size = loop.size = shape_.transform[levels_[level]] * lanes_ * (complex ? 2 : 1);
+    loop.line_size = loop.size = shape_.transform[levels_[level]] * lanes_ * (boxes.complex ? 2 : 1);
     for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
         const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
         loop.count[slot] = role.count[a];
         loop.extent[slot] = role.extent[a];
-        loop.stride[slot] = strides[a];
+        loop.stride[slot] = boxes.strides[a];
         loop.next_strides[a] = loop.size;
         loop.size *= role.extent[a];
     }
     return loop;
 }
 
+// What one level's lines leave to the next, or take from it: each of their values, for all outer indices, is a box.
+// Calls run(boxes, offset in the scratch buffer, in the spectrum) for values of one kind that follow each other.
 template <class E>
-void TileTransform<E>::forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides,
-                               E* spectrum, std::ptrdiff_t plane_stride, E* scratch) const {
-    forward_level(roles_[static_cast<int>(role)], 0, false, tile, 0, strides, spectrum, plane_stride, scratch);
+template <class Run>
+void TileTransform<E>::for_runs_of_values(std::size_t level, const Boxes& boxes, const LineLoop& loop,
+                                          std::ptrdiff_t plane_stride, const Run& run) const {
+    const int length = shape_.transform[levels_[level]] * (boxes.complex ? 2 : 1);
+    for (int q = 0; q < length;) {
+        const bool pair = boxes.complex || is_pair(q, length);
+        const int width = pair ? 2 : 1;
+        int end = q + width;
+        while (end < length && (boxes.complex || is_pair(end, length)) == pair)
+            end += width;
+        run(Boxes{pair, loop.next_strides, lanes_, (end - q) / width, width * std::ptrdiff_t{lanes_},
+                  width * rest_[level] * plane_stride},
+            q * std::ptrdiff_t{lanes_}, q * rest_[level] * plane_stride);
+        q = end;
+    }
 }
 
 template <class E>
-void TileTransform<E>::forward_level(const Role& role, std::size_t level, bool complex, const E* in,
-                                     std::ptrdiff_t in_im, const std::array<std::ptrdiff_t, axes>& strides, E* out,
+void TileTransform<E>::forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides,
+                               E* spectrum, std::ptrdiff_t plane_stride, E* scratch) const {
+    forward_level(roles_[static_cast<int>(role)], 0, {false, strides, 0}, tile, spectrum, plane_stride, scratch);
+}
+
+template <class E>
+void TileTransform<E>::forward_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
                                      std::ptrdiff_t plane_stride, E* scratch) const {
     if (levels_.empty()) {
         std::copy_n(in, lanes_, out);
         return;
     }
-    const int axis = levels_[level], length = shape_.transform[axis];
-    const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
+    const int axis = levels_[level], width = boxes.complex ? 2 : 1;
+    const LineTransform<E>& line = boxes.complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context,
-                 {in, out, strides[axis], complex ? 2 * plane_stride : plane_stride, in_im, plane_stride});
+        line.run(line.context, {in, out, boxes.strides[axis], width * plane_stride, boxes.im, plane_stride, boxes.count,
+                                boxes.box_step, boxes.spectrum_step});
         return;
     }
-    const LineLoop loop = line_loop(role, level, complex, strides);
-    const std::ptrdiff_t width = complex ? 2 : 1;
+    const LineLoop loop = line_loop(role, level, boxes);
     if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, loop.size, E(0));
-    loop.for_each([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
-        line.run(line.context, {in + in_box, scratch + in_scratch, strides[axis], lanes_ * width, in_im, lanes_});
-    });
-    E* rest_scratch = scratch + loop.size;
-    if (complex) {
-        for (int q = 0; q < length; ++q)
-            forward_level(role, level + 1, true, scratch + q * 2 * lanes_, lanes_, loop.next_strides,
-                          out + 2 * q * rest_[level] * plane_stride, plane_stride, rest_scratch);
-        return;
-    }
-    for (int q = 0; q < length;) {
-        const bool pair = is_pair(q, length);
-        forward_level(role, level + 1, pair, scratch + q * lanes_, lanes_, loop.next_strides,
-                      out + q * rest_[level] * plane_stride, plane_stride, rest_scratch);
-        q += pair ? 2 : 1;
+    for (int i = 0; i < boxes.count; ++i, in += boxes.box_step, out += boxes.spectrum_step) {
+        loop.for_each_run([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
+            line.run(line.context, {in + in_box, scratch + in_scratch, boxes.strides[axis], lanes_ * width, boxes.im,
+                                    lanes_, loop.count[0], loop.stride[0], loop.line_size});
+        });
+        for_runs_of_values(level, boxes, loop, plane_stride,
+                           [&](const Boxes& values, std::ptrdiff_t in_scratch, std::ptrdiff_t in_spectrum) {
+                               forward_level(role, level + 1, values, scratch + in_scratch, out + in_spectrum,
+                                             plane_stride, scratch + loop.size);
+                           });
     }
 }
 
 template <class E>
 void TileTransform<E>::inverse(TileRole role, const E* spectrum, std::ptrdiff_t plane_stride, E* tile,
                                const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const {
-    inverse_level(roles_[static_cast<int>(role)], 0, false, spectrum, plane_stride, tile, 0, strides, scratch);
+    inverse_level(roles_[static_cast<int>(role)], 0, {false, strides, 0}, spectrum, tile, plane_stride, scratch);
 }
 
 template <class E>
-void TileTransform<E>::inverse_level(const Role& role, std::size_t level, bool complex, const E* in,
-                                     std::ptrdiff_t plane_stride, E* out, std::ptrdiff_t out_im,
-                                     const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const {
+void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
+                                     std::ptrdiff_t plane_stride, E* scratch) const {
     if (levels_.empty()) {
         std::copy_n(in, lanes_, out);
         return;
     }
-    const int axis = levels_[level], length = shape_.transform[axis];
-    const LineTransform<E>& line = complex ? role.lines[axis].complex : role.lines[axis].real;
+    const int axis = levels_[level], width = boxes.complex ? 2 : 1;
+    const LineTransform<E>& line = boxes.complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context,
-                 {in, out, complex ? 2 * plane_stride : plane_stride, strides[axis], plane_stride, out_im});
+        line.run(line.context, {in, out, width * plane_stride, boxes.strides[axis], plane_stride, boxes.im, boxes.count,
+                                boxes.spectrum_step, boxes.box_step});
         return;
     }
-    const LineLoop loop = line_loop(role, level, complex, strides);
-    const std::ptrdiff_t width = complex ? 2 : 1;
-    E* rest_scratch = scratch + loop.size;
-    for (int q = 0; q < length;) {
-        const bool pair = complex || is_pair(q, length);
-        const std::ptrdiff_t position = complex ? 2 * q : q;
-        inverse_level(role, level + 1, pair, in + position * rest_[level] * plane_stride, plane_stride,
-                      scratch + position * lanes_, lanes_, loop.next_strides, rest_scratch);
-        q += pair && !complex ? 2 : 1;
+    const LineLoop loop = line_loop(role, level, boxes);
+    for (int i = 0; i < boxes.count; ++i, in += boxes.spectrum_step, out += boxes.box_step) {
+        for_runs_of_values(level, boxes, loop, plane_stride,
+                           [&](const Boxes& values, std::ptrdiff_t in_scratch, std::ptrdiff_t in_spectrum) {
+                               inverse_level(role, level + 1, values, in + in_spectrum, scratch + in_scratch,
+                                             plane_stride, scratch + loop.size);
+                           });
+        loop.for_each_run([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
+            line.run(line.context, {scratch + in_scratch, out + in_box, lanes_ * width, boxes.strides[axis], lanes_,
+                                    boxes.im, loop.count[0], loop.line_size, loop.stride[0]});
+        });
     }
-    loop.for_each([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
-        line.run(line.context, {scratch + in_scratch, out + in_box, lanes_ * width, strides[axis], lanes_, out_im});
-    });
 }
 
 template class TileTransform<float>;

@@ -80,19 +80,20 @@ private:
         std::array<Lines, axes> lines;
         std::array<int, axes> count, extent;
     };
+    struct Boxes;
     struct LineLoop;
 
     Lines make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const;
     void list_bins(std::size_t level, int plane, bool complex);
     void list_bin_runs();
-    void forward_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t in_im,
-                       const std::array<std::ptrdiff_t, axes>& strides, E* out, std::ptrdiff_t plane_stride,
-                       E* scratch) const;
-    void inverse_level(const Role& role, std::size_t level, bool complex, const E* in, std::ptrdiff_t plane_stride,
-                       E* out, std::ptrdiff_t out_im, const std::array<std::ptrdiff_t, axes>& strides,
-                       E* scratch) const;
-    LineLoop line_loop(const Role& role, std::size_t level, bool complex,
-                       const std::array<std::ptrdiff_t, axes>& strides) const;
+    void forward_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
+                       std::ptrdiff_t plane_stride, E* scratch) const;
+    void inverse_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
+                       std::ptrdiff_t plane_stride, E* scratch) const;
+    template <class Run>
+    void for_runs_of_values(std::size_t level, const Boxes& boxes, const LineLoop& loop, std::ptrdiff_t plane_stride,
+                            const Run& run) const;
+    LineLoop line_loop(const Role& role, std::size_t level, const Boxes& boxes) const;
     std::size_t level_size(const Role& role, std::size_t level) const;
     bool is_pair(int packed, int length) const {
         return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1);

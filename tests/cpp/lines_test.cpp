@@ -381,6 +381,49 @@ TEST_P(LinesTest, WinogradDouble) {
     check_all_winograds<double>(GetParam());
 }
 
+// Several lines in one call give what as many calls do, bit for bit.
+template <class E>
+void check_several_lines(const LineTransform<E>& transform, int lanes, bool complex) {
+    constexpr int lines = 3;
+    ASSERT_NE(transform.run, nullptr);
+    Line<E> source(lines * transform.n_in, lanes, 1, 0, E(0));
+    Line<E> apart(lines * transform.n_out, lanes, 1, 0, E(0)), together(lines * transform.n_out, lanes, 1, 0, E(0));
+    for (int part = 0; part < (complex ? 2 : 1); ++part)
+        for (int i = 0; i < lines * transform.n_in; ++i)
+            for (int lane = 0; lane < lanes; ++lane)
+                source.at(i, part, lane) = static_cast<E>((37 * i + 11 * lane + 5 * part) % 101 - 50);
+    const std::ptrdiff_t in_step = transform.n_in * source.stride(), out_step = transform.n_out * apart.stride();
+    LineArgs<E> args{source.start(), together.start(), source.stride(), together.stride(), source.im(), together.im(),
+                     lines,          in_step,          out_step};
+    transform.run(transform.context, args);
+    args.lines = 1;
+    args.out = apart.start();
+    for (int i = 0; i < lines; ++i, args.in += in_step, args.out += out_step)
+        transform.run(transform.context, args);
+    for (int part = 0; part < (complex ? 2 : 1); ++part)
+        for (int i = 0; i < lines * transform.n_out; ++i)
+            for (int lane = 0; lane < lanes; ++lane)
+                ASSERT_EQ(together.at(i, part, lane), apart.at(i, part, lane)) << "entry " << i << " lane " << lane;
+}
+
+template <class E>
+void check_several_lines_of_all_kinds(const KernelTable<E>& table) {
+    for (const LineKind kind : fft_kinds)
+        for (const int length : {1, 8, 20, 54, 77, 512}) {  // copied, codelets, composed once and twice, PocketFFT
+            SCOPED_TRACE(std::string(name_of(kind)) + " length " + std::to_string(length));
+            check_several_lines(table.fft_line(kind, length, length, length), table.lanes, is_complex(kind));
+        }
+    for (const LineKind kind : {LineKind::winograd_data, LineKind::winograd_kernel, LineKind::winograd_output_t}) {
+        SCOPED_TRACE(name_of(kind));
+        check_several_lines(table.winograd_line(kind, 4, 3), table.lanes, false);
+    }
+}
+
+TEST_P(LinesTest, TakeSeveralLinesInOneCall) {
+    check_several_lines_of_all_kinds(kernels(GetParam()).f32);
+    check_several_lines_of_all_kinds(kernels(GetParam()).f64);
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, LinesTest, testing::ValuesIn(supported_isas()),
                          [](const auto& info) { return info.param; });
 

@@ -55,9 +55,8 @@ struct PocketfftLine {
 };
 
 template <class E>
-void run_real_line(const void* context, const LineArgs<E>& args) {
+void run_real_line(const PocketfftLine<E>& line, const LineArgs<E>& args) {
     using T = typename PlainVec<E>::type;
-    const auto& line = *static_cast<const PocketfftLine<E>*>(context);
     auto* const data = reinterpret_cast<E*>(line_scratch(line.length * sizeof(T)));
     for (int i = 0; i < line.n_in; ++i)
         store<E>(data + i * lanes<E>, load(args.in + i * args.in_stride));
@@ -69,9 +68,8 @@ void run_real_line(const void* context, const LineArgs<E>& args) {
 }
 
 template <class E>
-void run_complex_line(const void* context, const LineArgs<E>& args) {
+void run_complex_line(const PocketfftLine<E>& line, const LineArgs<E>& args) {
     using Complex = pocketfft_detail::cmplx<typename PlainVec<E>::type>;
-    const auto& line = *static_cast<const PocketfftLine<E>*>(context);
     auto* const data = reinterpret_cast<E*>(line_scratch(line.length * sizeof(Complex)));
     const auto re = [&](int i) { return data + i * 2 * lanes<E>; };
     const auto im = [&](int i) { return re(i) + lanes<E>; };
@@ -90,6 +88,12 @@ void run_complex_line(const void* context, const LineArgs<E>& args) {
     }
 }
 
+template <class E, void (*run)(const PocketfftLine<E>&, const LineArgs<E>&)>
+void run_pocketfft(const void* context, const LineArgs<E>& args) {
+    const auto& line = *static_cast<const PocketfftLine<E>*>(context);
+    for_each_line(args, [&](const LineArgs<E>& one) { run(line, one); });
+}
+
 template <class E>
 LineTransform<E> pocketfft_line(LineKind kind, int length, int n_in, int n_out) {
     static EternalList<PocketfftLine<E>> lines;
@@ -103,26 +107,28 @@ LineTransform<E> pocketfft_line(LineKind kind, int length, int n_in, int n_out) 
         }
         return {kind, length, n_in, n_out, &pocketfft_plan<pocketfft_detail::pocketfft_r<E>>(length), nullptr};
     };
-    const auto run = is_complex(kind) ? run_complex_line<E> : run_real_line<E>;
+    const auto run = is_complex(kind) ? run_pocketfft<E, run_complex_line<E>> : run_pocketfft<E, run_real_line<E>>;
     return {run, &lines.find_or_add(matches, make), n_in, n_out};
 }
 
 // ---- the choice -----------------------------------------------------------------------------------------------------
 
 template <class E>
-void copy_entry(const void*, const LineArgs<E>& args) {
-    store<E>(args.out, load(args.in));
+void copy_entries(const void*, const LineArgs<E>& args) {
+    for_each_line(args, [](const LineArgs<E>& one) { store<E>(one.out, load(one.in)); });
 }
 
 template <class E>
-void copy_complex_entry(const void*, const LineArgs<E>& args) {
-    store<E>(args.out, load(args.in));
-    store<E>(args.out + args.out_im, load(args.in + args.in_im));
+void copy_complex_entries(const void*, const LineArgs<E>& args) {
+    for_each_line(args, [](const LineArgs<E>& one) {
+        store<E>(one.out, load(one.in));
+        store<E>(one.out + one.out_im, load(one.in + one.in_im));
+    });
 }
 
 template <class E>
 LineTransform<E> fft_line(LineKind kind, int length, int n_in, int n_out) {
-    if (length == 1) return {is_complex(kind) ? copy_complex_entry<E> : copy_entry<E>, nullptr, 1, 1};
+    if (length == 1) return {is_complex(kind) ? copy_complex_entries<E> : copy_entries<E>, nullptr, 1, 1};
     const bool inverse = is_inverse(kind);
     const int asked = inverse ? n_out : n_in;
     const int count = asked < 1 ? 1 : asked > length ? length : asked;

@@ -43,13 +43,15 @@ void run_in_scratch(const ComposedLine<E>& line, const LineArgs<E>& args, E* scr
 template <class E>
 void run_composed(const void* context, const LineArgs<E>& args) {
     const auto& line = *static_cast<const ComposedLine<E>*>(context);
-    run_in_scratch(line, args, reinterpret_cast<E*>(line_scratch(line.scratch * sizeof(E))));
+    E* const scratch = reinterpret_cast<E*>(line_scratch(line.scratch * sizeof(E)));
+    for_each_line(args, [&](const LineArgs<E>& one) { run_in_scratch(line, one, scratch); });
 }
 
 template <class E>
-TRICONV_INLINE void run_sub(const ComposedLine<E>& line, const LineArgs<E>& args, E* scratch) {
+TRICONV_INLINE void run_subs(const ComposedLine<E>& line, const LineArgs<E>& args, E* scratch) {
     if (line.sub.run == run_composed<E>) {
-        run_in_scratch(*static_cast<const ComposedLine<E>*>(line.sub.context), args, scratch + line.own_scratch);
+        const auto& sub = *static_cast<const ComposedLine<E>*>(line.sub.context);
+        for_each_line(args, [&](const LineArgs<E>& one) { run_in_scratch(sub, one, scratch + line.own_scratch); });
     } else {
         line.sub.run(line.sub.context, args);
     }
@@ -62,8 +64,7 @@ void run_composed_complex(const ComposedLine<E>& line, const LineArgs<E>& args, 
     constexpr std::ptrdiff_t part = lanes<E>, entry = 2 * part;
     const std::ptrdiff_t pitch = line.pitch(), is = args.in_stride, os = args.out_stride;
     const int m = line.sub_length;
-    for (int j = 0; j < line.radix; ++j)
-        run_sub(line, {args.in + j * is, scratch + j * pitch, line.radix * is, entry, args.in_im, part}, scratch);
+    run_subs(line, {args.in, scratch, line.radix * is, entry, args.in_im, part, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out, pitch, m * os, part, args.out_im});
     line.step->run[static_cast<int>(line.kind)](
         {scratch + entry, args.out + os, pitch, m * os, part, args.out_im, entry, os, 0, m - 1, line.factors.data()});
@@ -77,8 +78,7 @@ void run_composed_complex_inverse(const ComposedLine<E>& line, const LineArgs<E>
     line.first(nullptr, {args.in, scratch, m * is, pitch, args.in_im, part});
     line.step->run[static_cast<int>(line.kind)](
         {args.in + is, scratch + entry, m * is, pitch, args.in_im, part, is, entry, 0, m - 1, line.factors.data()});
-    for (int j = 0; j < line.radix; ++j)
-        run_sub(line, {scratch + j * pitch, args.out + j * os, entry, line.radix * os, part, args.out_im}, scratch);
+    run_subs(line, {scratch, args.out, entry, line.radix * os, part, args.out_im, line.radix, pitch, os}, scratch);
 }
 
 // ---- real -----------------------------------------------------------------------------------------------------------
@@ -90,8 +90,7 @@ void run_composed_real(const ComposedLine<E>& line, const LineArgs<E>& args, E* 
     constexpr std::ptrdiff_t part = lanes<E>, entry = 2 * part;
     const std::ptrdiff_t pitch = line.pitch(), is = args.in_stride, os = args.out_stride;
     const int m = line.sub_length;
-    for (int j = 0; j < line.radix; ++j)
-        run_sub(line, {args.in + j * is, scratch + j * pitch, line.radix * is, part, 0, 0}, scratch);
+    run_subs(line, {args.in, scratch, line.radix * is, part, 0, 0, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out - os, pitch, 2 * m * os, 0, os});
     line.step->run[static_cast<int>(line.kind)]({scratch + part, args.out + os, pitch, 2 * m * os, part, os, entry,
                                                  2 * os, 2 * (m - 2) * os, (m - 1) / 2, line.factors.data()});
@@ -109,8 +108,7 @@ void run_composed_real_inverse(const ComposedLine<E>& line, const LineArgs<E>& a
                                                  entry, 2 * (m - 2) * is, (m - 1) / 2, line.factors.data()});
     if (m % 2 == 0)
         line.step->middle[1](nullptr, {args.in + (m - 1) * is, scratch + (m - 1) * part, 2 * m * is, pitch, is, 0});
-    for (int j = 0; j < line.radix; ++j)
-        run_sub(line, {scratch + j * pitch, args.out + j * os, part, line.radix * os, 0, 0}, scratch);
+    run_subs(line, {scratch, args.out, part, line.radix * os, 0, 0, line.radix, pitch, os}, scratch);
 }
 
 template <class E>

@@ -125,8 +125,8 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, Ro
     TRICONV_UNROLL
     for (int j = 0; j < cols; ++j) {
         vectors[j] = load_number<E, kind, !direct>(b + j * b_col, b_im);
-        if constexpr (!direct) prefetch_number<E, kind>(b + j * b_col + b_ahead, b_im);
     }
+    if constexpr (!direct) prefetch_number<E, kind>(b + b_ahead, b_im);
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);

@@ -18,6 +18,29 @@ constexpr bool is_complex(LineKind kind) {
     return kind == LineKind::fft_complex || kind == LineKind::fft_complex_inverse;
 }
 
+template <class E, class Run>
+TRICONV_INLINE void for_each_line(LineArgs<E> args, const Run& run) {
+    for (int i = 0; i < args.lines; ++i, args.in += args.in_step, args.out += args.out_step)
+        run(args);
+}
+
+// A codelet of one line. Its parameters are the fields of LineArgs, but in registers.
+template <class E>
+using Codelet = void(const E* in, E* out, std::ptrdiff_t in_stride, std::ptrdiff_t out_stride, std::ptrdiff_t in_im,
+                     std::ptrdiff_t out_im);
+
+// A codelet made to take all lines. Short ones (Winograd) are inlined in the loop; long ones are not, since the compiler
+// would compute their many offsets in front of the loop and keep them in memory: 1.2 to 1.9 times the time.
+template <class E, Codelet<E>* codelet>
+void run_lines(const void*, const LineArgs<E>& args) {
+    const E* in = args.in;
+    E* out = args.out;
+    const std::ptrdiff_t in_stride = args.in_stride, out_stride = args.out_stride, in_im = args.in_im,
+                         out_im = args.out_im, in_step = args.in_step, out_step = args.out_step;
+    for (int left = args.lines; left > 0; --left, in += in_step, out += out_step)
+        codelet(in, out, in_stride, out_stride, in_im, out_im);
+}
+
 // ---- scratch --------------------------------------------------------------------------------------------------------
 
 // Aligned memory of the calling thread, contents undefined; valid until the next call on the thread.

@@ -14,6 +14,7 @@
 #endif
 
 #define TRICONV_INLINE inline __attribute__((always_inline))
+#define TRICONV_NOINLINE __attribute__((noinline))
 
 // Before a loop of constant, small trip count over an array of lane vectors: unrolled fully, so that the array can live
 // in registers.
