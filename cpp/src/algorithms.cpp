@@ -61,10 +61,14 @@ double epsilon(const Layer& layer) {
     return layer.dtype == DType::f32 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
 }
 
-double array_bytes(const Layer& layer) {  // x and y once each
-    return element_bytes(layer) * static_cast<double>(layer.batch) *
-           (static_cast<double>(layer.in_channels * layer.inputs()) +
-            static_cast<double>(layer.out_channels * layer.outputs()));
+double x_bytes(const Layer& layer) {
+    return element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
+}
+double y_bytes(const Layer& layer) {
+    return element_bytes(layer) * static_cast<double>(layer.batch * layer.out_channels * layer.outputs());
+}
+double array_bytes(const Layer& layer) {
+    return x_bytes(layer) + y_bytes(layer);
 }
 
 // ---- the cost model -------------------------------------------------------------------------------------------------
@@ -73,6 +77,7 @@ double array_bytes(const Layer& layer) {  // x and y once each
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded).
 constexpr double fma_ns = 0.28;             // one lane-vector multiply-add within a micro-kernel
 constexpr double value_ns = 1.8;            // reading and writing one lane vector of a spectrum, besides the lines
+constexpr double lane_block_ns = 60;        // transform of a lane block of a tile, apart from its size
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
@@ -84,7 +89,9 @@ constexpr double array_byte_ns = 0.12;     // reading or writing the user's arra
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
 constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
-constexpr double l2_byte_ns = 0.015, l3_byte_ns = 0.05, memory_byte_ns = 0.12;
+constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
+constexpr double many_planes = 4096;  // of a tile, from which on a byte from memory costs twice as much
+constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
 // max_reduction terms are summed one after the other, then groups of parts. A statistical bound, as roundings of both signs
@@ -100,11 +107,15 @@ double array_ns(const Layer& layer, Pass pass, bool direct = false) {
     return array_bytes(layer) * (scattered ? scattered_byte_ns : array_byte_ns);
 }
 
-double stream_ns(double bytes) {
+// Per byte of a working set that is passed over again and again. What of it is in L2 or L3 shrinks as it grows; of an L3 a
+// core can count on its share only, a few times its L2, however large it reports to be.
+double stream_ns(double bytes, double memory_ns) {
     const CacheSizes& cache = cache_sizes();
-    return bytes <= static_cast<double>(cache.l2)         ? l2_byte_ns
-           : bytes <= static_cast<double>(cache.l3) * 0.5 ? l3_byte_ns
-                                                          : memory_byte_ns;
+    const double near = 1.25 * static_cast<double>(cache.l2);
+    const double far = std::clamp(static_cast<double>(cache.l3), near, 6 * static_cast<double>(cache.l2));
+    if (bytes <= near) return l2_byte_ns;
+    if (bytes >= far) return memory_ns;
+    return l2_byte_ns + (memory_ns - l2_byte_ns) * (bytes - near) / (far - near);
 }
 
 // Cost of one line transform per value along an axis.
@@ -112,9 +123,9 @@ template <class E>
 double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) {
     const int t = shape.transform[axis];
     if (t == 1) return 0;
-    if (!shape.fft) return 0.5 * t;
+    if (!shape.fft) return 0.35 * t;
     if (kernels.has_fft_codelet(t)) return 1.9;
-    return t < 48 ? 4.2 : std::max(3.2, 1.4 * std::log2(t) - 5);  // short composed lines are mostly loops' ends
+    return std::max(3.4, 1.4 * std::log2(t) - 4.4);  // composed; tiles of long lines are not in L1
 }
 
 struct Bins {
@@ -131,9 +142,11 @@ Bins bins_of(const TileShape& shape) {
 }
 
 // Bytes of spectra that a slice of some groups needs: for one tile read, one written (x's in weight_grad), and for its
-// kernels.
+// kernels. memory_ns: per byte that is in no cache. The lines of one tile are a plane apart each, and where there are many
+// the processor sees no stream of them to read ahead. block_ns: a block's products, apart from their sizes.
 struct SliceBytes {
     double source, target, kernels;
+    double memory_ns, block_ns;
     bool in_place, tile_lanes;
 
     double tile() const { return in_place ? std::max(source, target) : source + target; }
@@ -143,8 +156,13 @@ SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, co
     const Bins bins = bins_of(shape);
     const double per_vector = (bins.real + 2 * bins.complex) * kernels.lanes * static_cast<double>(sizeof(E)) *
                               std::min(groups, work.groups) / std::max(1, work.groups);
-    return {per_vector * static_cast<double>(work.source_blocks), per_vector * static_cast<double>(work.target_blocks),
-            per_vector * static_cast<double>(work.kernel_vectors), work.in_place, work.lane_kind == LaneKind::tiles};
+    return {per_vector * static_cast<double>(work.source_blocks),
+            per_vector * static_cast<double>(work.target_blocks),
+            per_vector * static_cast<double>(work.kernel_vectors),
+            memory_byte_ns * (1 + std::min(1.0, (bins.real + 2 * bins.complex) / many_planes)),
+            work.lanewise ? 0 : groups * (bins.real + bins.complex) * bin_ns,
+            work.in_place,
+            work.lane_kind == LaneKind::tiles};
 }
 
 // Nanoseconds that the spectra of a slice spend between caches with a blocking. A spectrum is written and read around the
@@ -153,18 +171,18 @@ SliceBytes slice_bytes(const KernelTable<E>& kernels, const TileShape& shape, co
 // slice in parts each part passes over all tiles read. Where lanes hold tiles, the kernels of few rows compete with them
 // for the cache.
 double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows, int parts) {
-    const double kernels = bytes.kernels / parts, kernel_rate = stream_ns(kernels);
+    const double kernels = bytes.kernels / parts, kernel_rate = stream_ns(kernels, bytes.memory_ns);
     if (parts > 1) {
-        const double rate = stream_ns(tiles * (bytes.source + bytes.target / parts) + kernels);
-        return tiles * rate * ((1 + parts) * bytes.source + 2 * bytes.target) + 2 * bytes.kernels * kernel_rate;
+        const double rate = stream_ns(tiles * (bytes.source + bytes.target / parts) + kernels, bytes.memory_ns);
+        return tiles * rate * ((1 + parts) * bytes.source + 2 * bytes.target) + 2 * bytes.kernels * kernel_rate +
+               parts * bytes.block_ns;
     }
     rows = std::min(rows, tiles);
-    const double fitting = 1.25 * static_cast<double>(cache_sizes().l2), block = rows * bytes.tile();
-    const double cached = block + (bytes.tile_lanes ? kernels : 0);
-    const double rate = cached <= fitting ? l2_byte_ns : stream_ns(block + kernels);
+    const double rate = stream_ns(rows * bytes.tile() + (bytes.tile_lanes ? kernels : 0), bytes.memory_ns);
     const double touches = bytes.in_place ? 4 : 2, kernel_touches = pass == Pass::weight_grad ? 2 : 0.5;
-    return touches * tiles * bytes.tile() * rate +
-           (1 + kernel_touches * std::ceil(tiles / rows)) * bytes.kernels * kernel_rate;
+    const double blocks = std::ceil(tiles / rows);
+    return touches * tiles * bytes.tile() * rate + (1 + kernel_touches * blocks) * bytes.kernels * kernel_rate +
+           blocks * bytes.block_ns;
 }
 
 // As many rows as cost least, for few tiles in parts of the kernels' spectra.
@@ -215,11 +233,14 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
                           work.target_blocks / std::max(1, work.groups));
 }
 
-// Reading and writing the arrays. Lanes of tiles read and write a run of pixels each for every row of a strip, from as
-// many places: the shorter, the less of a cache line is used.
+// Reading and writing the arrays. Rows of pixels that tiles overlap in are read again for each. Lanes of tiles read and
+// write a run of pixels each for every row of a strip, from as many places: the shorter, the less of a cache line is used.
 double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGrid& grid, const TileShape& shape,
                    double rows) {
-    const double ns = array_ns(layer, pass);
+    const double again = static_cast<double>(shape.transform[0]) * shape.transform[1] /
+                         (static_cast<double>(shape.outputs[0]) * shape.outputs[1]);
+    const double read = pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer);
+    const double ns = array_ns(layer, pass) * (1 + (again - 1) * read / array_bytes(layer));
     if (work.lane_kind != LaneKind::tiles) return ns;
     const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
     const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
@@ -243,7 +264,7 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
     StageCosts costs{};
     for (int a = 0; a < axes; ++a)
         costs.value += line_ns(kernels, shape, a);
-    costs.lane_block = planes * (costs.value + value_ns);
+    costs.lane_block = lane_block_ns + planes * (costs.value + value_ns);
     costs.kernels = static_cast<double>(work.kernel_vectors) *
                     (costs.lane_block + kernels.lanes * tap_gather_ns * static_cast<double>(layer.taps()));
     const double products = rows * static_cast<double>(work.products);
@@ -574,7 +595,8 @@ StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const Tile
     for (int a = 0; a < axes; ++a)
         added_bytes *= static_cast<double>(shape.transform[a]) / static_cast<double>(shape.outputs[a]);
 
-    double whole_ns = 3 * transform_call_ns + 2 * kept * stream_ns(kept) + 2 * added_bytes * array_byte_ns;
+    double whole_ns =
+        3 * transform_call_ns + 2 * kept * stream_ns(kept, bytes.memory_ns) + 2 * added_bytes * array_byte_ns;
     for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad}) {
         const Work work = work_of(pass, xs, ys, lane_kind, kernels.lanes);
         const StageCosts stages = stage_costs(kernels, layer, pass, work, shape, tiles);
