@@ -204,8 +204,9 @@ Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, double
     for (double r = row_step; r == row_step || (r < 2 * most && r * bytes.tile() <= most_bytes); r *= 2)
         consider(std::min(r, most), 1);
     if (groups == 1 && !bytes.tile_lanes && tiles <= most && tiles * bytes.source <= most_bytes)
-        for (int parts = 2; parts <= 16 && 2 * parts <= target_blocks; parts *= 2)
-            consider(tiles, parts);
+        for (std::int64_t part = 4; part < target_blocks; part += 4)
+            if (const std::int64_t parts = ceil_div(target_blocks, part); parts <= 16)
+                consider(tiles, static_cast<int>(parts));
     const double rows = static_cast<double>(best.rows);
     if (pass == Pass::weight_grad)
         best.fused = rows * bytes.tile() + bytes.kernels < 4 * static_cast<double>(cache_sizes().l2);

@@ -14,6 +14,7 @@
 // One bin's product is then a matrix product whose a is read with a row stride of one lane vector, as a packed panel.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "recompute.h"
@@ -43,8 +44,16 @@ struct Slice {
     int target_count(const LaneBlocks& blocks) const { return cut(blocks, part + 1) - cut(blocks, part); }
     int targets_per_group(const LaneBlocks& blocks) const { return target_count(blocks) / (last_group - first_group); }
 
+    // Target blocks of each part but the last: a multiple of what micro-kernels take at a time.
+    static int part_blocks(int count, int parts) {
+        constexpr int step = 4;
+        return parts == 1 ? count : (count + parts * step - 1) / (parts * step) * step;
+    }
+
 private:
-    int cut(const LaneBlocks& blocks, int p) const { return block_count(blocks) * p / parts; }
+    int cut(const LaneBlocks& blocks, int p) const {
+        return std::min(block_count(blocks), p * part_blocks(block_count(blocks), parts));
+    }
 };
 
 template <class E>

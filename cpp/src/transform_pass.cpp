@@ -262,7 +262,7 @@ TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& laye
     const auto make = [&](std::int64_t blocks, std::int64_t rows) {
         return SpectraShape::make<E>(planes, static_cast<std::size_t>(blocks), rows, lanes);
     };
-    const std::int64_t target_blocks = ceil_div(widest.block_count(targets), blocking_.parts);
+    const int target_blocks = Slice::part_blocks(widest.block_count(targets), blocking_.parts);
     const SpectraShape kernel_shape =
         make(target_blocks, engine_.lanewise() ? sources.per_group : sources.rows_per_group(lanes));
     const SpectraShape target_shape = make(target_blocks, blocking_.rows);
