@@ -8,6 +8,7 @@
 #include "cpu.h"
 #include "depthwise_pass.h"
 #include "direct_pass.h"
+#include "folded_input_grad.h"
 #include "winograd_bounds.h"
 
 namespace triconv {
@@ -624,6 +625,8 @@ StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const Tile
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
+    if (pass == Pass::input_grad && layer.extended())
+        return std::make_unique<FoldedInputGrad<E>>(kernels, layer, costed);
     if (!costed.direct)
         return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
                                                   costed.blocking);

@@ -21,7 +21,7 @@ DenseConv forward_conv(const Layer& layer) {
     DenseConv conv;
     for (int i = 0; i < axes; ++i) {
         const Axis& a = layer.axis[i];
-        conv[i] = {{-a.pad, 1, a.in}, {0, 1, a.out}, 0, a.out, a.stride, a.dilation, a.kernel, 0, 1};
+        conv[i] = {{-a.pad, 1, a.in, a.outside}, {0, 1, a.out}, 0, a.out, a.stride, a.dilation, a.kernel, 0, 1};
     }
     return conv;
 }
@@ -136,42 +136,41 @@ TapOrder::TapOrder(const DenseConv& conv, const BandLayout& layout, int axis, in
 
 namespace {
 
-// One row of one phase of a buffer: `count` samples of the tensor between zeros.
+// A part of a row of one phase of a buffer: samples of the tensor a constant step apart.
 struct Run {
-    std::int64_t entry, zeros_before, count, zeros_after;
+    std::int64_t entry, count;
     Index source;  // of the first sample
+    std::int64_t step;
 };
 
-template <class Action>
+// Calls fill(entry, count) and read(run): a stretch of columns of a phase after the other.
+template <class Fill, class Read>
 void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, std::int64_t first_row,
-                  std::int64_t last_row, const Action& action) {
+                  std::int64_t last_row, const Fill& fill, const Read& read) {
     const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]);
+    const auto for_each_row = [&](std::int64_t x_phase, std::int64_t x, const SampleRun& along) {
+        for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
+            const std::int64_t plane = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
+            for (std::int64_t y = first_row; y < last_row; ++y) {
+                const std::int64_t y_phase = y % conv[1].step, row = conv[1].source.sample(y0 + y);
+                if (!layout.y_phase_used[static_cast<std::size_t>(y_phase)]) continue;
+                const std::int64_t phase = (tap * conv[1].step + y_phase) * conv[2].step + x_phase;
+                const std::int64_t entry = phase * layout.phase_entries + y / conv[1].step * layout.pixels + x;
+                if (plane < 0 || row < 0 || along.index < 0)
+                    fill(entry, along.end - x);
+                else
+                    read(Run{entry, along.end - x, {plane, row, along.index}, along.step});
+            }
+        }
+    };
     for (std::int64_t x_phase = 0; x_phase < conv[2].step; ++x_phase) {
         if (!layout.x_phase_used[static_cast<std::size_t>(x_phase)]) continue;
-        const SubGrid grid{conv[2].source.index(x0 + x_phase), conv[2].source.step * conv[2].step, conv[2].source.size};
-        std::int64_t first, last;
-        grid.clip(0, layout.pixels, first, last);
-        first = std::min(first, layout.pixels);
-        last = std::max(first, last);
-        for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
-            const std::int64_t z = t[0] * conv[0].step + tap * conv[0].tap_step;
-            for (std::int64_t y = first_row; y < last_row; ++y) {
-                const std::int64_t y_phase = y % conv[1].step;
-                if (!layout.y_phase_used[static_cast<std::size_t>(y_phase)]) continue;
-                Run run{((tap * conv[1].step + y_phase) * conv[2].step + x_phase) * layout.phase_entries +
-                            y / conv[1].step * layout.pixels,
-                        layout.pixels,
-                        0,
-                        0,
-                        {}};
-                if (first < last && conv[0].source.contains(z) && conv[1].source.contains(y0 + y)) {
-                    run.zeros_before = first;
-                    run.count = last - first;
-                    run.zeros_after = layout.pixels - last;
-                    run.source = {conv[0].source.index(z), conv[1].source.index(y0 + y), grid.index(first)};
-                }
-                action(run);
-            }
+        const SubGrid& source = conv[2].source;
+        const SubGrid grid{source.index(x0 + x_phase), source.step * conv[2].step, source.size, source.outside};
+        for (std::int64_t x = 0; x < layout.pixels;) {
+            const SampleRun along = grid.run_from(x, layout.pixels);
+            for_each_row(x_phase, x, along);
+            x = along.end;
         }
     }
 }
@@ -182,31 +181,29 @@ const E* address(const Tensor<const E>& tensor, std::int64_t n, std::int64_t cha
            at[2] * tensor.along[2];
 }
 
-// Calls fill(entry, count) for zeros and read(source, count, entry) for samples of a channel a constant stride apart:
-// runs without padding may join up.
+// Calls fill(entry, count) where there is the fill and read(source, stride, count, entry) for samples of a channel a
+// constant stride apart: runs without padding may join up.
 template <class E, class Fill, class Read>
 void for_each_line(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
                    const BandLayout& layout, const Index& t, std::int64_t first_row, std::int64_t last_row,
                    const Fill& fill, const Read& read) {
-    const std::ptrdiff_t stride = tensor.along[2] * conv[2].source.step * conv[2].step;
     const E* from = nullptr;  // samples not read yet
+    std::ptrdiff_t stride = 0;
     std::int64_t entry = 0, count = 0;
-    for_each_run(conv, layout, t, first_row, last_row, [&](const Run& run) {
-        const std::int64_t first = run.entry + run.zeros_before;
-        fill(run.entry, run.zeros_before);
-        fill(first + run.count, run.zeros_after);
-        if (run.count == 0) return;
+    for_each_run(conv, layout, t, first_row, last_row, fill, [&](const Run& run) {
         const E* const source = address(tensor, n, channel, run.source);
-        if (count > 0 && from + count * stride == source && entry + count == first) {
+        const std::ptrdiff_t along = tensor.along[2] * run.step;
+        if (count > 0 && stride == along && from + count * stride == source && entry + count == run.entry) {
             count += run.count;
             return;
         }
-        if (count > 0) read(from, count, entry);
+        if (count > 0) read(from, stride, count, entry);
         from = source;
-        entry = first;
+        stride = along;
+        entry = run.entry;
         count = run.count;
     });
-    if (count > 0) read(from, count, entry);
+    if (count > 0) read(from, stride, count, entry);
 }
 
 // The samples of `lanes` other channels, each on pages of its own, to where `row` finds its own.
@@ -234,14 +231,15 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
     const int lanes = kernels.lanes;
     RowArgs<E> row{};
     row.lane_stride = tensor.inner * block.channel_step;
-    row.pixel_stride = tensor.along[2] * conv[2].source.step * conv[2].step;
     row.lane_count = block.lanes;
+    const E outside = static_cast<E>(conv[2].source.outside.fill);
     const std::ptrdiff_t next_block = next ? (next->channel - block.channel) * tensor.inner : 0;
     const auto fill = [&](std::int64_t entry, std::int64_t count) {
-        std::fill_n(buffer + entry * lanes, count * lanes, E(0));
+        std::fill_n(buffer + entry * lanes, count * lanes, outside);
     };
     for_each_line(tensor, n, block.channel, conv, layout, t, first_row, last_row, fill,
-                  [&](const E* from, std::int64_t count, std::int64_t entry) {
+                  [&](const E* from, std::ptrdiff_t stride, std::int64_t count, std::int64_t entry) {
+                      row.pixel_stride = stride;
                       row.lanes = buffer + entry * lanes;
                       row.count = count;
                       row.source = from;
@@ -254,10 +252,10 @@ template <class E>
 void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
                 const BandLayout& layout, const Index& t, E* buffer) {
     constexpr std::int64_t line = 64 / sizeof(E);
-    const std::ptrdiff_t stride = tensor.along[2] * conv[2].source.step * conv[2].step;
-    const auto fill = [&](std::int64_t entry, std::int64_t count) { std::fill_n(buffer + entry, count, E(0)); };
+    const E outside = static_cast<E>(conv[2].source.outside.fill);
+    const auto fill = [&](std::int64_t entry, std::int64_t count) { std::fill_n(buffer + entry, count, outside); };
     for_each_line(tensor, n, channel, conv, layout, t, 0, layout.height, fill,
-                  [&](const E* from, std::int64_t count, std::int64_t entry) {
+                  [&](const E* from, std::ptrdiff_t stride, std::int64_t count, std::int64_t entry) {
                       E* const to = buffer + entry;
                       for (std::int64_t i = 0; i < count;
                            i += line)  // the next channel's samples, on a page of their own

@@ -1,7 +1,7 @@
 // Dense convolutions cut into bands of outputs, and the buffer of samples that a band reads: the common ground of the
 // direct passes.
 //
-//   [z tap][y phase][x phase][row][pixel]        zeros where there is padding
+//   [z tap][y phase][x phase][row][pixel]        with the padding, as the boundary has it
 //
 // Samples a stride apart are neighbours: sample (y, x) is in phase (y mod step, x mod step), at row y / step and pixel
 // x / step of it. A tap is then a constant offset into the buffer, neighbouring outputs of a row are neighbouring

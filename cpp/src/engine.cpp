@@ -112,12 +112,13 @@ std::array<SubGrid, axes> Engine<E>::grids(bool on_input, std::int64_t image, co
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
 // Where the tiles of a strip in one lane meet the array: `offset` is that of their first sample, which need not exist;
-// those in [first, last) along each axis do, counted from it.
+// those in [first, last) along each axis do, counted from it. Those up to `end` may be read from outside the array.
 template <class E>
 struct Engine<E>::Window {
     std::int64_t image;
-    Index begin;  // t of the first sample
-    Index first, last;
+    Index begin;     // t of the first sample
+    Index position;  // and where along the axis that is
+    Index first, last, end;
     std::ptrdiff_t offset;
     int count;  // tiles
 };
@@ -156,25 +157,33 @@ auto Engine<E>::windows_of(const TileMap<Element>& map, const Strip& strip, cons
         for (int a = 0; a < axes; ++a) {
             const std::int64_t begin = map.origin[a] + held.tile[a] * transform_.shape().outputs[a];
             window.begin[a] = begin;
+            window.position[a] = grid[a].index(begin);
+            window.end[a] = extent(a, begin, held.count);
             window.first[a] = std::max<std::int64_t>(0, samples[a].begin - begin);
-            window.last[a] = std::min<std::int64_t>(extent(a, begin, held.count), samples[a].end - begin);
-            window.offset += grid[a].index(begin) * map.tensor.along[a];
+            window.last[a] = std::min<std::int64_t>(window.end[a], samples[a].end - begin);
+            window.offset += window.position[a] * map.tensor.along[a];
         }
     }
     return windows;
 }
 
-// The rows of samples of a strip in the array.
+// The rows of samples of a strip in the array and, of x, in its padding.
 template <class E>
 template <class Element>
 class Engine<E>::Rows {
 public:
     Rows(const Engine& engine, const TileMap<Element>& map, const LaneBlock& block, const Windows& windows)
-        : windows_(windows), data_(map.tensor.data), scattered_(engine.lane_kind() == LaneKind::tiles) {
+        : windows_(windows),
+          data_(map.tensor.data),
+          scattered_(engine.lane_kind() == LaneKind::tiles),
+          extended_(map.on_input && engine.layer().extended()),
+          along_(map.tensor.along) {
         for (int a = 0; a < axes; ++a) {
             const Axis& axis = engine.layer().axis[a];
-            stride_[a] = map.tensor.along[a] * (map.on_input ? axis.step : axis.out_step);
+            grid_[a] = {0, map.on_input ? axis.step : axis.out_step, axis.in, axis.outside};
+            stride_[a] = along_[a] * grid_[a].step;
         }
+        if (extended_) fill_ = static_cast<E>(grid_[2].outside.fill);
         args.pixel_stride = stride_[2];
         args.lane_stride = map.tensor.inner * block.channel_step;
         args.lane_count = block.lanes;
@@ -190,30 +199,98 @@ public:
         for (std::int64_t at = begin, next = end; at < end; at = next, next = end) {
             bool any = false;
             for (std::size_t lane = 0; lane < static_cast<std::size_t>(windows_.count); ++lane) {
-                const Window& w = windows_.of[lane];
-                offset_[lane] = absent_lane;
-                if (z < w.first[0] || z >= w.last[0] || y < w.first[1] || y >= w.last[1] || at >= w.last[2]) continue;
-                if (at < w.first[2]) {
-                    next = std::min(next, w.first[2]);
-                    continue;
-                }
-                next = std::min(next, w.last[2]);
-                offset_[lane] = w.offset + z * stride_[0] + y * stride_[1] + at * stride_[2];
-                any = true;
+                const Window& window = windows_.of[lane];
+                Piece piece = in_array(window, z, y, at, end);
+                if (extended_ && piece.offset == absent_lane) piece = in_padding(window, z, y, at, piece.end);
+                next = std::min(next, piece.end);
+                offset_[lane] = piece.offset;
+                piece_stride_[lane] = piece.stride;
+                any = any || piece.offset != absent_lane;
             }
             args.count = next - at;
+            if (extended_ && any) choose_stride();
             action(at, next, !any ? nullptr : scattered_ ? data_ : data_ + offset_[0]);
+        }
+    }
+
+    // What x has where a piece has no data.
+    E fill() const { return fill_; }
+
+    // To follow a kernel's read of a piece with data: the lanes whose samples are another stride apart, or the fill.
+    void read_lanes_apart(int lanes) const {
+        for (int i = 0; i < apart_count_; ++i) {
+            const LaneApart& apart = apart_[static_cast<std::size_t>(i)];
+            for (std::int64_t at = 0; at < args.count; ++at)
+                args.lanes[at * lanes + apart.lane] = apart.source[at * apart.stride];
         }
     }
 
     RowArgs<E> args{};
 
 private:
+    // Samples of a lane up to `end`, a constant stride apart.
+    struct Piece {
+        std::int64_t end;
+        std::ptrdiff_t offset, stride;
+    };
+    struct LaneApart {
+        std::size_t lane;
+        const E* source;
+        std::ptrdiff_t stride;
+    };
+
+    Piece in_array(const Window& w, std::int64_t z, std::int64_t y, std::int64_t at, std::int64_t end) const {
+        const bool row_exists = z >= w.first[0] && z < w.last[0] && y >= w.first[1] && y < w.last[1];
+        if (!row_exists || at >= w.last[2]) return {end, absent_lane, 0};
+        if (at < w.first[2]) return {std::min(end, w.first[2]), absent_lane, 0};
+        return {std::min(end, w.last[2]), w.offset + z * stride_[0] + y * stride_[1] + at * stride_[2], stride_[2]};
+    }
+
+    Piece in_padding(const Window& w, std::int64_t z, std::int64_t y, std::int64_t at, std::int64_t end) const {
+        if (z >= w.end[0] || y >= w.end[1] || at >= w.end[2]) return {end, absent_lane, 0};
+        const std::int64_t plane = grid(w, 0).sample(z), row = grid(w, 1).sample(y);
+        if (plane < 0 || row < 0) return {end, absent_lane, 0};
+        const SampleRun run = grid(w, 2).run_from(at, std::min(end, w.end[2]));
+        if (run.index < 0) return {run.end, absent_lane, 0};
+        return {run.end,
+                w.offset + (plane - w.position[0]) * along_[0] + (row - w.position[1]) * along_[1] +
+                    (run.index - w.position[2]) * along_[2],
+                run.step * along_[2]};
+    }
+    SubGrid grid(const Window& w, int axis) const {
+        SubGrid result = grid_[axis];
+        result.offset = w.position[axis];
+        return result;
+    }
+
+    // The kernels read all lanes with one stride: that of the array, if any lane has it.
+    void choose_stride() {
+        apart_count_ = 0;
+        args.pixel_stride = piece_stride_[0];
+        if (!scattered_) return;
+        std::ptrdiff_t chosen = absent_lane;
+        for (std::size_t lane = 0; lane < static_cast<std::size_t>(windows_.count); ++lane)
+            if (offset_[lane] != absent_lane && (chosen == absent_lane || piece_stride_[lane] == stride_[2]))
+                chosen = piece_stride_[lane];
+        args.pixel_stride = chosen;
+        for (std::size_t lane = 0; lane < static_cast<std::size_t>(windows_.count); ++lane) {
+            const bool exists = offset_[lane] != absent_lane;
+            if (exists ? piece_stride_[lane] == chosen : fill_ == E(0)) continue;
+            apart_[static_cast<std::size_t>(apart_count_++)] = {lane, exists ? data_ + offset_[lane] : &fill_,
+                                                                piece_stride_[lane]};
+            offset_[lane] = absent_lane;
+        }
+    }
+
     const Windows& windows_;
     Element* data_;
-    bool scattered_;
-    std::array<std::ptrdiff_t, axes> stride_{};
-    std::array<std::ptrdiff_t, most_lanes> offset_{};
+    bool scattered_, extended_;
+    E fill_ = 0;
+    std::array<std::ptrdiff_t, axes> along_, stride_{};
+    std::array<SubGrid, axes> grid_{};  // but for the offsets, which are those of the windows
+    std::array<std::ptrdiff_t, most_lanes> offset_{}, piece_stride_{};
+    std::array<LaneApart, most_lanes> apart_{};
+    int apart_count_ = 0;
 };
 
 template <class E>
@@ -235,10 +312,12 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
         rows.for_pieces(z, y, begin, end, [&](std::int64_t first, std::int64_t last, const E* source) {
             rows.args.lanes = line + (first - begin) * lanes;
             rows.args.source = source;
-            if (source)
+            if (source) {
                 kernels_.read_row(rows.args);
-            else
-                std::fill_n(rows.args.lanes, (last - first) * lanes, E(0));
+                rows.read_lanes_apart(lanes);
+            } else {
+                std::fill_n(rows.args.lanes, (last - first) * lanes, rows.fill());
+            }
         });
     };
     for (int z = 0; z < rows_z; ++z)

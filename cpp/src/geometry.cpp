@@ -7,15 +7,11 @@ namespace triconv {
 
 namespace {
 
-Axis make_axis(const Problem& p, int i) {
-    Axis a;
-    a.in = p.input[i];
-    a.out = p.output(i);
-    a.kernel = p.kernel[i];
-    a.pad = p.pad_lo[i];
+// The phases and steps of an axis with its sizes.
+Axis with_phases(Axis a) {
     // With one output or one tap the stride or dilation multiplies only zero.
-    a.stride = a.out == 1 ? 1 : p.stride[i];
-    a.dilation = a.kernel == 1 ? 1 : p.dilation[i];
+    if (a.out == 1) a.stride = 1;
+    if (a.kernel == 1) a.dilation = 1;
     const std::int64_t g = std::gcd(a.stride, a.dilation);
     a.out_step = a.dilation / g;
     a.tap_step = a.stride / g;
@@ -40,8 +36,41 @@ Layer::Layer(const Problem& p)
       in_channels(p.in_channels),
       out_channels(p.out_channels),
       groups(p.groups) {
-    for (int i = 0; i < p.rank; ++i)
-        axis[axes - p.rank + i] = make_axis(p, i);
+    bool reads_padding = false;
+    for (int i = 0; i < p.rank; ++i) {
+        Axis& a = axis[axes - p.rank + i];
+        a = with_phases({p.input[i], p.output(i), p.kernel[i], p.stride[i], p.dilation[i], p.pad_lo[i]});
+        reads_padding = reads_padding || a.pad > 0 || a.read_end() > a.in;
+    }
+    if (!reads_padding) return;
+    for (Axis& a : axis)
+        a.outside = {p.boundary, p.fill, -a.pad, a.read_end()};
+}
+
+AxisPart part_of(const Axis& a, std::int64_t begin, std::int64_t end) {
+    AxisPart part;
+    const std::int64_t span = (a.kernel - 1) * a.dilation;
+    part.output = ceil_div(std::max<std::int64_t>(0, begin + a.pad - span), a.stride);
+    const std::int64_t last_output = std::min(a.out - 1, floor_div(end - 1 + a.pad, a.stride));
+    part.tap = ceil_div(std::max<std::int64_t>(0, begin + a.pad - last_output * a.stride), a.dilation);
+    const std::int64_t last_tap =
+        std::min(a.kernel - 1, floor_div(end - 1 + a.pad - part.output * a.stride, a.dilation));
+    const std::int64_t first_read = part.output * a.stride + part.tap * a.dilation - a.pad;
+    const std::int64_t last_read = last_output * a.stride + last_tap * a.dilation - a.pad;
+    part.position = std::max(begin, first_read);
+    const std::int64_t size = std::min(end, last_read + 1) - part.position;
+    part.empty = last_output < part.output || last_tap < part.tap || size <= 0;
+    if (part.empty) return part;
+    part.axis = with_phases({size, last_output - part.output + 1, last_tap - part.tap + 1, a.stride, a.dilation,
+                             part.position - first_read});
+    return part;
+}
+
+Layer Layer::zero_padded() const {
+    Layer result = *this;
+    for (Axis& a : result.axis)
+        a.outside = {};
+    return result;
 }
 
 std::int64_t Layer::output_phases() const {
@@ -60,13 +89,47 @@ std::int64_t Layer::taps() const {
     return axis[0].kernel * axis[1].kernel * axis[2].kernel;
 }
 
+namespace {
+
+// Neighbouring positions, from one on: samples index, index + direction, ... up to the position `last`. No index: fill.
+struct Stretch {
+    std::int64_t last, index;
+    int direction;
+};
+constexpr std::int64_t no_sample = -1, far_away = std::int64_t{1} << 61;
+
+// Outside the array an axis repeats its samples, or all but one of them (mirror), forwards or forwards and backwards.
+Stretch stretch_from(const Extension& outside, std::int64_t size, std::int64_t position) {
+    if (position >= 0 && position < size) return {size - 1, position, 1};
+    if (outside.boundary == Boundary::constant || position >= outside.end)
+        return {position < 0 ? -1 : far_away, no_sample, 0};
+    if (position < outside.begin) return {outside.begin - 1, no_sample, 0};
+    const std::int64_t last = position < 0 ? -1 : outside.end - 1;
+    if (outside.boundary == Boundary::nearest || size == 1) return {last, position < 0 ? 0 : size - 1, 0};
+    const std::int64_t length = outside.boundary == Boundary::mirror ? size - 1 : size;
+    const std::int64_t repetition = floor_div(position, length), at = position - repetition * length;
+    const bool backwards = outside.boundary != Boundary::wrap && repetition % 2 != 0;
+    return {std::min(last, position - at + length - 1), backwards ? size - 1 - at : at, backwards ? -1 : 1};
+}
+
+}  // namespace
+
+std::int64_t Extension::sample_at(std::int64_t position, std::int64_t size) const {
+    return stretch_from(*this, size, position).index;
+}
+
+SampleRun SubGrid::run_from(std::int64_t t, std::int64_t end) const {
+    const Stretch stretch = stretch_from(outside, size, index(t));
+    return {std::min(end, floor_div(stretch.last - offset, step) + 1), stretch.index, stretch.direction * step};
+}
+
 void SubGrid::clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const {
     first = std::max(begin, -floor_div(offset, step));  // ceil(-offset / step)
     last = std::max(first, std::min(end, floor_div(size - 1 - offset, step) + 1));
 }
 
 SubGrid input_grid(const Axis& a, std::int64_t rho, std::int64_t phi) {
-    return {rho * a.stride - a.pad + phi * a.dilation, a.step, a.in};
+    return {rho * a.stride - a.pad + phi * a.dilation, a.step, a.in, a.outside};
 }
 SubGrid output_grid(const Axis& a, std::int64_t rho) {
     return {rho, a.out_step, a.out};

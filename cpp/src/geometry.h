@@ -25,12 +25,27 @@ namespace triconv {
 inline constexpr int axes = max_rank;
 using Index = std::array<std::int64_t, axes>;
 
+// How an axis of x goes on outside its array: the positions in [begin, end), which include all that are read, by the
+// boundary; others, and those of a constant boundary, hold `fill`.
+struct Extension {
+    Boundary boundary = Boundary::constant;
+    double fill = 0;
+    std::int64_t begin = 0, end = 0;
+
+    bool zeros() const { return boundary == Boundary::constant && fill == 0; }
+    // The sample of an axis of `size` samples that a position holds; negative: the fill.
+    std::int64_t sample_at(std::int64_t position, std::int64_t size) const;
+};
+
 struct Axis {
     std::int64_t in = 1, out = 1, kernel = 1, stride = 1, dilation = 1, pad = 0;
     std::int64_t step = 1, out_step = 1, tap_step = 1;
     std::int64_t output_phases = 1, kernel_phases = 1;  // those with any output, with any tap
     std::int64_t taps = 1;                              // of kernel phase 0, which has the most
+    Extension outside = {};
 
+    // Behind the last position that an output reads; the first one is -pad.
+    std::int64_t read_end() const { return (out - 1) * stride + (kernel - 1) * dilation - pad + 1; }
     std::int64_t taps_of(std::int64_t phi) const { return (kernel - phi + tap_step - 1) / tap_step; }
 };
 
@@ -42,6 +57,11 @@ struct Layer {
     std::int64_t batch, in_channels, out_channels, groups;
     std::array<Axis, axes> axis;
 
+    // Whether padding is read that is not zeros.
+    bool extended() const { return !axis[axes - 1].outside.zeros(); }
+    Boundary boundary() const { return axis[axes - 1].outside.boundary; }
+    Layer zero_padded() const;
+
     std::int64_t in_per_group() const { return in_channels / groups; }
     std::int64_t out_per_group() const { return out_channels / groups; }
     std::int64_t output_phases() const;
@@ -51,23 +71,42 @@ struct Layer {
     std::int64_t taps() const;  // kernel samples of one channel pair
 };
 
-// Samples offset, offset + step, ... of an axis with `size` samples; those outside [0, size) are zeros.
+// Samples t, t + 1, ..., end - 1 of a sub-grid that are a constant step apart in the array, the first at `index`;
+// negative: all hold the fill.
+struct SampleRun {
+    std::int64_t end, index, step;
+};
+
+// Positions offset, offset + step, ... of an axis with `size` samples.
 struct SubGrid {
     std::int64_t offset, step, size;
+    Extension outside = {};
 
     std::int64_t index(std::int64_t t) const { return offset + step * t; }
     bool contains(std::int64_t t) const { return index(t) >= 0 && index(t) < size; }
-    // The t in [begin, end) whose sample exists are [first, last).
+    std::int64_t sample(std::int64_t t) const { return outside.sample_at(index(t), size); }
+    // The longest run from t on that ends at `end` at the latest.
+    SampleRun run_from(std::int64_t t, std::int64_t end) const;
+    // The t in [begin, end) whose position is in the array are [first, last).
     void clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const;
 };
 SubGrid input_grid(const Axis& axis, std::int64_t rho, std::int64_t phi);
 SubGrid output_grid(const Axis& axis, std::int64_t rho);
 
-// The part of an input sub-grid, in t, that some output reads: [begin, end), joined over all phases.
+// The part of an input sub-grid in the array, in t, that some output reads: [begin, end), joined over all phases.
 struct Range {
     std::int64_t begin, end;
 };
 Range input_support(const Axis& axis);
+// An axis whose array is the positions [begin, end), which may be padding, as far as they are read: the outputs and taps
+// that meet them. Its first sample, output and tap are those at `position`, `output` and `tap` of the whole axis.
+struct AxisPart {
+    Axis axis;
+    std::int64_t position = 0, output = 0, tap = 0;
+    bool empty = true;  // nothing is read
+};
+AxisPart part_of(const Axis& axis, std::int64_t begin, std::int64_t end);
+
 // Whether every sample of x is read by some output: else input_grad must write zeros first.
 bool input_covered(const Axis& axis);
 bool input_covered(const Layer& layer);

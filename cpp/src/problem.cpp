@@ -1,6 +1,7 @@
 // A problem: its checks and its one text form, which tests, benchmarks, logs and errors all print and read.
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
@@ -27,6 +28,14 @@ void check_range(const std::string& name, std::int64_t value, std::int64_t least
     if (value < least || value > largest)
         fail(name + " is " + std::to_string(value) + ", expected " +
              (value < least ? "at least " + std::to_string(least) : "at most 2^40"));
+}
+
+constexpr const char* boundary_names[] = {"constant", "nearest", "reflect", "mirror", "wrap"};
+
+// The shortest decimal that reads back as the same number.
+std::string shortest(double value) {
+    char text[32];
+    return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
 // The size in bytes of an array, checked: every offset into it must fit a signed 64-bit number with room to spare.
@@ -59,7 +68,19 @@ std::int64_t Problem::output(int axis) const {
     return room < 0 ? 0 : room / stride[axis] + 1;
 }
 
+const char* to_string(Boundary boundary) {
+    return boundary_names[static_cast<std::size_t>(boundary)];
+}
+
+Boundary parse_boundary(const std::string& name) {
+    for (std::size_t i = 0; i < std::size(boundary_names); ++i)
+        if (name == boundary_names[i]) return static_cast<Boundary>(i);
+    fail("boundary is '" + name + "', expected 'constant', 'nearest', 'reflect', 'mirror' or 'wrap'");
+}
+
 void validate(const Problem& p) {
+    if (p.boundary != Boundary::constant && !(p.fill == 0))
+        fail("fill is " + shortest(p.fill) + ", expected 0 with boundary '" + to_string(p.boundary) + "'");
     if (p.rank < 1 || p.rank > max_rank) fail("rank is " + std::to_string(p.rank) + ", expected 1, 2 or 3");
     check_range("batch", p.batch, 0);
     check_range("in_channels", p.in_channels, 0);
@@ -131,6 +152,12 @@ void write_padding(std::ostream& out, const Problem& p) {
     }
 }
 
+void write_boundary(std::ostream& out, const Problem& p) {
+    if (p.boundary == Boundary::constant && p.fill == 0) return;
+    out << " b=" << to_string(p.boundary);
+    if (p.boundary == Boundary::constant) out << ':' << shortest(p.fill);
+}
+
 void write_uniform(std::ostream& out, const char* key, const std::int64_t* values, int rank, std::int64_t normal) {
     if (all_equal_to(values, rank, normal)) return;
     write_axes(out, key, values, all_equal_to(values, rank, values[0]) ? 1 : rank);
@@ -168,6 +195,18 @@ public:
         } while (take('x'));
         if (!done()) bad();
         return count;
+    }
+    // "=mirror" or "=constant:2.5"
+    void boundary(Problem& p) {
+        if (!take('=')) bad();
+        const std::string name = text_.substr(at_, std::min(text_.find(':', at_), end_) - at_);
+        p.boundary = parse_boundary(name);
+        at_ += name.size();
+        if (take(':')) {
+            const char* const end = text_.data() + end_;
+            const auto [rest, error] = std::from_chars(text_.data() + at_, end, p.fill);
+            if (error != std::errc{} || rest != end) bad();
+        }
     }
     [[noreturn]] void bad() const {
         fail("problem text '" + text_ + "' cannot be read at position " + std::to_string(at_) +
@@ -209,6 +248,7 @@ std::string to_string(const Problem& p) {
     write_padding(out, p);
     write_uniform(out, "d", p.dilation, p.rank, 1);
     if (p.groups != 1) out << " g" << p.groups;
+    write_boundary(out, p);
     out << (p.dtype == DType::f32 ? " f32" : " f64");
     return out.str();
 }
@@ -265,6 +305,9 @@ ProblemAndPass parse_problem(const std::string& text) {
                 break;
             case 'p':
                 paddings = reader.axes(p.pad_lo, p.pad_hi);
+                break;
+            case 'b':
+                reader.boundary(p);
                 break;
             case 'g':
                 p.groups = reader.number();

@@ -1,6 +1,7 @@
 #include "reference.h"
 
 #include <cmath>
+#include <vector>
 
 namespace triconv {
 
@@ -39,14 +40,29 @@ private:
     double sum_ = 0, error_ = 0;
 };
 
+// What a position of the padded input holds.
 template <class E>
-E at_or_zero(const Layer& layer, const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) {
+E padded_at(const Layer& layer, const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) {
     std::ptrdiff_t offset = 0;
     for (int a = 0; a < axes; ++a) {
-        if (i[a] < 0 || i[a] >= layer.axis[a].in) return E(0);
-        offset += i[a] * along[a];
+        const Extension& outside = layer.axis[a].outside;
+        const std::int64_t sample = outside.sample_at(i[a], layer.axis[a].in);
+        if (sample < 0) return static_cast<E>(outside.fill);
+        offset += sample * along[a];
     }
     return channel[offset];
+}
+
+// The positions of the padded input that hold sample i of an axis.
+std::vector<std::int64_t> positions_of(const Axis& axis, std::int64_t i) {
+    std::vector<std::int64_t> positions{i};
+    const auto add = [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t at = begin; at < end; ++at)
+            if (axis.outside.sample_at(at, axis.in) == i) positions.push_back(at);
+    };
+    add(axis.outside.begin, 0);
+    add(axis.in, axis.outside.end);
+    return positions;
 }
 
 template <class F>
@@ -90,7 +106,7 @@ E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tenso
         const E* channel = x.data + n * x.outer + (first + c) * x.inner;
         const E* kernel = w.data + k * w.outer + c * w.inner;
         for_each_index(kernel_extent(layer), [&](const Index& r) {
-            sum.add(at_or_zero(layer, channel, x.along, sample_of(layer, o, r)), kernel[offset_of(r, w.along)]);
+            sum.add(padded_at(layer, channel, x.along, sample_of(layer, o, r)), kernel[offset_of(r, w.along)]);
         });
     }
     return sum.value();
@@ -101,18 +117,27 @@ E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Te
                           std::int64_t c, const Index& i) {
     Sum<E> sum;
     const std::int64_t group = c / layer.in_per_group(), c_in_group = c % layer.in_per_group();
+    std::array<std::vector<std::int64_t>, axes> positions;
+    Index counts;
+    for (int a = 0; a < axes; ++a) {
+        positions[a] = positions_of(layer.axis[a], i[a]);
+        counts[a] = static_cast<std::int64_t>(positions[a].size());
+    }
     for (std::int64_t j = 0; j < layer.out_per_group(); ++j) {
         const std::int64_t k = group * layer.out_per_group() + j;
-        for_each_index(kernel_extent(layer), [&](const Index& r) {
-            Index o;
-            for (int a = 0; a < axes; ++a) {
-                const Axis& axis = layer.axis[a];
-                const std::int64_t shifted = i[a] + axis.pad - r[a] * axis.dilation;
-                if (shifted < 0 || shifted % axis.stride != 0 || shifted / axis.stride >= axis.out) return;
-                o[a] = shifted / axis.stride;
-            }
-            sum.add(dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)],
-                    w.data[k * w.outer + c_in_group * w.inner + offset_of(r, w.along)]);
+        for_each_index(counts, [&](const Index& which) {
+            for_each_index(kernel_extent(layer), [&](const Index& r) {
+                Index o;
+                for (int a = 0; a < axes; ++a) {
+                    const Axis& axis = layer.axis[a];
+                    const std::int64_t position = positions[a][static_cast<std::size_t>(which[a])];
+                    const std::int64_t shifted = position + axis.pad - r[a] * axis.dilation;
+                    if (shifted < 0 || shifted % axis.stride != 0 || shifted / axis.stride >= axis.out) return;
+                    o[a] = shifted / axis.stride;
+                }
+                sum.add(dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)],
+                        w.data[k * w.outer + c_in_group * w.inner + offset_of(r, w.along)]);
+            });
         });
     }
     return sum.value();
@@ -125,7 +150,7 @@ E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const T
     const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
     for (std::int64_t n = 0; n < layer.batch; ++n)
         for_each_index(output_extent(layer), [&](const Index& o) {
-            sum.add(at_or_zero(layer, x.data + n * x.outer + channel * x.inner, x.along, sample_of(layer, o, r)),
+            sum.add(padded_at(layer, x.data + n * x.outer + channel * x.inner, x.along, sample_of(layer, o, r)),
                     dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
         });
     return sum.value();

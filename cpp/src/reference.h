@@ -1,8 +1,8 @@
 // The definition, in the plainest form: the oracle of the tests, and the last word on values that are not finite.
 //
 // Sums are formed in double (float data) or in double with compensation (double data: plain summation errs 2e-14 on
-// 2e5 terms). Padding is the number 0 in forward and weight_grad, so 0 * NaN = NaN there; input_grad sums existing
-// positions only.
+// 2e5 terms). Padding is a number in forward and weight_grad, so 0 * NaN = NaN there; input_grad sums the positions of
+// outputs only, and over all those of the padded input that hold its sample.
 #pragma once
 
 #include <array>

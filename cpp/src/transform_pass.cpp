@@ -191,6 +191,7 @@ TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape, LaneKi
 // Outputs from T samples with R taps: T - R + 1; or all there are, when reads past the tile's end, which wrap around to
 // its begin, should find zeros and do: zeros on the left of an image then serve as those on its right, too.
 std::int64_t fft_outputs(const Axis& axis, Pass pass, std::int64_t length) {
+    if (pass != Pass::input_grad && !axis.outside.zeros()) return length - axis.taps + 1;
     const Range support = input_support(axis);
     const std::int64_t outputs = samples_along(axis, pass);
     const std::int64_t first = pass == Pass::input_grad ? axis.taps - 1 - support.begin : support.begin;

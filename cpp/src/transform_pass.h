@@ -58,7 +58,7 @@ private:
 };
 
 // Forward, then both gradients, transforming x and dy once each: input_grad by overlap-add, the exact transpose of the
-// forward tiles, so that it reads the same spectra of dy as weight_grad.
+// forward tiles, so that it reads the same spectra of dy as weight_grad. Of layers padded with zeros.
 template <class E>
 class TransformStep {
 public:

@@ -120,6 +120,7 @@ TEST(Engine, SharesTransformsInAStep) {
     for (const NamedProblem& named : problems_in("small.txt")) {
         const Problem& p = named.problem;
         if (p.dtype != DType::f32 || p.batch == 0 || p.in_channels == 0 || p.out_channels == 0) continue;
+        if (Layer(p).extended()) continue;
         for (const char* algorithm : {"fft", "winograd"}) {
             const std::vector<Costed> costed =
                 cost_candidates(kernels().f32, Layer(p), Pass::forward, parse_algorithm(algorithm, p.rank));
@@ -284,17 +285,58 @@ TEST(FftOutputs, AWholeImageSharesItsZeros) {
 
 // All lengths from the kernel's to beyond the padded image's: one tile or many, sharing zeros or not.
 TEST(FftOutputs, EveryLengthIsRight) {
-    for (const char* text : {"n2c3k2 i9 r6 p3:2 f32", "n2c3k2 i9 r6 p0:4 f32", "n2c3k2 i5 r4 p6:5 f32",
-                             "n2c3k2 i16 r7 s2 p3 f32", "n2c3k2 i11 r5 p4 d3 f32", "n2c3k2 i14 r5 s4 p3:5 d2 f32",
-                             "n2c18k18 i9 r8 p4 g18 f32", "n2c3k2 i3 r3 s5 p0:8 f32"}) {
+    for (const char* text :
+         {"n2c3k2 i9 r6 p3:2 f32", "n2c3k2 i9 r6 p0:4 f32", "n2c3k2 i5 r4 p6:5 f32", "n2c3k2 i16 r7 s2 p3 f32",
+          "n2c3k2 i11 r5 p4 d3 f32", "n2c3k2 i14 r5 s4 p3:5 d2 f32", "n2c18k18 i9 r8 p4 g18 f32",
+          "n2c3k2 i3 r3 s5 p0:8 f32", "n2c3k2 i9 r6 p3:2 b=wrap f32", "n2c3k2 i5 r4 p6:5 b=mirror f32",
+          "n2c3k2 i9 r6 p3:2 b=constant:2 f32", "n2c3k2 i14 r5 s4 p3:5 d2 b=reflect f32"}) {
         const Problem problem = parse_problem(text).problem;
         const Layer layer(problem);
         const Axis& axis = layer.axis[axes - 1];
         for (std::int64_t t = axis.taps; t <= ceil_div(axis.out, axis.out_step) + axis.taps + 1; ++t) {
             expect_all_passes(kernels().f32, problem, "fft:" + std::to_string(t));
-            expect_step(problem, "fft:" + std::to_string(t));
+            if (!layer.extended()) expect_step(problem, "fft:" + std::to_string(t));
         }
     }
+}
+
+// The drawings of scipy.ndimage's manual, and where the axis is read no more.
+TEST(Geometry, PositionsOutsideHoldTheBoundarysSamples) {
+    const auto drawn = [](Boundary boundary, std::int64_t size) {
+        const SubGrid grid{-9, 1, size, {boundary, 0, -8, size + 8}};
+        std::string text;
+        for (std::int64_t t = 0; t < size + 18; ++t)
+            text += grid.sample(t) < 0 ? 'k' : static_cast<char>('a' + grid.sample(t));
+        return text;
+    };
+    EXPECT_EQ(drawn(Boundary::constant, 4), "kkkkkkkkkabcdkkkkkkkkk");
+    EXPECT_EQ(drawn(Boundary::nearest, 4), "kaaaaaaaaabcdddddddddk");
+    EXPECT_EQ(drawn(Boundary::reflect, 4), "kabcddcbaabcddcbaabcdk");
+    EXPECT_EQ(drawn(Boundary::mirror, 4), "kcbabcdcbabcdcbabcdcbk");
+    EXPECT_EQ(drawn(Boundary::wrap, 4), "kabcdabcdabcdabcdabcdk");
+    EXPECT_EQ(drawn(Boundary::mirror, 2), "kabababababababababk");
+    for (Boundary boundary : {Boundary::nearest, Boundary::reflect, Boundary::mirror, Boundary::wrap})
+        EXPECT_EQ(drawn(boundary, 1), "kaaaaaaaaaaaaaaaaak");
+}
+
+TEST(Geometry, RunsFollowTheSamples) {
+    for (Boundary boundary :
+         {Boundary::constant, Boundary::nearest, Boundary::reflect, Boundary::mirror, Boundary::wrap})
+        for (std::int64_t size : {1, 2, 3, 7})
+            for (std::int64_t step : {1, 2, 5})
+                for (std::int64_t offset : {-23, -4, 0, 3}) {
+                    const SubGrid grid{offset, step, size, {boundary, 0, -20, size + 15}};
+                    int runs = 0;
+                    for (std::int64_t t = 0; t < 40; ++runs) {
+                        const SampleRun run = grid.run_from(t, 40);
+                        ASSERT_GT(run.end, t);
+                        for (std::int64_t i = t; i < run.end; ++i)
+                            ASSERT_EQ(run.index < 0 ? -1 : run.index + (i - t) * run.step,
+                                      std::max<std::int64_t>(grid.sample(i), -1));
+                        t = run.end;
+                    }
+                    if (boundary == Boundary::nearest) { EXPECT_LE(runs, 5); }
+                }
 }
 
 TEST(Geometry, SubGridsCoverTheInputOnce) {

@@ -120,6 +120,7 @@ struct LayerData {
     // sum |first| |second| for each output: what rounding errors are relative to.
     double largest_absolute_sum(Pass pass) const {
         LayerData absolute = *this;
+        absolute.problem.fill = std::abs(problem.fill);
         for (auto* values : {&absolute.x, &absolute.w, &absolute.dy})
             for (E& v : *values)
                 v = std::abs(v);

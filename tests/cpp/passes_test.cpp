@@ -116,6 +116,25 @@ Problem random_problem(std::mt19937_64& random) {
     }
 }
 
+// Every other boundary than zeros, with padding up to wider than the input.
+Problem random_extended_problem(std::mt19937_64& random) {
+    const auto draw = [&](std::int64_t lo, std::int64_t hi) {
+        return std::uniform_int_distribution<std::int64_t>(lo, hi)(random);
+    };
+    Problem p = random_problem(random);
+    p.boundary = static_cast<Boundary>(draw(0, 4));
+    if (p.boundary == Boundary::constant) p.fill = draw(0, 1) ? 1.5 : -0.25;
+    for (int a = 0; a < p.rank; ++a) {
+        if (draw(0, 3) == 0) p.input[a] = draw(1, 3);
+        p.pad_lo[a] += draw(0, 2) ? 0 : draw(0, p.rank == 3 ? 4 : 9);
+        p.pad_hi[a] += draw(0, 2) ? 0 : draw(0, p.rank == 3 ? 4 : 9);
+        const std::int64_t missing = p.dilation[a] * (p.kernel[a] - 1) + 1 - p.input[a] - p.pad_lo[a] - p.pad_hi[a];
+        p.pad_hi[a] += std::max<std::int64_t>(0, missing);
+    }
+    validate(p);
+    return p;
+}
+
 TEST(Random, AgreesWithTheReference) {
     std::mt19937_64 random(20);
     for (int i = 0; i < 150; ++i) {
@@ -127,12 +146,24 @@ TEST(Random, AgreesWithTheReference) {
     }
 }
 
+TEST(Random, BoundariesAgreeWithTheReference) {
+    std::mt19937_64 random(21);
+    for (int i = 0; i < 200; ++i) {
+        const Problem problem = random_extended_problem(random);
+        for (const char* algorithm : {"direct", "fft", "winograd"}) {
+            if (algorithm[0] == 'w' && !winograd_can(problem)) continue;
+            expect_close_to_reference(NamedProblem{"random " + std::to_string(i), problem}, algorithm);
+        }
+    }
+}
+
 // <dy, conv(x, w)> = <conv_input(dy, w), x> = <conv_weight(x, dy), w>, in double; the sums differ by rounding only.
 TEST(Adjoint, ThePassesAreTransposesOfEachOther) {
     std::mt19937_64 random(4);
-    for (int i = 0; i < 40; ++i) {
-        Problem problem = random_problem(random);
+    for (int i = 0; i < 80; ++i) {
+        Problem problem = i < 40 ? random_problem(random) : random_extended_problem(random);
         problem.dtype = DType::f64;
+        problem.fill = 0;
         const LayerData<double> data(problem, static_cast<std::uint64_t>(i));
         for (const char* algorithm : {"direct", "fft"}) {
             SCOPED_TRACE(to_string(problem) + " " + algorithm);
@@ -182,7 +213,9 @@ TEST(StepTest, AgreesWithTheReference) {
             step.forward(nullptr, 0, views[0]);
             const RunInfo info = step.backward(data.view(Array::y), views[1], views[2]);
             EXPECT_EQ(info.recomputed_tiles, 0);
-            if (algorithm[0] == 'd' || data.x.size() * data.dy.size() == 0) { EXPECT_FALSE(step.reuses_transforms()); }
+            if (algorithm[0] == 'd' || data.x.size() * data.dy.size() == 0 || Layer(named.problem).extended()) {
+                EXPECT_FALSE(step.reuses_transforms());
+            }
             shared += step.reuses_transforms();
             for (Pass pass : all_passes) {
                 double bound = 0;
@@ -273,7 +306,7 @@ TEST(Prepared, GivesTheSameBits) {
         problems.push_back(named.problem);
     std::mt19937_64 random(8);
     for (int i = 0; i < 40; ++i)
-        problems.push_back(random_problem(random));
+        problems.push_back(i < 20 ? random_problem(random) : random_extended_problem(random));
     problems.push_back(parse_problem("n1c128k128 i14x14 r7x7 p3 g128 f32").problem);  // slices of groups
     problems.push_back(parse_problem("n1c256k256 i7x7 r3x3 p1 f32").problem);         // parts of a group
     for (const Problem& problem : problems)
@@ -300,7 +333,11 @@ TEST(Prepared, RefusesOtherPassesAndNoWeights) {
 
 TEST(NonFinite, StaysWhereItBelongs) {
     for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n2c1k1 i60x28 r3x3 p1 f32", "n1c1k2 i700 r9 p4 f32",
-                             "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32"})
+                             "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32",
+                             "n1c3k18 i30x28 r3x3 p1 b=reflect f32", "n2c1k1 i12x14 r7x7 p9 b=mirror f32",
+                             "n1c1k2 i300 r9 p4 b=wrap f32", "n1c17k17 i12x10 r5x5 p2 b=nearest g17 f32",
+                             "n1c2k3 i9x8 r3x3 s2 p4 d3 b=nearest f32", "n1c1k2 i40 r9 p4 b=constant:1.5 f32",
+                             "n1c3k2 i8x7 r3x3 p1 b=constant:nan f32", "n1c2k3 i9 r3 p1 b=constant:inf f32"})
         for (const char* algorithm : {"direct", "fft", "winograd"})
             for (float odd : {NAN, INFINITY, -INFINITY})
                 for (int where = 0; where < 3; ++where) {
@@ -328,6 +365,22 @@ TEST(NonFinite, StaysWhereItBelongs) {
                         }
                     }
                 }
+}
+
+// The gradient of the array's own positions overflows, its sum with that of the padding does not.
+TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
+    LayerData<float> data(parse_problem("n1c1k1 i2 r2 p1 b=nearest f32").problem);
+    data.w = {-1, 1};
+    data.dy = {3e38f, -3e38f, 1};
+    const std::vector<float> expected = data.reference(Pass::input_grad);
+    EXPECT_TRUE(std::isfinite(expected[0]));
+    for (const char* algorithm : {"direct", "fft", "winograd"}) {
+        Options options;
+        options.algorithm = algorithm;
+        std::vector<float> out = data.empty_output(Pass::input_grad);
+        data.run(Plan(data.problem, options), Pass::input_grad, out);
+        EXPECT_EQ(out[0], expected[0]) << algorithm;
+    }
 }
 
 // Arrays that adjoin unmapped pages, in both layouts: nothing outside them is read or written.
@@ -405,8 +458,8 @@ TEST(Determinism, BitsDoNotDependOnTheLayout) {
 
 TEST(Determinism, BitsDoNotDependOnTheNumberOfThreads) {
     std::mt19937_64 random(8);
-    for (int i = 0; i < 25; ++i) {
-        const Problem problem = random_problem(random);
+    for (int i = 0; i < 50; ++i) {
+        const Problem problem = i < 25 ? random_problem(random) : random_extended_problem(random);
         if (problem.dtype != DType::f32) continue;
         const LayerData<float> data(problem);
         for (const char* algorithm : {"direct", "fft", "auto"}) {

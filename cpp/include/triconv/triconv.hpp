@@ -3,7 +3,7 @@
 // The layer functions are cross-correlations, as in every deep-learning framework:
 //
 //   forward      y [n][k][o] = bias[k] + sum over c, r of  x[n][c][o * stride + r * dilation - pad_lo] * w[k][c][r]
-//   input_grad   dx = the transpose of forward applied to dy, w fixed
+//   input_grad   dx = the transpose of forward applied to dy, w fixed (of its linear part: a constant padding has none)
 //   weight_grad  dw = the transpose of forward applied to dy, x fixed
 //
 // Errors are exceptions: std::invalid_argument for a problem, option or view that cannot be computed (raised before
@@ -25,6 +25,17 @@ enum class Pass : std::uint8_t { forward, input_grad, weight_grad };
 inline constexpr int pass_count = 3;
 inline constexpr int max_rank = 3;
 
+// What the padding of an input holds, by the names of scipy.ndimage. Padding may be wider than the input.
+enum class Boundary : std::uint8_t {
+    constant,  // k k k k | a b c d | k k k k    k: Problem::fill
+    nearest,   // a a a a | a b c d | d d d d
+    reflect,   // d c b a | a b c d | d c b a
+    mirror,    // . d c b | a b c d | c b a .
+    wrap,      // a b c d | a b c d | a b c d
+};
+const char* to_string(Boundary boundary);
+Boundary parse_boundary(const std::string& name);  // std::invalid_argument
+
 // One convolution layer. Axes run from the outermost to the innermost: (depth,) (height,) width; the first `rank`
 // entries of each array count. Padding may differ at the two ends of an axis and must not be negative.
 struct Problem {
@@ -39,6 +50,8 @@ struct Problem {
     std::int64_t dilation[max_rank] = {1, 1, 1};
     std::int64_t pad_lo[max_rank] = {0, 0, 0};
     std::int64_t pad_hi[max_rank] = {0, 0, 0};
+    Boundary boundary = Boundary::constant;
+    double fill = 0;  // of Boundary::constant, else 0
     DType dtype = DType::f32;
 
     // Extent of the output along `axis`: floor((input + pads - dilation * (kernel - 1) - 1) / stride) + 1.
@@ -49,7 +62,8 @@ struct Problem {
 void validate(const Problem& problem);
 
 // The one text form of a problem, e.g. "n8c64k64 i56x56 r7x7 p3 f32 fwd"; stride "s2", dilation "d2", groups "g4",
-// asymmetric padding "p1:2" (low:high), per axis "p1x0:2". Written without the parts that have their default value.
+// asymmetric padding "p1:2" (low:high), per axis "p1x0:2", boundary "b=mirror" or "b=constant:2.5" with a fill. Written
+// without the parts that have their default value.
 std::string to_string(const Problem& problem);
 std::string to_string(const Problem& problem, Pass pass);
 const char* to_string(Pass pass);

@@ -1,0 +1,231 @@
+#include "folded_input_grad.h"
+
+#include <algorithm>
+
+#include "parallel.h"
+#include "workspace.h"
+
+namespace triconv {
+
+namespace {
+
+template <class E>
+std::ptrdiff_t offset_of(const Tensor<E>& tensor, const Index& at) {
+    return at[0] * tensor.along[0] + at[1] * tensor.along[1] + at[2] * tensor.along[2];
+}
+
+// What an algorithm prepared starts on a cache line.
+template <class E>
+std::size_t whole_lines(std::size_t elements) {
+    constexpr std::size_t line = 64 / sizeof(E);
+    return (elements + line - 1) / line * line;
+}
+
+template <class E>
+std::unique_ptr<PassAlgorithm<E>> cheapest_within(const KernelTable<E>& kernels, const Layer& layer,
+                                                  const Candidate& limits) {
+    const std::vector<Costed> all =
+        cost_candidates(kernels, layer, Pass::input_grad, parse_algorithm("auto", layer.rank));
+    const Costed* best = nullptr;
+    for (const Costed& costed : all) {
+        const Candidate& candidate = costed.candidate;
+        const bool fits = candidate.possible && candidate.error_bound <= limits.error_bound &&
+                          candidate.workspace_bytes <= limits.workspace_bytes;
+        if (!costed.direct && !fits) continue;
+        if (!best || candidate.predicted_seconds < best->candidate.predicted_seconds) best = &costed;
+    }
+    return make_pass(kernels, layer, Pass::input_grad, *best);
+}
+
+}  // namespace
+
+template <class E>
+FoldedInputGrad<E>::FoldedInputGrad(const KernelTable<E>& kernels, const Layer& layer, const Costed& costed)
+    : layer_(layer), array_(make_pass(kernels, layer.zero_padded(), Pass::input_grad, costed)) {
+    if (layer.boundary() == Boundary::constant) return;  // copies no sample
+    for (int axis = 0; axis < axes; ++axis)
+        for (bool before : {true, false})
+            add_slab(kernels, costed, axis, before);
+}
+
+template <class E>
+void FoldedInputGrad<E>::add_slab(const KernelTable<E>& kernels, const Costed& costed, int axis, bool before) {
+    Slab slab{layer_.zero_padded(), {}, {}, {}, nullptr};
+    for (int a = 0; a < axes; ++a) {
+        const Axis& whole = layer_.axis[a];
+        const Range all{whole.outside.begin, whole.outside.end};
+        const AxisPart part = a < axis   ? part_of(whole, 0, whole.in)
+                              : a > axis ? part_of(whole, all.begin, all.end)
+                              : before   ? part_of(whole, all.begin, 0)
+                                         : part_of(whole, whole.in, all.end);
+        if (part.empty) return;
+        slab.layer.axis[a] = part.axis;
+        slab.position[a] = part.position;
+        slab.output[a] = part.output;
+        slab.tap[a] = part.tap;
+    }
+    slab.algorithm = cheapest_within(kernels, slab.layer, costed.candidate);
+    buffer_size_ = std::max(buffer_size_, slab.size());
+    slabs_.push_back(std::move(slab));
+}
+
+template <class E>
+Tensor<const E> FoldedInputGrad<E>::Slab::weights(const Tensor<const E>& w) const {
+    return {w.data + offset_of(w, tap), w.outer, w.inner, w.along};
+}
+
+template <class E>
+Tensor<E> FoldedInputGrad<E>::Slab::array(E* buffer) const {
+    const std::int64_t row = layer.axis[2].in, plane = layer.axis[1].in * row;
+    return {buffer, layer.in_channels * layer.inputs(), layer.inputs(), {plane, row, 1}};
+}
+
+template <class E>
+std::size_t FoldedInputGrad<E>::Slab::size() const {
+    return static_cast<std::size_t>(layer.batch * layer.in_channels * layer.inputs());
+}
+
+template <class E>
+WorkspaceNeed FoldedInputGrad<E>::workspace() const {
+    WorkspaceNeed most = array_->workspace();
+    const std::int64_t buffer = static_cast<std::int64_t>(buffer_size_ * sizeof(E));
+    for (const Slab& slab : slabs_) {
+        const WorkspaceNeed need = slab.algorithm->workspace();
+        most.fixed = std::max(most.fixed, buffer + need.fixed);
+        most.per_thread = std::max(most.per_thread, need.per_thread);
+    }
+    return most;
+}
+
+template <class E>
+std::size_t FoldedInputGrad<E>::prepared_size() const {
+    std::size_t size = whole_lines<E>(array_->prepared_size());
+    for (const Slab& slab : slabs_)
+        size += whole_lines<E>(slab.algorithm->prepared_size());
+    return size;
+}
+
+template <class E>
+void FoldedInputGrad<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    array_->prepare(w, prepared, max_threads);
+    prepared += whole_lines<E>(array_->prepared_size());
+    for (const Slab& slab : slabs_) {
+        slab.algorithm->prepare(slab.weights(w), prepared, max_threads);
+        prepared += whole_lines<E>(slab.algorithm->prepared_size());
+    }
+}
+
+namespace {
+
+// Adds values to the samples of a row that a run of positions copies; the sum of 0 times each new value: not 0 if one is
+// not finite. Many copies of one sample are added up in double first.
+template <class E>
+E add_run(const E* values, std::int64_t count, E* to, std::ptrdiff_t step) {
+    if (step == 0) {
+        double sum = 0;
+        for (std::int64_t i = 0; i < count; ++i)
+            sum += static_cast<double>(values[i]);
+        *to = static_cast<E>(static_cast<double>(*to) + sum);
+        return *to * E(0);
+    }
+    E test = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        E& value = to[i * step];
+        value += values[i];
+        test += value * E(0);
+    }
+    return test;
+}
+
+// The elements that are not finite, of the channels (of all images) flagged, in runs along rows.
+template <class E>
+std::vector<DamagedBox> non_finite_runs(const Layer& layer, const Tensor<E>& dx, const std::vector<char>& flagged) {
+    std::vector<DamagedBox> boxes;
+    const auto& axis = layer.axis;
+    const std::array<SubGrid, axes> grid{{{0, 1, axis[0].in}, {0, 1, axis[1].in}, {0, 1, axis[2].in}}};
+    for (std::size_t i = 0; i < flagged.size(); ++i) {
+        if (!flagged[i]) continue;
+        const std::int64_t n = static_cast<std::int64_t>(i) / layer.in_channels,
+                           c = static_cast<std::int64_t>(i) % layer.in_channels;
+        Index at;
+        for (at[0] = 0; at[0] < axis[0].in; ++at[0])
+            for (at[1] = 0; at[1] < axis[1].in; ++at[1])
+                for (at[2] = 0; at[2] < axis[2].in; ++at[2]) {
+                    if (std::isfinite(dx.data[n * dx.outer + c * dx.inner + offset_of(dx, at)])) continue;
+                    const Index begin = at, end{at[0] + 1, at[1] + 1, at[2] + 1};
+                    if (!boxes.empty() && boxes.back().n == n && boxes.back().block.channel == c &&
+                        boxes.back().end == Index{end[0], end[1], at[2]})
+                        boxes.back().end = end;
+                    else
+                        boxes.push_back({n, {c, 0, 1, {}}, grid, begin, end});
+                }
+    }
+    return boxes;
+}
+
+}  // namespace
+
+// Returns whether each channel of each image has values now that are not finite.
+template <class E>
+std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const E>& gradient, const Tensor<E>& dx,
+                                           int slots) const {
+    const auto& axis = slab.layer.axis;
+    std::array<SubGrid, axes> grid;
+    for (int a = 0; a < axes; ++a)
+        grid[a] = {slab.position[a], 1, layer_.axis[a].in, layer_.axis[a].outside};
+    std::vector<char> non_finite(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
+    parallel_for(layer_.batch * layer_.in_channels, slots, [&](std::int64_t i, int) {
+        const std::int64_t n = i / layer_.in_channels, c = i % layer_.in_channels;
+        E test = 0;
+        for (std::int64_t z = 0; z < axis[0].in; ++z)
+            for (std::int64_t y = 0; y < axis[1].in; ++y) {
+                const E* const from = gradient.data + n * gradient.outer + c * gradient.inner + z * gradient.along[0] +
+                                      y * gradient.along[1];
+                E* const to = dx.data + n * dx.outer + c * dx.inner + grid[0].sample(z) * dx.along[0] +
+                              grid[1].sample(y) * dx.along[1];
+                for (std::int64_t x = 0; x < axis[2].in;) {
+                    const SampleRun run = grid[2].run_from(x, axis[2].in);
+                    test += add_run(from + x, run.end - x, to + run.index * dx.along[2], run.step * dx.along[2]);
+                    x = run.end;
+                }
+            }
+        non_finite[static_cast<std::size_t>(i)] = !(test == E(0));
+    });
+    return non_finite;
+}
+
+template <class E>
+RunCounts FoldedInputGrad<E>::run(const Operands<E>& operands, int max_threads) const {
+    const int slots = std::max(1, std::min(num_threads(), max_threads));
+    RunCounts counts = array_->run(operands, max_threads);
+    if (slabs_.empty()) return counts;
+    const Workspace buffer(buffer_size_ * sizeof(E));
+    const E* prepared = operands.prepared;
+    if (prepared) prepared += whole_lines<E>(array_->prepared_size());
+    std::vector<char> flagged(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
+    for (const Slab& slab : slabs_) {
+        const Tensor<E> gradient = slab.array(static_cast<E*>(buffer.data()));
+        Operands<E> of_slab = operands;
+        of_slab.w = slab.weights(operands.w);
+        of_slab.dy.data += offset_of(operands.dy, slab.output);
+        of_slab.dx = gradient;
+        of_slab.prepared = prepared;
+        if (prepared) prepared += whole_lines<E>(slab.algorithm->prepared_size());
+        const RunCounts more = slab.algorithm->run(of_slab, max_threads);
+        counts.tiles += more.tiles;
+        counts.recomputed += more.recomputed;
+        const std::vector<char> non_finite =
+            fold(slab, {gradient.data, gradient.outer, gradient.inner, gradient.along}, operands.dx, slots);
+        for (std::size_t i = 0; i < flagged.size(); ++i)
+            flagged[i] = flagged[i] || non_finite[i];
+    }
+    // A sum of parts may have overflowed on the way.
+    const std::vector<DamagedBox> boxes = non_finite_runs(layer_, operands.dx, flagged);
+    counts.recomputed += recompute_outputs(layer_, Pass::input_grad, operands, boxes, slots);
+    return counts;
+}
+
+template class FoldedInputGrad<float>;
+template class FoldedInputGrad<double>;
+
+}  // namespace triconv
