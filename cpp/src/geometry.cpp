@@ -114,7 +114,7 @@ Stretch stretch_from(const Extension& outside, std::int64_t size, std::int64_t p
 
 }  // namespace
 
-std::int64_t Extension::sample_at(std::int64_t position, std::int64_t size) const {
+std::int64_t Extension::sample_outside(std::int64_t position, std::int64_t size) const {
     return stretch_from(*this, size, position).index;
 }
 

@@ -34,7 +34,12 @@ struct Extension {
 
     bool zeros() const { return boundary == Boundary::constant && fill == 0; }
     // The sample of an axis of `size` samples that a position holds; negative: the fill.
-    std::int64_t sample_at(std::int64_t position, std::int64_t size) const;
+    std::int64_t sample_at(std::int64_t position, std::int64_t size) const {
+        return position >= 0 && position < size ? position : sample_outside(position, size);
+    }
+
+private:
+    std::int64_t sample_outside(std::int64_t position, std::int64_t size) const;
 };
 
 struct Axis {

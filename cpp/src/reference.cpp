@@ -40,29 +40,53 @@ private:
     double sum_ = 0, error_ = 0;
 };
 
-// What a position of the padded input holds.
-template <class E>
-E padded_at(const Layer& layer, const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) {
-    std::ptrdiff_t offset = 0;
-    for (int a = 0; a < axes; ++a) {
-        const Extension& outside = layer.axis[a].outside;
-        const std::int64_t sample = outside.sample_at(i[a], layer.axis[a].in);
-        if (sample < 0) return static_cast<E>(outside.fill);
-        offset += sample * along[a];
+// Positions of the padded input that one output or one tap reads: along each axis `count` of them, from `first` on.
+class PaddedSamples {
+public:
+    PaddedSamples(const Layer& layer, const Index& first, const Index& step, const Index& count)
+        : fill_(layer.axis[0].outside.fill) {
+        for (int a = 0; a < axes; ++a)
+            for (std::int64_t i = 0; i < count[a]; ++i) {
+                const Axis& axis = layer.axis[a];
+                samples_[a].push_back(axis.outside.sample_at(first[a] + i * step[a] - axis.pad, axis.in));
+            }
     }
-    return channel[offset];
-}
+    template <class E>
+    E at(const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) const {
+        std::ptrdiff_t offset = 0;
+        for (int a = 0; a < axes; ++a) {
+            const std::int64_t sample = samples_[a][static_cast<std::size_t>(i[a])];
+            if (sample < 0) return static_cast<E>(fill_);
+            offset += sample * along[a];
+        }
+        return channel[offset];
+    }
 
-// The positions of the padded input that hold sample i of an axis.
-std::vector<std::int64_t> positions_of(const Axis& axis, std::int64_t i) {
-    std::vector<std::int64_t> positions{i};
+private:
+    double fill_;
+    std::array<std::vector<std::int64_t>, axes> samples_;
+};
+
+// The taps that meet sample i of an axis, at any position of the padded input that holds it, and for which output.
+struct Meeting {
+    std::int64_t tap, output;
+};
+std::vector<Meeting> meetings_of(const Axis& axis, std::int64_t i) {
+    std::vector<Meeting> meetings;
     const auto add = [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t at = begin; at < end; ++at)
-            if (axis.outside.sample_at(at, axis.in) == i) positions.push_back(at);
+        for (std::int64_t position = begin; position < end; ++position) {
+            if (axis.outside.sample_at(position, axis.in) != i) continue;
+            for (std::int64_t r = 0; r < axis.kernel; ++r) {
+                const std::int64_t shifted = position + axis.pad - r * axis.dilation;
+                if (shifted >= 0 && shifted % axis.stride == 0 && shifted / axis.stride < axis.out)
+                    meetings.push_back({r, shifted / axis.stride});
+            }
+        }
     };
     add(axis.outside.begin, 0);
+    add(i, i + 1);
     add(axis.in, axis.outside.end);
-    return positions;
+    return meetings;
 }
 
 template <class F>
@@ -88,11 +112,14 @@ Index output_extent(const Layer& l) {
     return {l.axis[0].out, l.axis[1].out, l.axis[2].out};
 }
 
-Index sample_of(const Layer& l, const Index& o, const Index& r) {
-    Index i;
-    for (int a = 0; a < axes; ++a)
-        i[a] = o[a] * l.axis[a].stride + r[a] * l.axis[a].dilation - l.axis[a].pad;
-    return i;
+Index strides(const Layer& l) {
+    return {l.axis[0].stride, l.axis[1].stride, l.axis[2].stride};
+}
+Index dilations(const Layer& l) {
+    return {l.axis[0].dilation, l.axis[1].dilation, l.axis[2].dilation};
+}
+Index times(const Index& a, const Index& b) {
+    return {a[0] * b[0], a[1] * b[1], a[2] * b[2]};
 }
 
 }  // namespace
@@ -101,12 +128,13 @@ template <class E>
 E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, std::int64_t n,
                        std::int64_t k, const Index& o) {
     Sum<E> sum;
+    const PaddedSamples samples(layer, times(o, strides(layer)), dilations(layer), kernel_extent(layer));
     const std::int64_t first = k / layer.out_per_group() * layer.in_per_group();
     for (std::int64_t c = 0; c < layer.in_per_group(); ++c) {
         const E* channel = x.data + n * x.outer + (first + c) * x.inner;
         const E* kernel = w.data + k * w.outer + c * w.inner;
         for_each_index(kernel_extent(layer), [&](const Index& r) {
-            sum.add(padded_at(layer, channel, x.along, sample_of(layer, o, r)), kernel[offset_of(r, w.along)]);
+            sum.add(samples.at(channel, x.along, r), kernel[offset_of(r, w.along)]);
         });
     }
     return sum.value();
@@ -117,28 +145,18 @@ E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Te
                           std::int64_t c, const Index& i) {
     Sum<E> sum;
     const std::int64_t group = c / layer.in_per_group(), c_in_group = c % layer.in_per_group();
-    std::array<std::vector<std::int64_t>, axes> positions;
-    Index counts;
-    for (int a = 0; a < axes; ++a) {
-        positions[a] = positions_of(layer.axis[a], i[a]);
-        counts[a] = static_cast<std::int64_t>(positions[a].size());
-    }
+    std::array<std::vector<Meeting>, axes> meetings;
+    for (int a = 0; a < axes; ++a)
+        meetings[a] = meetings_of(layer.axis[a], i[a]);
     for (std::int64_t j = 0; j < layer.out_per_group(); ++j) {
         const std::int64_t k = group * layer.out_per_group() + j;
-        for_each_index(counts, [&](const Index& which) {
-            for_each_index(kernel_extent(layer), [&](const Index& r) {
-                Index o;
-                for (int a = 0; a < axes; ++a) {
-                    const Axis& axis = layer.axis[a];
-                    const std::int64_t position = positions[a][static_cast<std::size_t>(which[a])];
-                    const std::int64_t shifted = position + axis.pad - r[a] * axis.dilation;
-                    if (shifted < 0 || shifted % axis.stride != 0 || shifted / axis.stride >= axis.out) return;
-                    o[a] = shifted / axis.stride;
-                }
-                sum.add(dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)],
-                        w.data[k * w.outer + c_in_group * w.inner + offset_of(r, w.along)]);
-            });
-        });
+        const E* const outputs = dy.data + n * dy.outer + k * dy.inner;
+        const E* const kernel = w.data + k * w.outer + c_in_group * w.inner;
+        for (const Meeting& z : meetings[0])
+            for (const Meeting& y : meetings[1])
+                for (const Meeting& x : meetings[2])
+                    sum.add(outputs[offset_of({z.output, y.output, x.output}, dy.along)],
+                            kernel[offset_of({z.tap, y.tap, x.tap}, w.along)]);
     }
     return sum.value();
 }
@@ -147,10 +165,11 @@ template <class E>
 E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& dy, std::int64_t k,
                            std::int64_t c, const Index& r) {
     Sum<E> sum;
+    const PaddedSamples samples(layer, times(r, dilations(layer)), strides(layer), output_extent(layer));
     const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
     for (std::int64_t n = 0; n < layer.batch; ++n)
         for_each_index(output_extent(layer), [&](const Index& o) {
-            sum.add(padded_at(layer, x.data + n * x.outer + channel * x.inner, x.along, sample_of(layer, o, r)),
+            sum.add(samples.at(x.data + n * x.outer + channel * x.inner, x.along, o),
                     dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
         });
     return sum.value();
