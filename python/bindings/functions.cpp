@@ -151,18 +151,21 @@ void register_functions(py::module_& module) {
     using Object = const py::object&;
     module.def("read_array", [](const char* name, Object value) { return read_argument(name, value).array; });
     module.def("conv", [](int rank, Object input, Object weight, Object bias, Object stride, Object padding,
-                          Object dilation, Object groups, Object algorithm, Object out) {
-        return conv({rank, {stride, padding, dilation, groups}, algorithm, out}, input, weight, bias);
+                          Object dilation, Object groups, Object padding_mode, Object algorithm, Object out) {
+        return conv({rank, {stride, padding, dilation, groups, padding_mode}, algorithm, out}, input, weight, bias);
     });
-    module.def("conv_input", [](int rank, Object input_size, Object weight, Object grad_output, Object stride,
-                                Object padding, Object dilation, Object groups, Object algorithm, Object out) {
-        return conv_input({rank, {stride, padding, dilation, groups}, algorithm, out}, input_size, weight, grad_output);
-    });
-    module.def("conv_weight", [](int rank, Object input, Object weight_size, Object grad_output, Object stride,
-                                 Object padding, Object dilation, Object groups, Object algorithm, Object out) {
-        return conv_weight({rank, {stride, padding, dilation, groups}, algorithm, out}, input, weight_size,
-                           grad_output);
-    });
+    module.def("conv_input",
+               [](int rank, Object input_size, Object weight, Object grad_output, Object stride, Object padding,
+                  Object dilation, Object groups, Object padding_mode, Object algorithm, Object out) {
+                   return conv_input({rank, {stride, padding, dilation, groups, padding_mode}, algorithm, out},
+                                     input_size, weight, grad_output);
+               });
+    module.def("conv_weight",
+               [](int rank, Object input, Object weight_size, Object grad_output, Object stride, Object padding,
+                  Object dilation, Object groups, Object padding_mode, Object algorithm, Object out) {
+                   return conv_weight({rank, {stride, padding, dilation, groups, padding_mode}, algorithm, out}, input,
+                                      weight_size, grad_output);
+               });
     module.def("conv_transpose",
                [](int rank, Object input, Object weight, Object bias, Object stride, Object padding,
                   Object output_padding, Object groups, Object dilation, Object algorithm, Object out) {

@@ -1,7 +1,10 @@
 #include "geometry.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -215,6 +218,43 @@ void set_padding(Problem& problem, const Padding& padding, const Parameters& par
     }
 }
 
+// What the padding holds. PyTorch's modes by name; the core's boundaries as a pair of name and fill.
+void set_boundary(Problem& problem, const py::object& padding_mode) {
+    if (py::isinstance<py::tuple>(padding_mode)) {
+        const auto [boundary, fill] = padding_mode.cast<std::pair<std::string, double>>();
+        problem.boundary = parse_boundary(boundary);
+        problem.fill = fill;
+        return;
+    }
+    static const std::pair<const char*, Boundary> modes[] = {{"zeros", Boundary::constant},
+                                                             {"reflect", Boundary::mirror},
+                                                             {"replicate", Boundary::nearest},
+                                                             {"circular", Boundary::wrap}};
+    const std::string message =
+        "padding_mode is " + text_of(padding_mode) + ", expected 'zeros', 'reflect', 'replicate' or 'circular'";
+    if (!py::isinstance<py::str>(padding_mode)) throw py::type_error(message);
+    const auto name = padding_mode.cast<std::string>();
+    const auto* const mode =
+        std::find_if(std::begin(modes), std::end(modes), [&](const auto& known) { return name == known.first; });
+    if (mode == std::end(modes)) throw py::value_error(message);
+    problem.boundary = mode->second;
+}
+
+// As in PyTorch, 'reflect' and 'circular' take each sample once at most.
+void require_samples_to_copy(const Problem& problem, const NamedShape& input, const Parameters& parameters) {
+    if (!py::isinstance<py::str>(parameters.padding_mode)) return;
+    if (problem.boundary != Boundary::mirror && problem.boundary != Boundary::wrap) return;
+    for (int axis = 0; axis < problem.rank; ++axis) {
+        const std::int64_t most = problem.input[axis] - (problem.boundary == Boundary::mirror ? 1 : 0);
+        const std::int64_t widest = std::max(problem.pad_lo[axis], problem.pad_hi[axis]);
+        if (widest > most)
+            throw py::value_error("padding is " + text_of(parameters.padding) + ", which is " + std::to_string(widest) +
+                                  " on spatial axis " + std::to_string(axis) + " of " + input.name + " of shape " +
+                                  format_shape(input.shape) + ", expected at most " + std::to_string(most) +
+                                  " with padding_mode " + text_of(parameters.padding_mode));
+    }
+}
+
 Shape full_shape(const Problem& problem, bool batched, std::int64_t channels, const std::int64_t* extents) {
     Shape shape;
     shape.reserve(2 + max_rank);
@@ -313,6 +353,8 @@ Geometry convolution_geometry(int rank, const NamedShape& input, const NamedShap
     set_axes(geometry, weight, stride, dilation);
     require_moderate(problem, input, weight, padding);
     set_padding(problem, padding, parameters);
+    set_boundary(problem, parameters.padding_mode);
+    require_samples_to_copy(problem, input, parameters);
     validate(problem);
     return geometry;
 }
@@ -341,7 +383,11 @@ Geometry layer_geometry(int rank, const py::object& in_channels, const py::objec
         input.shape.push_back(extent);
         weight.shape.push_back(kernel[axis]);
     }
-    return convolution_geometry(rank, input, weight, parameters, dtype);
+    Problem checked;
+    set_boundary(checked, parameters.padding_mode);
+    Parameters of_sample = parameters;  // how much padding a mode allows depends on the input
+    of_sample.padding_mode = py::str("zeros");
+    return convolution_geometry(rank, input, weight, of_sample, dtype);
 }
 
 TransposedGeometry transposed_geometry(int rank, const NamedShape& input, const NamedShape& weight,

@@ -25,6 +25,8 @@ struct Parameters {
     py::object padding;
     py::object dilation;
     py::object groups;
+    // PyTorch's name of what the padding holds, or a pair of the core's (a boundary and the fill). Not of a transpose.
+    py::object padding_mode = {};
 };
 
 // A convolution and the shapes its arrays have. Unbatched arrays lack the batch axis.

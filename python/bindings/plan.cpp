@@ -296,23 +296,23 @@ private:
 
 std::unique_ptr<PyPlan> make_plan(int rank, const py::object& input_size, const py::object& weight_size,
                                   const py::object& stride, const py::object& padding, const py::object& dilation,
-                                  const py::object& groups, const py::object& dtype, const py::object& algorithm,
-                                  const py::object& tolerance, const py::object& max_workspace,
-                                  const py::object& pass_algorithms) {
+                                  const py::object& groups, const py::object& padding_mode, const py::object& dtype,
+                                  const py::object& algorithm, const py::object& tolerance,
+                                  const py::object& max_workspace, const py::object& pass_algorithms) {
     const NamedShape input = {"input_size", read_size("input_size", input_size)};
     const NamedShape weight = {"weight_size", read_size("weight_size", weight_size)};
     const Geometry geometry =
-        convolution_geometry(rank, input, weight, {stride, padding, dilation, groups}, read_dtype(dtype));
+        convolution_geometry(rank, input, weight, {stride, padding, dilation, groups, padding_mode}, read_dtype(dtype));
     return std::make_unique<PyPlan>(geometry, read_options(algorithm, tolerance, max_workspace, pass_algorithms));
 }
 
 // Throws what a plan for the layer would throw whatever its input. Returns the shape of the weight.
 py::tuple check_layer(int rank, const py::object& in_channels, const py::object& out_channels,
                       const py::object& kernel_size, const py::object& stride, const py::object& padding,
-                      const py::object& dilation, const py::object& groups, const py::object& dtype,
-                      const py::object& algorithm) {
+                      const py::object& dilation, const py::object& groups, const py::object& padding_mode,
+                      const py::object& dtype, const py::object& algorithm) {
     const Geometry geometry = layer_geometry(rank, in_channels, out_channels, kernel_size,
-                                             {stride, padding, dilation, groups}, read_dtype(dtype));
+                                             {stride, padding, dilation, groups, padding_mode}, read_dtype(dtype));
     cached_plan(geometry.problem, read_options(algorithm, py::none(), py::none(), py::none()));
     return py::tuple(py::cast(geometry.weight_shape()));
 }

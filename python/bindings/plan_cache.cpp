@@ -37,6 +37,8 @@ std::string key_of(const Problem& problem, const Options& options) {
     key.add(problem.dilation);
     key.add(problem.pad_lo);
     key.add(problem.pad_hi);
+    key.add(problem.boundary);
+    key.add(problem.fill);
     key.add(problem.dtype);
     key.add(options.tolerance);
     key.add(options.max_workspace);

@@ -23,4 +23,5 @@ Size: TypeAlias = Sequence[SupportsIndex] | npt.NDArray[np.integer[Any]]
 PerAxis: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 Ends: TypeAlias = SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
 Padding: TypeAlias = Ends | Literal["same", "valid"]
+PaddingMode: TypeAlias = Literal["zeros", "reflect", "replicate", "circular"]
 DType: TypeAlias = npt.DTypeLike

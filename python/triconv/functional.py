@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import _core
 
 if TYPE_CHECKING:
-    from ._typing import AnyArray, ArrayIn, Ends, Padding, PerAxis
+    from ._typing import AnyArray, ArrayIn, Ends, Padding, PaddingMode, PerAxis
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
@@ -28,6 +28,7 @@ def conv1d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -42,7 +43,7 @@ def conv1d(
     >>> tc.conv1d([[[1, 2, 3, 4]]], [[[1, 0, -1]]])
     array([[[-2., -2.]]])
     """
-    return _core.conv(1, input, weight, bias, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv(1, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv2d(
@@ -54,6 +55,7 @@ def conv2d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -61,7 +63,7 @@ def conv2d(
 
     ``y[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dilation - padding] * w[k, c, r]``, the
     cross-correlation that frameworks call convolution (Dumoulin and Visin, arXiv:1603.07285), positions outside the
-    input being 0.
+    input being 0 or what `padding_mode` says.
 
     Parameters
     ----------
@@ -74,11 +76,15 @@ def conv2d(
     stride, dilation
         At least 1: an int or 2 ints.
     padding
-        Zeros around the input: an int, an int per axis, or ``((low, high), (low, high))``;
+        Positions added around the input: an int, an int per axis, or ``((low, high), (low, high))``;
         ``"valid"`` for none; ``"same"`` for an output of the input's size (stride 1 only; an odd total puts the extra
-        zero at the high end).
+        one at the high end).
     groups
         Channels are split into this many groups that do not mix; C groups make the convolution depthwise.
+    padding_mode
+        What the padding of ``a b c d`` holds, by PyTorch's names: ``"zeros"``; ``"reflect"``, ``c b | a b c d | c b``,
+        narrower than the input; ``"replicate"``, ``a a | a b c d | d d``; ``"circular"``, ``c d | a b c d | a b``, no
+        wider than the input. There is no padded copy: the samples are found as they are read.
     algorithm
         ``"auto"``, ``"direct"``, ``"fft"`` or ``"winograd"``; ``"fft:16"`` fixes the transform length,
         ``"winograd:4"`` the outputs per tile, ``"fft:16x32"`` per axis.
@@ -109,8 +115,10 @@ def conv2d(
              [81., 90.]]]], dtype=float32)
     >>> tc.conv2d(x, w, padding="same").shape
     (1, 1, 4, 4)
+    >>> tc.conv2d(x, w, padding="same", padding_mode="reflect")[0, 0, 0]
+    array([45., 45., 54., 54.], dtype=float32)
     """
-    return _core.conv(2, input, weight, bias, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv(2, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv3d(
@@ -122,6 +130,7 @@ def conv3d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -140,7 +149,7 @@ def conv3d(
     <BLANKLINE>
             [[[28.]]]]])
     """
-    return _core.conv(3, input, weight, bias, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv(3, input, weight, bias, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv_transpose1d(

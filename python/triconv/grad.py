@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from . import _core
 
 if TYPE_CHECKING:
-    from ._typing import AnyArray, ArrayIn, Ends, Padding, PerAxis, Size
+    from ._typing import AnyArray, ArrayIn, Ends, Padding, PaddingMode, PerAxis, Size
 
 __all__ = [
     "conv1d_input",
@@ -41,6 +41,7 @@ def conv1d_input(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -58,7 +59,7 @@ def conv1d_input(
     >>> float(dx.sum())
     6.0
     """
-    return _core.conv_input(1, input_size, weight, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_input(1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv1d_weight(
@@ -70,6 +71,7 @@ def conv1d_weight(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -87,7 +89,7 @@ def conv1d_weight(
     >>> float(dw.sum())
     6.0
     """
-    return _core.conv_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv_transpose1d_input(
@@ -163,6 +165,7 @@ def conv2d_input(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -176,7 +179,7 @@ def conv2d_input(
         Shape (K, C / groups, R, S).
     grad_output
         Gradient with respect to the output, of the output's shape: (N, K, Ho, Wo) or (K, Ho, Wo).
-    stride, padding, dilation, groups, algorithm
+    stride, padding, dilation, groups, padding_mode, algorithm
         As given to `conv2d`.
     out
         Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
@@ -201,8 +204,13 @@ def conv2d_input(
     (1, 1, 4, 4)
     >>> float(dx.sum())
     36.0
+
+    The padding holds copies of samples, whose gradients are added up:
+
+    >>> tc.grad.conv2d_input((1, 1, 1, 3), [[[[1]]]], [[[[1, 2, 3, 4, 5]]]], padding=(0, 1), padding_mode="replicate")
+    array([[[[3., 3., 9.]]]])
     """
-    return _core.conv_input(2, input_size, weight, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_input(2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv2d_weight(
@@ -214,6 +222,7 @@ def conv2d_weight(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -227,7 +236,7 @@ def conv2d_weight(
         Shape of the weight: (K, C / groups, R, S).
     grad_output
         Gradient with respect to the output, of the output's shape: (N, K, Ho, Wo) or (K, Ho, Wo).
-    stride, padding, dilation, groups, algorithm
+    stride, padding, dilation, groups, padding_mode, algorithm
         As given to `conv2d`.
     out
         Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
@@ -253,7 +262,7 @@ def conv2d_weight(
     >>> float(dw.sum())
     36.0
     """
-    return _core.conv_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv_transpose2d_input(
@@ -373,6 +382,7 @@ def conv3d_input(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -391,7 +401,7 @@ def conv3d_input(
     >>> float(dx.sum())
     216.0
     """
-    return _core.conv_input(3, input_size, weight, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_input(3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv3d_weight(
@@ -403,6 +413,7 @@ def conv3d_weight(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     algorithm: str = "auto",
     out: AnyArray | None = None,
 ) -> AnyArray:
@@ -421,7 +432,7 @@ def conv3d_weight(
     >>> float(dw.sum())
     216.0
     """
-    return _core.conv_weight(3, input, weight_size, grad_output, stride, padding, dilation, groups, algorithm, out)
+    return _core.conv_weight(3, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
 
 
 def conv_transpose3d_input(

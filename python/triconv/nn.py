@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar
 
-    from ._typing import AnyArray, ArrayIn, DType, Padding, PerAxis
+    from ._typing import AnyArray, ArrayIn, DType, Padding, PaddingMode, PerAxis
     from .plan import Backward, Plan
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d"]
@@ -51,6 +51,7 @@ class _Conv:
         groups: int = 1,
         bias: bool = True,
         *,
+        padding_mode: PaddingMode = "zeros",
         dtype: DType = np.float32,
         rng: np.random.Generator | int | None = None,
         algorithm: str = "auto",
@@ -59,13 +60,14 @@ class _Conv:
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"dtype is {self.dtype}, expected float32 or float64")
         sizes = (in_channels, out_channels, kernel_size)
-        geometry = (stride, padding, dilation, groups)
+        geometry = (stride, padding, dilation, groups, padding_mode)
         weight_shape = _core.check_layer(self._rank, *sizes, *geometry, self.dtype, algorithm)
 
         self.in_channels, self.out_channels, self.groups = index(in_channels), index(out_channels), index(groups)
         self.kernel_size = weight_shape[2:]
         self.stride = stride
         self.padding = padding
+        self.padding_mode = padding_mode
         self.dilation = dilation
         self.algorithm = algorithm
         self.training = True
@@ -152,7 +154,8 @@ class _Conv:
     def _plan_for(self, input_size: tuple[int, ...]) -> Plan:
         make_plan = type(self)._plan_conv
         geometry = (self.stride, self.padding, self.dilation, self.groups)
-        return make_plan(input_size, self.weight.shape, *geometry, dtype=self.dtype, algorithm=self.algorithm)
+        options = {"padding_mode": self.padding_mode, "dtype": self.dtype, "algorithm": self.algorithm}
+        return make_plan(input_size, self.weight.shape, *geometry, **options)
 
     def _converted(self, name: str, value: ArrayIn) -> AnyArray:
         array = _core.read_array(name, value)
@@ -181,7 +184,8 @@ class _Conv:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride!r}, padding={self.padding!r}, dilation={self.dilation!r}, groups={self.groups}, "
-            f"bias={self.bias is not None}, dtype={self.dtype}, algorithm={self.algorithm!r})"
+            f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, dtype={self.dtype}, "
+            f"algorithm={self.algorithm!r})"
         )
 
 
@@ -221,6 +225,8 @@ class Conv2d(_Conv):
         As in `triconv.conv2d`.
     bias
         Whether to add a trained number to every output channel.
+    padding_mode
+        As in `triconv.conv2d`.
     dtype
         float32 (also if None) or float64, of the parameters and of every result. A float32 layer takes arrays of
         float32 and float16, of integers of at most 16 bits and of booleans, and refuses others; a float64 layer takes

@@ -13,7 +13,7 @@ from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, Pass
 if TYPE_CHECKING:
     from typing import Any, Literal
 
-    from ._typing import AnyArray, ArrayIn, DType, Padding, PerAxis, Size
+    from ._typing import AnyArray, ArrayIn, DType, Padding, PaddingMode, PerAxis, Size
 
 __all__ = [
     "Backward",
@@ -386,6 +386,7 @@ def plan_conv1d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     dtype: DType = np.float32,
     algorithm: str = "auto",
     tolerance: float | None = None,
@@ -403,8 +404,10 @@ def plan_conv1d(
     >>> plan = tc.plan_conv1d((8, 4, 1000), (4, 4, 101), padding="same")
     >>> plan.problem
     'n8c4k4 i1000 r101 p50 f32'
+    >>> tc.plan_conv1d((8, 4, 1000), (4, 4, 101), padding="same", padding_mode="circular").problem
+    'n8c4k4 i1000 r101 p50 b=wrap f32'
     """
-    layer = (1, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    layer = (1, input_size, weight_size, stride, padding, dilation, groups, padding_mode, dtype)
     return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
@@ -416,6 +419,7 @@ def plan_conv2d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     dtype: DType = np.float32,
     algorithm: str = "auto",
     tolerance: float | None = None,
@@ -430,7 +434,7 @@ def plan_conv2d(
         (N, C, H, W), or (C, H, W) for arrays without a batch axis.
     weight_size
         (K, C / groups, R, S).
-    stride, padding, dilation, groups, algorithm
+    stride, padding, dilation, groups, padding_mode, algorithm
         As in `conv2d`.
     dtype
         float32 (also if None) or float64.
@@ -474,7 +478,7 @@ def plan_conv2d(
     >>> plan.problem
     'n8c64k64 i56x56 r7x7 p3 f32'
     """
-    layer = (2, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    layer = (2, input_size, weight_size, stride, padding, dilation, groups, padding_mode, dtype)
     return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
@@ -486,6 +490,7 @@ def plan_conv3d(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     dtype: DType = np.float32,
     algorithm: str = "auto",
     tolerance: float | None = None,
@@ -505,7 +510,7 @@ def plan_conv3d(
     >>> plan.problem
     'n2c8k8 i16x16x16 r3x3x3 p1 f32'
     """
-    layer = (3, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    layer = (3, input_size, weight_size, stride, padding, dilation, groups, padding_mode, dtype)
     return _make_plan(layer, algorithm, tolerance, max_workspace, tune)
 
 
@@ -517,6 +522,7 @@ def explain(
     dilation: PerAxis = 1,
     groups: int = 1,
     *,
+    padding_mode: PaddingMode = "zeros",
     dtype: DType = np.float32,
     algorithm: str = "auto",
     tolerance: float | None = None,
@@ -533,7 +539,7 @@ def explain(
         (N, C, ...), or (C, ...) for arrays without a batch axis.
     weight_size
         (K, C / groups, ...).
-    stride, padding, dilation, groups, dtype, algorithm, tolerance, max_workspace
+    stride, padding, dilation, groups, padding_mode, dtype, algorithm, tolerance, max_workspace
         As in `plan_conv2d`.
 
     Raises
@@ -554,5 +560,5 @@ def explain(
     rank = len(weight_size) - 2
     if rank not in (1, 2, 3):
         raise ValueError(f"weight_size is {weight_size!r} with {len(weight_size)} entries, expected 3, 4 or 5")
-    layer = (rank, input_size, weight_size, stride, padding, dilation, groups, dtype)
+    layer = (rank, input_size, weight_size, stride, padding, dilation, groups, padding_mode, dtype)
     return _make_plan(layer, algorithm, tolerance, max_workspace, tune=False).explain()
