@@ -147,19 +147,26 @@ struct Run {
 template <class Fill, class Read>
 void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, std::int64_t first_row,
                   std::int64_t last_row, const Fill& fill, const Read& read) {
-    const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]);
+    const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]), step_y = conv[1].step;
+    const std::int64_t first_phase = first_row % step_y, first_in_phase = first_row / step_y;
     const auto for_each_row = [&](std::int64_t x_phase, std::int64_t x, const SampleRun& along) {
         for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
             const std::int64_t plane = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
+            std::int64_t phase = first_phase, in_phase = first_in_phase;
             for (std::int64_t y = first_row; y < last_row; ++y) {
-                const std::int64_t y_phase = y % conv[1].step, row = conv[1].source.sample(y0 + y);
-                if (!layout.y_phase_used[static_cast<std::size_t>(y_phase)]) continue;
-                const std::int64_t phase = (tap * conv[1].step + y_phase) * conv[2].step + x_phase;
-                const std::int64_t entry = phase * layout.phase_entries + y / conv[1].step * layout.pixels + x;
-                if (plane < 0 || row < 0 || along.index < 0)
-                    fill(entry, along.end - x);
-                else
-                    read(Run{entry, along.end - x, {plane, row, along.index}, along.step});
+                if (layout.y_phase_used[static_cast<std::size_t>(phase)]) {
+                    const std::int64_t row = conv[1].source.sample(y0 + y);
+                    const std::int64_t entry =
+                        ((tap * step_y + phase) * conv[2].step + x_phase) * layout.phase_entries +
+                        in_phase * layout.pixels + x;
+                    if (plane < 0 || row < 0 || along.index < 0)
+                        fill(entry, along.end - x);
+                    else
+                        read(Run{entry, along.end - x, {plane, row, along.index}, along.step});
+                }
+                if (++phase < step_y) continue;
+                phase = 0;
+                ++in_phase;
             }
         }
     };

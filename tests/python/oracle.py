@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from triconv import reference
 
 if TYPE_CHECKING:
     import triconv as tc
@@ -24,8 +26,10 @@ def scales(problem: Problem, x, w, dy) -> dict[str, float]:
     output does (with a stride, a large padding).
     """
     absolute = [np.abs(array) for array in (x, w, dy)]
+    problem = replace(problem, fill=abs(problem.fill))
     sums = _passes(problem, *absolute, np.float64)
     largest_x, largest_w, largest_dy = (float(array.max(initial=0)) for array in absolute)
+    largest_x = max(largest_x, problem.fill)
     products = {
         "forward": largest_x * largest_w,
         "input_grad": largest_w * largest_dy,
@@ -55,7 +59,7 @@ def _passes(problem: Problem, x, w, dy, wide: type) -> dict[str, np.ndarray]:
 
 def _windows(problem: Problem, x: np.ndarray) -> np.ndarray:
     """What each output reads: (N, C, *outputs, *taps)."""
-    padded = np.pad(x, [(0, 0), (0, 0), *problem.padding])
+    padded = problem.padded(x)
     spans = [d * (r - 1) + 1 for r, d in zip(problem.kernel, problem.dilation, strict=True)]
     # A contiguous copy of the strided view, as reshape could not make it of an array without elements.
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=tuple(range(2, 2 + problem.rank)))
@@ -73,8 +77,18 @@ def _add_windows(problem: Problem, values: np.ndarray) -> np.ndarray:
             for r, d, o, s in zip(tap, problem.dilation, problem.output, problem.stride, strict=True)
         )
         padded[(slice(None), slice(None), *reads)] += values[(..., *tap)]
-    inside = tuple(slice(low, low + i) for i, (low, _) in zip(problem.input, problem.padding, strict=True))
-    return padded[(slice(None), slice(None), *inside)]
+    return problem.folded(padded)
+
+
+def reference_passes(problem: Problem, x, w, dy) -> dict[str, np.ndarray]:
+    """The three passes by `triconv.reference`, of the padded input."""
+    plain = problem.unpadded
+    padded = problem.padded(x)
+    return {
+        "forward": reference.conv_reference(padded, w, **plain.parameters),
+        "input_grad": problem.folded(reference.conv_input_reference(plain.input_size, w, dy, **plain.parameters)),
+        "weight_grad": reference.conv_weight_reference(padded, problem.weight_size, dy, **plain.parameters),
+    }
 
 
 def direct_tolerance(problem: Problem, which: str) -> float:

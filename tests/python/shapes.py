@@ -29,16 +29,20 @@ class Problem:
     dilation: tuple[int, ...]
     groups: int
     dtype: np.dtype
+    boundary: str = "constant"  # the core's names
+    fill: float = 0
 
     @classmethod
     def parse(cls, text: str) -> Problem:
-        """Read a problem such as ``n8c64k64 i56x56 r7x7 s2 p3:4x0 d1 g1 f32``."""
+        """Read a problem such as ``n8c64k64 i56x56 r7x7 s2 p3:4x0 d1 g1 b=mirror f32``."""
         fields = {}
         for word in text.split():
             if word in DTYPES:
                 fields["dtype"] = word
             elif channels := re.fullmatch(r"n(\d+)c(\d+)k(\d+)", word):
                 fields["nck"] = tuple(int(size) for size in channels.groups())
+            elif boundary := re.fullmatch(r"b=([a-z]+)(?::(\S+))?", word):
+                fields["b"] = boundary.groups("0")
             elif re.fullmatch(r"[irsdpg]\d+(:\d+)?(x\d+(:\d+)?)*", word) and word[0] not in fields:
                 fields[word[0]] = [tuple(int(end) for end in axis.split(":")) for axis in word[1:].split("x")]
             else:
@@ -58,6 +62,8 @@ class Problem:
             dilation=tuple(size for (size,) in per_axis("d", 1)),
             groups=fields.get("g", [(1,)])[0][0],
             dtype=DTYPES[fields.get("dtype", "f32")],
+            boundary=fields.get("b", ("constant", "0"))[0],
+            fill=float(fields.get("b", ("constant", "0"))[1]),
         )
 
     def __str__(self) -> str:
@@ -70,6 +76,8 @@ class Problem:
             *_unless_default("p", padding, "0"),
             *_unless_default("d", self.dilation, 1),
             *_unless_default("g", (self.groups,), 1),
+            *([f"b={self.boundary}"] if self.boundary != "constant" else []),
+            *([f"b=constant:{self.fill:g}"] if self.fill else []),
             next(name for name, dtype in DTYPES.items() if dtype == self.dtype),
         ]
         return " ".join(words)
@@ -82,6 +90,47 @@ class Problem:
 
     def with_dtype(self, name: str) -> Problem:
         return replace(self, dtype=DTYPES[name])
+
+    @property
+    def linear(self) -> Problem:
+        """The problem without a constant added by its padding."""
+        return replace(self, fill=0)
+
+    def padded(self, x: np.ndarray) -> np.ndarray:
+        """x with its padding, by the definition."""
+        for axis, ends in enumerate(self.padding, 2):
+            if self.boundary == "constant":
+                widths = [(0, 0)] * x.ndim
+                widths[axis] = ends
+                x = np.pad(x, widths, constant_values=self.fill)
+            else:
+                x = np.take(x, self.samples_along(axis - 2), axis)
+        return x
+
+    def folded(self, padded: np.ndarray) -> np.ndarray:
+        """The transpose of `padded`: every value is added where it was copied from."""
+        for axis, (size, (low, _)) in enumerate(zip(self.input, self.padding, strict=True), 2):
+            values = np.moveaxis(padded, axis, 0)
+            if self.boundary == "constant":
+                sums = values[low : low + size]
+            else:
+                sums = np.zeros((size, *values.shape[1:]), values.dtype)
+                np.add.at(sums, self.samples_along(axis - 2), values)
+            padded = np.moveaxis(sums, 0, axis)
+        return padded
+
+    def samples_along(self, axis: int) -> np.ndarray:
+        """The sample that each position of the padded axis copies; not of a constant boundary."""
+        mode = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect", "wrap": "wrap"}[self.boundary]
+        return np.pad(np.arange(self.input[axis]), self.padding[axis], mode)
+
+    @property
+    def unpadded(self) -> Problem:
+        """The problem of the padded input."""
+        ends = zip(self.input, self.padding, strict=True)
+        sizes = tuple(size + low + high for size, (low, high) in ends)
+        none = ((0, 0),) * self.rank
+        return replace(self, input=sizes, padding=none, boundary="constant", fill=0)
 
     @property
     def rank(self) -> int:
@@ -110,9 +159,12 @@ class Problem:
     def reduction_length(self, which: str) -> int:
         """Number of products in the longest sum of a pass."""
         taps = math.prod(self.kernel)
+        copies = 1
+        if self.boundary != "constant":
+            copies = math.prod(int(np.bincount(self.samples_along(axis)).max()) for axis in range(self.rank))
         return {
             "forward": self.in_channels // self.groups * taps,
-            "input_grad": self.out_channels // self.groups * taps,
+            "input_grad": self.out_channels // self.groups * taps * copies,
             "weight_grad": self.batch * math.prod(self.output),
         }[which]
 
@@ -139,6 +191,7 @@ class Problem:
             "padding": self.padding,
             "dilation": self.dilation,
             "groups": self.groups,
+            **({} if self.boundary == "constant" and self.fill == 0 else {"padding_mode": (self.boundary, self.fill)}),
         }
 
     def random_arrays(self, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -64,6 +64,12 @@ def _channels(draw) -> tuple[int, int, int]:
     return draw(st.integers(2, 40)), 1, draw(st.integers(1, 3))
 
 
+# Of the core: a name and the fill. Integers, as some tests want sums that are exact.
+boundaries = st.sampled_from(
+    [("constant", 2), ("constant", -3), ("nearest", 0), ("reflect", 0), ("mirror", 0), ("wrap", 0)]
+)
+
+
 @st.composite
 def problems(draw, most_multiplications: int = 400_000) -> Problem:
     """A layer of 1 to 3 dimensions. Batch and channels, 0 at times, are halved until the oracle can follow."""
@@ -71,10 +77,12 @@ def problems(draw, most_multiplications: int = 400_000) -> Problem:
     groups, per_group_in, per_group_out = draw(_channels())
     sizes = [draw(st.integers(0, 3)), groups, per_group_in, per_group_out]
     dtype = draw(st.sampled_from(sorted(DTYPES)))
+    boundary, fill = draw(st.just(("constant", 0)) | boundaries)
     while True:
         batch, groups, per_group_in, per_group_out = sizes
         problem = Problem(
-            batch, groups * per_group_in, groups * per_group_out, **axes, groups=groups, dtype=DTYPES[dtype]
+            batch, groups * per_group_in, groups * per_group_out, **axes, groups=groups, dtype=DTYPES[dtype],
+            boundary=boundary, fill=fill,
         )
         if problem.multiplications <= most_multiplications or max(sizes) == 1:
             return problem

@@ -54,21 +54,21 @@ NAMES = [
     "set_num_threads",
 ]
 
-CONV = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algorithm='auto', out=None"
+CONV = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode='zeros', algorithm='auto', out=None"
 TRANSPOSE = (
     "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, "
     "algorithm='auto', out=None"
 )
-PARAMETERS = "stride=1, padding=0, dilation=1, groups=1, *, algorithm='auto', out=None"
+PARAMETERS = "stride=1, padding=0, dilation=1, groups=1, *, padding_mode='zeros', algorithm='auto', out=None"
 TRANSPOSE_PARAMETERS = "stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, algorithm='auto', out=None"
 PLAN = (
-    "input_size, weight_size, stride=1, padding=0, dilation=1, groups=1, *, dtype=float32, algorithm='auto', "
-    "tolerance=None, max_workspace=None"
+    "input_size, weight_size, stride=1, padding=0, dilation=1, groups=1, *, padding_mode='zeros', dtype=float32, "
+    "algorithm='auto', tolerance=None, max_workspace=None"
 )
 TUNED_PLAN = f"{PLAN}, tune=False"
 LAYER = (
-    "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, *, dtype=float32, "
-    "rng=None, algorithm='auto'"
+    "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, *, "
+    "padding_mode='zeros', dtype=float32, rng=None, algorithm='auto'"
 )
 
 SIGNATURES = {

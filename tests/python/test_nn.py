@@ -233,8 +233,8 @@ def test_bad_arguments():
 
 def test_repr_tells_every_parameter():
     assert repr(tc.nn.Conv2d(2, 4, (3, 5), padding="same", bias=False)) == (
-        "Conv2d(2, 4, kernel_size=(3, 5), stride=1, padding='same', dilation=1, groups=1, bias=False, dtype=float32, "
-        "algorithm='auto')"
+        "Conv2d(2, 4, kernel_size=(3, 5), stride=1, padding='same', dilation=1, groups=1, bias=False, "
+        "padding_mode='zeros', dtype=float32, algorithm='auto')"
     )
 
 

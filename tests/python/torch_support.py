@@ -22,8 +22,12 @@ torch.set_num_threads(2)
 
 
 def padded(problem: Problem, x: torch.Tensor) -> torch.Tensor:
-    """x with the zeros around it: PyTorch's own padding is the same at both ends."""
-    return functional.pad(x, [end for ends in reversed(problem.padding) for end in ends])
+    """x with its padding: PyTorch's own is the same at both ends, and some boundaries it does not know."""
+    if problem.boundary == "constant":
+        return functional.pad(x, [end for ends in reversed(problem.padding) for end in ends], value=problem.fill)
+    for axis in range(problem.rank):
+        x = x.index_select(axis + 2, torch.from_numpy(problem.samples_along(axis)))
+    return x
 
 
 def torch_passes(problem: Problem, x: np.ndarray, w: np.ndarray, dy: np.ndarray) -> dict[str, np.ndarray]:
