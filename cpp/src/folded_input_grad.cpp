@@ -169,10 +169,14 @@ std::vector<DamagedBox> non_finite_runs(const Layer& layer, const Tensor<E>& dx,
 template <class E>
 std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const E>& gradient, const Tensor<E>& dx,
                                            int slots) const {
+    constexpr std::int64_t rows_ahead = 8;  // where a slab is a few columns, each row is a cache line of its own
     const auto& axis = slab.layer.axis;
     std::array<SubGrid, axes> grid;
     for (int a = 0; a < axes; ++a)
         grid[a] = {slab.position[a], 1, layer_.axis[a].in, layer_.axis[a].outside};
+    std::vector<SampleRun> runs;  // along a row
+    for (std::int64_t x = 0; x < axis[2].in; x = runs.back().end)
+        runs.push_back(grid[2].run_from(x, axis[2].in));
     std::vector<char> non_finite(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
     parallel_for(layer_.batch * layer_.in_channels, slots, [&](std::int64_t i, int) {
         const std::int64_t n = i / layer_.in_channels, c = i % layer_.in_channels;
@@ -183,8 +187,9 @@ std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const 
                                       y * gradient.along[1];
                 E* const to = dx.data + n * dx.outer + c * dx.inner + grid[0].sample(z) * dx.along[0] +
                               grid[1].sample(y) * dx.along[1];
-                for (std::int64_t x = 0; x < axis[2].in;) {
-                    const SampleRun run = grid[2].run_from(x, axis[2].in);
+                __builtin_prefetch(to + rows_ahead * dx.along[1] + runs.front().index * dx.along[2]);
+                std::int64_t x = 0;
+                for (const SampleRun& run : runs) {
                     test += add_run(from + x, run.end - x, to + run.index * dx.along[2], run.step * dx.along[2]);
                     x = run.end;
                 }
