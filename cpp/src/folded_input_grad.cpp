@@ -23,14 +23,14 @@ std::size_t whole_lines(std::size_t elements) {
 
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> cheapest_within(const KernelTable<E>& kernels, const Layer& layer,
-                                                  const Candidate& limits) {
-    const std::vector<Costed> all =
-        cost_candidates(kernels, layer, Pass::input_grad, parse_algorithm("auto", layer.rank));
+                                                  const Costed& limits) {
+    const std::vector<Costed> all = cost_candidates(kernels, layer, Pass::input_grad,
+                                                    parse_algorithm(limits.direct ? "direct" : "auto", layer.rank));
     const Costed* best = nullptr;
     for (const Costed& costed : all) {
         const Candidate& candidate = costed.candidate;
-        const bool fits = candidate.possible && candidate.error_bound <= limits.error_bound &&
-                          candidate.workspace_bytes <= limits.workspace_bytes;
+        const bool fits = candidate.possible && candidate.error_bound <= limits.candidate.error_bound &&
+                          candidate.workspace_bytes <= limits.candidate.workspace_bytes;
         if (!costed.direct && !fits) continue;
         if (!best || candidate.predicted_seconds < best->candidate.predicted_seconds) best = &costed;
     }
@@ -64,7 +64,7 @@ void FoldedInputGrad<E>::add_slab(const KernelTable<E>& kernels, const Costed& c
         slab.output[a] = part.output;
         slab.tap[a] = part.tap;
     }
-    slab.algorithm = cheapest_within(kernels, slab.layer, costed.candidate);
+    slab.algorithm = cheapest_within(kernels, slab.layer, costed);
     buffer_size_ = std::max(buffer_size_, slab.size());
     slabs_.push_back(std::move(slab));
 }

@@ -26,8 +26,8 @@ namespace triconv {
 template <class E>
 class FoldedInputGrad final : public PassAlgorithm<E> {
 public:
-    // costed: the algorithm of the array's own positions. A slab has the cheapest that is no less accurate and is not
-    // expected to need more workspace, or else direct convolution.
+    // costed: the algorithm of the array's own positions. Where that is direct, all slabs are, else each has the cheapest
+    // that is no less accurate and is not expected to need more workspace; direct convolution may always be.
     FoldedInputGrad(const KernelTable<E>& kernels, const Layer& layer, const Costed& costed);
     WorkspaceNeed workspace() const override;  // that of the largest of the parts, which follow each other
     RunCounts run(const Operands<E>& operands, int max_threads) const override;

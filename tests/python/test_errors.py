@@ -127,6 +127,36 @@ def test_padding_of_another_type(value):
         tc.conv2d(X, W, padding=value)
 
 
+@pytest.mark.parametrize(("mode", "padding", "most"), [("reflect", 6, 5), ("circular", ((0, 0), (2, 7)), 6)])
+def test_padding_wider_than_its_mode_allows(mode, padding, most):
+    message = rf"padding is {re.escape(repr(padding))}, .*expected at most {most} with padding_mode '{mode}'"
+    with raises_value(message):
+        tc.conv2d(X, W, padding=padding, padding_mode=mode)
+    with raises_value(message):
+        tc.plan_conv2d(X.shape, W.shape, padding=padding, padding_mode=mode)
+    layer = tc.nn.Conv2d(4, 8, 3, padding=padding, padding_mode=mode)  # a larger input would do
+    with raises_value(message):
+        layer(X)
+    for allowed in ("zeros", "replicate"):
+        tc.conv2d(X, W, padding=padding, padding_mode=allowed)
+
+
+def test_unknown_padding_mode():
+    expected = "expected 'zeros', 'reflect', 'replicate' or 'circular'"
+    for call in (
+        lambda mode: tc.conv2d(X, W, padding_mode=mode),
+        lambda mode: tc.grad.conv2d_input(X.shape, W, DY, padding_mode=mode),
+        lambda mode: tc.grad.conv2d_weight(X, W.shape, DY, padding_mode=mode),
+        lambda mode: tc.plan_conv2d(X.shape, W.shape, padding_mode=mode),
+        lambda mode: tc.explain(X.shape, W.shape, padding_mode=mode),
+        lambda mode: tc.nn.Conv2d(4, 8, 3, padding_mode=mode),
+    ):
+        with raises_value(rf"padding_mode is 'mirror', {expected}"):
+            call("mirror")
+        with raises_type(rf"padding_mode is None, {expected}"):
+            call(None)
+
+
 def test_same_padding_with_stride():
     with raises_value(r"padding is 'same' with stride \(1, 2\), expected stride 1 on every axis"):
         tc.conv2d(X, W, stride=(1, 2), padding="same")

@@ -159,6 +159,58 @@ def test_forked_child_can_make_and_free_results():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+PASS_OF_AN_IMAGE = """
+import sys, numpy as np, triconv as tc
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+which, mode, algorithm = sys.argv[1:]
+tc.set_num_threads(1)
+size, w = (1, 1, 4096, 4096), np.ones((1, 1, 9, 9), np.float32)
+x, out = np.ones(size, np.float32), np.ones(size, np.float32)
+parameters = {"padding": 4, "padding_mode": mode, "algorithm": algorithm}
+before = peak()
+if which == "forward":
+    tc.conv2d(x, w, **parameters, out=out)
+elif which == "input_grad":
+    tc.grad.conv2d_input(size, w, x, **parameters, out=out)
+else:
+    tc.grad.conv2d_weight(x, w.shape, out, **parameters)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
+@pytest.mark.parametrize("which", ["forward", "input_grad", "weight_grad"])
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+@pytest.mark.parametrize("algorithm", ["direct", "fft"])
+def test_there_is_no_padded_copy(which, mode, algorithm):
+    done = subprocess.run(
+        [sys.executable, "-c", PASS_OF_AN_IMAGE, which, mode, algorithm],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # The image has 64 MiB; spectra of a block of tiles, the library's pages and, of input_grad, a slab of padding less.
+    assert int(done.stdout) < 12 * MIB
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "fft", "winograd"])
+def test_workspace_of_padding_modes_does_not_grow_with_the_image(algorithm):
+    def workspace(size, mode):
+        plan = tc.plan_conv2d((1, 4, size, size), (4, 4, 3, 3), padding=1, padding_mode=mode, algorithm=algorithm)
+        return plan.workspace_bytes
+
+    for mode in ("reflect", "replicate", "circular"):
+        plain, padded = workspace(4096, "zeros"), workspace(4096, mode)
+        assert padded.forward == plain.forward
+        assert padded.weight_grad == plain.weight_grad
+        slab = 4 * 4 * (4096 + 2)  # one row of all channels
+        assert padded.input_grad <= 2 * plain.input_grad + slab
+
+
 RESIDENT = """
 import numpy as np, triconv as tc
 def resident():

@@ -62,6 +62,70 @@ def test_winograd_does_what_the_networks_use_it_for() -> None:
     assert sum(problem.winograd for problem in NAMED.values()) > 0.6 * len(NAMED)
 
 
+TORCH_MODES = ("zeros", "reflect", "replicate", "circular")
+PADDED = [
+    "n2c3k4 i40 r9 p4 f32",
+    "n1c1k2 i300 r33 s2 p16 d2 f32",
+    "n2c5k6 i13x12 r3x5 p1x2 f32",
+    "n1c1k1 i40x37 r9x9 p4 f32",
+    "n2c6k4 i14x15 r5x3 s2x1 p4x3 d1x2 g2 f32",
+    "n2c18k18 i10x11 r5x5 p2 g18 f32",
+    "n1c3k4 i6x7x8 r3x3x3 p1x2x1 f32",
+]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("mode", TORCH_MODES)
+@pytest.mark.parametrize("text", PADDED)
+def test_padding_modes(text: str, mode: str, dtype: str) -> None:
+    """By the names of PyTorch, against its own padding; padding as wide as it allows included."""
+    problem = Problem.parse(text).with_dtype(dtype)
+    boundary = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}[mode]
+    problem = replace(problem, boundary=boundary)
+    widest = [size - (mode == "reflect") for size in problem.input]
+    for padding in (problem.padding, tuple((size // 2, size) for size in widest)):
+        padded = replace(problem, padding=padding)
+        arrays = padded.random_arrays(5)
+        x, w = (torch.from_numpy(a).requires_grad_() for a in arrays[:2])
+        ends = [end for axis in reversed(padding) for end in axis]
+        wide = functional.pad(x, ends, mode={"zeros": "constant"}.get(mode, mode))
+        call = getattr(functional, f"conv{padded.rank}d")
+        y = call(wide, w, None, padded.stride, 0, padded.dilation, padded.groups)
+        expected = (y, *torch.autograd.grad(y, (x, w), torch.from_numpy(arrays[2])))
+        parameters = {**padded.parameters, "padding_mode": mode}
+        for algorithm in ALGORITHMS:
+            if algorithm == "winograd" and not padded.winograd:
+                continue
+            bounds = allowed(padded, arrays, algorithm)
+            plan = getattr(tc, f"plan_conv{padded.rank}d")(
+                padded.input_size, padded.weight_size, **parameters, dtype=padded.dtype, algorithm=algorithm
+            )
+            results = (
+                plan.forward(*arrays[:2]),
+                plan.input_grad(*arrays[1:]),
+                plan.weight_grad(arrays[0], arrays[2]),
+            )
+            for which, result, peers in zip(PASSES, results, expected, strict=True):
+                assert_like_torch(result, peers, bounds[which], f"{padded} {which} {algorithm}")
+
+
+@pytest.mark.parametrize("mode", TORCH_MODES)
+def test_layers_with_padding_modes(mode: str) -> None:
+    layer = tc.nn.Conv2d(3, 4, 5, padding=2, padding_mode=mode, dtype=np.float64, rng=1)
+    peer = torch.nn.Conv2d(3, 4, 5, padding=2, padding_mode=mode, dtype=torch.float64)
+    with torch.no_grad():
+        peer.weight.copy_(torch.from_numpy(layer.weight))
+        peer.bias.copy_(torch.from_numpy(layer.bias))
+    x = np.random.default_rng(2).normal(size=(2, 3, 9, 8))
+    leaf = torch.from_numpy(x).requires_grad_()
+    y, expected = layer(x), peer(leaf)
+    expected.backward(torch.ones_like(expected))
+    dx = layer.backward(np.ones_like(y))
+    # Sums of at most 144 products of normal deviates, in float64.
+    for result, peers in ((y, expected), (dx, leaf.grad), (layer.weight_grad, peer.weight.grad)):
+        assert_like_torch(result, peers, 1e-12, mode)
+
+
 # ---- Arguments -------------------------------------------------------------------------------------------------------
 
 LAYER = Problem.parse("n2c6k8 i13x12 r3x5 p1x2 f32")
