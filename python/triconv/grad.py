@@ -59,7 +59,9 @@ def conv1d_input(
     >>> float(dx.sum())
     6.0
     """
-    return _core.conv_input(1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_input(
+        1, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv1d_weight(
@@ -89,7 +91,9 @@ def conv1d_weight(
     >>> float(dw.sum())
     6.0
     """
-    return _core.conv_weight(1, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_weight(
+        1, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv_transpose1d_input(
@@ -210,7 +214,9 @@ def conv2d_input(
     >>> tc.grad.conv2d_input((1, 1, 1, 3), [[[[1]]]], [[[[1, 2, 3, 4, 5]]]], padding=(0, 1), padding_mode="replicate")
     array([[[[3., 3., 9.]]]])
     """
-    return _core.conv_input(2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_input(
+        2, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv2d_weight(
@@ -262,7 +268,9 @@ def conv2d_weight(
     >>> float(dw.sum())
     36.0
     """
-    return _core.conv_weight(2, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_weight(
+        2, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv_transpose2d_input(
@@ -401,7 +409,9 @@ def conv3d_input(
     >>> float(dx.sum())
     216.0
     """
-    return _core.conv_input(3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_input(
+        3, input_size, weight, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv3d_weight(
@@ -432,7 +442,9 @@ def conv3d_weight(
     >>> float(dw.sum())
     216.0
     """
-    return _core.conv_weight(3, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out)
+    return _core.conv_weight(
+        3, input, weight_size, grad_output, stride, padding, dilation, groups, padding_mode, algorithm, out
+    )
 
 
 def conv_transpose3d_input(

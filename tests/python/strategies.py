@@ -81,8 +81,14 @@ def problems(draw, most_multiplications: int = 400_000) -> Problem:
     while True:
         batch, groups, per_group_in, per_group_out = sizes
         problem = Problem(
-            batch, groups * per_group_in, groups * per_group_out, **axes, groups=groups, dtype=DTYPES[dtype],
-            boundary=boundary, fill=fill,
+            batch,
+            groups * per_group_in,
+            groups * per_group_out,
+            **axes,
+            groups=groups,
+            dtype=DTYPES[dtype],
+            boundary=boundary,
+            fill=fill,
         )
         if problem.multiplications <= most_multiplications or max(sizes) == 1:
             return problem
@@ -90,6 +96,7 @@ def problems(draw, most_multiplications: int = 400_000) -> Problem:
         sizes[largest] //= 2
 
 
+linear_problems = problems().map(lambda problem: problem.linear)
 seeds = st.integers(0, 2**32 - 1)
 biases = st.booleans()
 algorithms = st.sampled_from(["auto", "direct", "fft", "winograd"])

@@ -54,7 +54,10 @@ NAMES = [
     "set_num_threads",
 ]
 
-CONV = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode='zeros', algorithm='auto', out=None"
+CONV = (
+    "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, padding_mode='zeros', algorithm='auto', "
+    "out=None"
+)
 TRANSPOSE = (
     "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *, "
     "algorithm='auto', out=None"

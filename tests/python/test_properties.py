@@ -7,8 +7,6 @@ problem in one line.
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import pytest
 import triconv as tc
@@ -24,7 +22,7 @@ from oracle import (
     tolerance,
 )
 from shapes import PASSES, Problem, named_problems
-from strategies import algorithms, biases, examples, layouts, output_layouts, problems, seeds
+from strategies import algorithms, biases, examples, layouts, linear_problems, output_layouts, problems, seeds
 
 
 def plan_of(problem: Problem, algorithm: str) -> tc.Plan:
@@ -151,7 +149,7 @@ def test_step_is_the_separate_passes(problem: Problem, algorithm: str, seed: int
 
 
 @examples(150)
-@given(problem=problems().map(operator.attrgetter("linear")), algorithm=algorithms, seed=seeds)
+@given(problem=linear_problems, algorithm=algorithms, seed=seeds)
 def test_passes_are_adjoint(problem: Problem, algorithm: str, seed: int) -> None:
     """<dy, conv(x, w)> = <conv_input(dy, w), x> = <conv_weight(x, dy), w>."""
     x, w, dy = problem.random_arrays(seed)
@@ -175,7 +173,7 @@ def test_passes_are_adjoint(problem: Problem, algorithm: str, seed: int) -> None
 
 
 @examples(150)
-@given(problem=problems().map(operator.attrgetter("linear")), algorithm=algorithms, which=st.sampled_from(PASSES), seed=seeds)
+@given(problem=linear_problems, algorithm=algorithms, which=st.sampled_from(PASSES), seed=seeds)
 def test_passes_are_linear_in_both_operands(problem: Problem, algorithm: str, which: str, seed: int) -> None:
     plan = plan_of(problem, algorithm)
     rng = np.random.default_rng(seed)
@@ -216,7 +214,13 @@ def test_direct_sums_of_integers_are_exact(problem: Problem, which: str, seed: i
 
 
 @examples(80)
-@given(problem=problems().map(operator.attrgetter("linear")), algorithm=algorithms, which=st.sampled_from(PASSES), exponent=st.integers(-9, 9), seed=seeds)
+@given(
+    problem=linear_problems,
+    algorithm=algorithms,
+    which=st.sampled_from(PASSES),
+    exponent=st.integers(-9, 9),
+    seed=seeds,
+)
 def test_powers_of_two_scale_the_bits(problem: Problem, algorithm: str, which: str, exponent: int, seed: int) -> None:
     x, w, dy = problem.random_arrays(seed)
     algorithm = getattr(plan_of(problem, algorithm).algorithm, which)
