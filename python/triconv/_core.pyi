@@ -1,7 +1,7 @@
 """The extension module: what the Python package calls. Arguments are positional and checked here.
 
-`padding_mode` is one of PyTorch's names, within PyTorch's limits; or a pair of a boundary of `scipy.ndimage` ("constant",
-"nearest", "reflect", "mirror", "wrap") and the fill of a constant one, with padding as wide as one likes.
+`padding_mode` is one of PyTorch's names, within PyTorch's limits; or a pair of a boundary of `scipy.ndimage`
+("constant", "nearest", "reflect", "mirror", "wrap") and the fill of a constant one, with padding of any width.
 """
 
 # ruff: noqa: A002 (the argument `input` has the name it has in PyTorch)
