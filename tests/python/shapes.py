@@ -96,6 +96,11 @@ class Problem:
         """The problem without a constant added by its padding."""
         return replace(self, fill=0)
 
+    @property
+    def zero_padded(self) -> Problem:
+        """The problem with zeros for padding, what a transposed convolution knows."""
+        return replace(self, boundary="constant", fill=0)
+
     def padded(self, x: np.ndarray) -> np.ndarray:
         """x with its padding, by the definition."""
         for axis, ends in enumerate(self.padding, 2):
@@ -130,7 +135,7 @@ class Problem:
         ends = zip(self.input, self.padding, strict=True)
         sizes = tuple(size + low + high for size, (low, high) in ends)
         none = ((0, 0),) * self.rank
-        return replace(self, input=sizes, padding=none, boundary="constant", fill=0)
+        return replace(self, input=sizes, padding=none).zero_padded
 
     @property
     def rank(self) -> int:
