@@ -98,6 +98,15 @@ WorkspaceNeed FoldedInputGrad<E>::workspace() const {
 }
 
 template <class E>
+std::int64_t FoldedInputGrad<E>::workspace_bytes(int threads) const {
+    std::int64_t most = array_->workspace_bytes(threads);
+    for (const Slab& slab : slabs_)
+        most = std::max(most,
+                        static_cast<std::int64_t>(buffer_size_ * sizeof(E)) + slab.algorithm->workspace_bytes(threads));
+    return most;
+}
+
+template <class E>
 std::size_t FoldedInputGrad<E>::prepared_size() const {
     std::size_t size = whole_lines<E>(array_->prepared_size());
     for (const Slab& slab : slabs_)

@@ -34,6 +34,8 @@ class PassAlgorithm {
 public:
     virtual ~PassAlgorithm() = default;
     virtual WorkspaceNeed workspace() const = 0;
+    // What a run with so many threads takes: less than workspace() tells where parts with unlike needs follow each other.
+    virtual std::int64_t workspace_bytes(int threads) const { return workspace().total(threads); }
     // Thread-safe. Outputs and reductions are not empty (Plan sees to those).
     virtual RunCounts run(const Operands<E>& operands, int max_threads) const = 0;
 

@@ -437,7 +437,7 @@ std::string Plan::algorithm(Pass pass) const {
 std::int64_t Plan::workspace_bytes(Pass pass) const {
     return impl_->visit([&](const auto& plan) {
         const auto& planned = plan.pass(pass);
-        return planned.algorithm->workspace().total(std::max(1, std::min(num_threads(), planned.max_threads)));
+        return planned.algorithm->workspace_bytes(std::max(1, std::min(num_threads(), planned.max_threads)));
     });
 }
 

@@ -127,6 +127,24 @@ TEST(PlanChecks, WorkspaceLimitIsKept) {
     }
 }
 
+// Of an input gradient in parts that follow each other, too, and with as many threads as fit.
+TEST(PlanChecks, WorkspaceLimitIsKeptWithCopiesInThePadding) {
+    const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 b=reflect f32").problem;
+    const LayerData<float> data(problem);
+    const std::vector<float> expected = data.reference(Pass::input_grad);
+    set_num_threads(8);
+    for (std::int64_t limit : {1 << 19, 3 << 19, 1 << 22, 1 << 24}) {
+        Options options;
+        options.max_workspace = limit;
+        const Plan plan(problem, options);
+        EXPECT_LE(plan.workspace_bytes(Pass::input_grad), limit);
+        std::vector<float> out = data.empty_output(Pass::input_grad);
+        data.run(plan, Pass::input_grad, out);
+        EXPECT_LE(largest_difference(out, expected), 1e-4 * data.largest_absolute_sum(Pass::input_grad));
+    }
+    set_num_threads(2);
+}
+
 TEST(PlanChecks, AutoKeepsAwayFromTheLeastAccurateTiles) {
     for (const char* text : {"n2c64k64 i32x32x32 r3x3x3 p1 f32", "n2c64k64 i32x32x32 r3x3x3 p1 f64"}) {
         const Problem problem = parse_problem(text).problem;
