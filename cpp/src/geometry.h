@@ -90,7 +90,7 @@ struct SubGrid {
     std::int64_t index(std::int64_t t) const { return offset + step * t; }
     bool contains(std::int64_t t) const { return index(t) >= 0 && index(t) < size; }
     std::int64_t sample(std::int64_t t) const { return outside.sample_at(index(t), size); }
-    // The longest run from t on that ends at `end` at the latest.
+    // The run from t on, cut off at `end`.
     SampleRun run_from(std::int64_t t, std::int64_t end) const;
     // The t in [begin, end) whose position is in the array are [first, last).
     void clip(std::int64_t begin, std::int64_t end, std::int64_t& first, std::int64_t& last) const;
