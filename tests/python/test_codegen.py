@@ -190,7 +190,8 @@ def test_codelet_text() -> None:
     x, y = graph.input(0), graph.input(1)
     difference = graph.subtract(x, y)
     outputs = [(0, graph.negate(difference)), (1, graph.multiply(Fraction(1, 4), graph.add(x, y))), (2, None)]
-    text = emit.codelet("example", dag.Transform(graph, outputs), complex_in=False, complex_out=False)
+    text = emit.codelet("example", dag.Transform(graph, outputs), complex_in=False, complex_out=False, inline=True)
+    assert "TRICONV_INLINE void example(const E* __restrict in, E* __restrict out," in text
     assert "store<E>(out + 0 * os, t1 - t0);" in text
     assert "E(0.25) * t" in text
     assert "store<E>(out + 2 * os, Vec<E>{});" in text
