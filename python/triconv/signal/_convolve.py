@@ -1,0 +1,163 @@
+"""True convolution of two arrays in every dtype: in what arithmetic it is computed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ._exact import correlate_by_taps
+from ._problem import correlate_into, layer_problem, plan_of, run_by_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._typing import AnyArray
+    from ._modes import Geometry
+    from ._problem import Padding, Run
+
+    AnyDType = np.dtype[Any]
+
+# Integers below this are exact in float64, so direct sums of them are.
+EXACT_IN_FLOAT64 = 2**53
+# The error of the FFT, at most 4 * (1 + log2 of the tile's samples) epsilons, stays below a third up to tiles of 2**40.
+EXACT_BY_FFT = 2**43
+
+
+class _Operands(NamedTuple):
+    """A correlation: views of the arrays, the zeros around the image, and the shape of the result."""
+
+    image: AnyArray
+    kernel: AnyArray
+    padding: Padding
+    shape: tuple[int, ...]
+
+
+def check_numeric(dtype: AnyDType, others: str = "") -> None:
+    """Raise ValueError unless the dtype is a number's, or of one of the kinds in `others`."""
+    if dtype.kind not in "biufc" + others:
+        raise ValueError(f"an input has dtype {dtype}, expected numbers")
+
+
+@lru_cache(maxsize=64)
+def float_dtype(*dtypes: AnyDType) -> AnyDType:
+    """What the FFT functions promote dtypes to: integers and booleans count as float64, float16 as float32.
+
+    Raises ValueError for what is no number.
+    """
+    for dtype in dtypes:
+        check_numeric(dtype)
+    return np.result_type(*(np.float64 if d.kind in "biu" else np.promote_types(d, np.float32) for d in dtypes))
+
+
+@lru_cache(maxsize=64)
+def real_dtype(dtype: AnyDType) -> AnyDType:
+    """The dtype of the real part."""
+    return np.empty((), dtype).real.dtype
+
+
+def is_computed_by_core(dtype: AnyDType) -> bool:
+    """Not objects, and not longdouble where that is more than float64."""
+    return dtype.kind in "biu" or (dtype.kind in "fc" and dtype.itemsize <= (8 if dtype.kind == "f" else 16))
+
+
+def as_operand(array: AnyArray, dtype: AnyDType) -> AnyArray:
+    """The array in `dtype`; in its real counterpart if the array is real. Not copied if it is so already."""
+    return array.astype(dtype if array.dtype.kind == "c" else real_dtype(dtype), copy=False)
+
+
+def convolve_arrays(
+    in1: AnyArray,
+    in2: AnyArray,
+    geometry: Geometry,
+    dtype: AnyDType,
+    method: str = "auto",
+    *,
+    conjugate: bool = False,
+    run: Run | None = None,
+) -> AnyArray:
+    """The convolution of two arrays in the arithmetic of `dtype`, with in2 conjugated if asked.
+
+    `run` stands in for `method`.
+    """
+    operands = _operands(in1, in2, geometry)
+    conjugate = conjugate and in2.dtype.kind == "c"
+    if conjugate:  # the kernel, which is the smaller one: conj(a) * b = conj(a * conj(b))
+        operands = operands._replace(kernel=operands.kernel.conj())
+    if not geometry.padding or not is_computed_by_core(dtype):
+        out = _convolve_exactly(operands, dtype)
+    elif dtype.kind in "biu":
+        out = _convolve_integers(operands, geometry.terms, dtype, method)
+    else:
+        out = _convolve_floats(operands, dtype, run or run_by_plan(method))
+    if conjugate and geometry.swapped:
+        np.conj(out, out=out)
+    return out
+
+
+def method_of(in1: AnyArray, in2: AnyArray, geometry: Geometry, dtype: AnyDType) -> str:
+    """What ``method="auto"`` means for these arrays: "direct" or "fft"."""
+    operands = _operands(in1, in2, geometry)
+    if not geometry.padding or not is_computed_by_core(dtype):
+        return "direct"
+    if dtype.kind in "biu":
+        if _largest_sum(operands, geometry.terms) >= EXACT_BY_FFT:
+            return "direct"
+        dtype = np.dtype(np.float64)
+    work = np.promote_types(dtype, np.float32)
+    kernel = operands.kernel.shape
+    # Further axes are summed over, tap by tap.
+    padding = tuple(sorted(sorted(operands.padding, key=lambda item: kernel[item[0]])[-3:]))
+    summed = {axis for axis, _ in operands.padding} - {axis for axis, _ in padding}
+
+    def shaped(shape: Sequence[int], kind: str) -> AnyArray:
+        """An array of which only the shape is looked at."""
+        return np.broadcast_to(np.empty((), work if kind == "c" else real_dtype(work)), shape)
+
+    x = shaped(operands.image.shape, operands.image.dtype.kind)
+    w = shaped([1 if axis in summed else size for axis, size in enumerate(kernel)], operands.kernel.dtype.kind)
+    key = layer_problem(shaped(operands.shape, work.kind), x, w, padding).key
+    return plan_of(key, "auto").algorithm[0].partition(":")[0]
+
+
+def _operands(in1: AnyArray, in2: AnyArray, geometry: Geometry) -> _Operands:
+    image, kernel = (in2, in1) if geometry.swapped else (in1, in2)
+    return _Operands(image[geometry.image], kernel[geometry.kernel], geometry.padding, geometry.shape)
+
+
+def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray:
+    """float32 and float64, real and complex, by the core; float16 computed in float32."""
+    image, kernel, padding, shape = operands
+    work = np.promote_types(dtype, np.float32)
+    out = np.empty(shape, work)
+    correlate_into(out, as_operand(image, work), as_operand(kernel, work), padding, run)
+    return out.astype(dtype, copy=False)
+
+
+def _convolve_integers(operands: _Operands, terms: int, dtype: AnyDType, method: str) -> AnyArray:
+    """Exact but for the wrap-around of the dtype; booleans as logical or of logical ands."""
+    largest = _largest_sum(operands, terms)
+    if largest >= EXACT_IN_FLOAT64:
+        return _convolve_exactly(operands, dtype)
+    run = run_by_plan("direct" if largest >= EXACT_BY_FFT else method)
+    floats = _convolve_floats(operands, np.dtype(np.float64), run)
+    np.rint(floats, out=floats)
+    return floats != 0 if dtype.kind == "b" else floats.astype(np.int64).astype(dtype, copy=False)
+
+
+def _largest_sum(operands: _Operands, terms: int) -> int:
+    """No sum of products of the integers is larger than this."""
+    return terms * _largest(operands.image) * _largest(operands.kernel)
+
+
+def _largest(array: AnyArray) -> int:
+    return 1 if array.dtype.kind == "b" else max(int(array.max()), -int(array.min()))
+
+
+def _convolve_exactly(operands: _Operands, dtype: AnyDType) -> AnyArray:
+    image, kernel, padding, shape = operands
+    out = np.empty(shape, dtype)
+    correlate_by_taps(out, image.astype(dtype, copy=False), kernel.astype(dtype, copy=False), padding)
+    return out

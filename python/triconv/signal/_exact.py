@@ -1,0 +1,28 @@
+"""Convolution in the arithmetic of the dtype itself, tap by tap: products, wide integers, longdouble, objects."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .._typing import AnyArray
+    from ._problem import Padding
+
+
+def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> None:
+    """Write the correlation of `x` with `w` along the axes in `padding`; along others they broadcast.
+
+    One product and one sum of whole arrays for each tap, so integers wrap around as NumPy's do. The arrays have the
+    dtype of the result.
+    """
+    out[...] = 0
+    for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
+        source, target, tap = ([slice(None)] * x.ndim for _ in range(3))
+        for (axis, (low, _)), offset in zip(padding, taps, strict=True):
+            begin = max(0, low - offset)
+            end = max(begin, min(out.shape[axis], x.shape[axis] + low - offset))
+            target[axis] = slice(begin, end)
+            source[axis] = slice(begin + offset - low, end + offset - low)
+            tap[axis] = slice(offset, offset + 1)
+        out[tuple(target)] += x[tuple(source)] * w[tuple(tap)]

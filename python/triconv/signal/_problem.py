@@ -1,0 +1,256 @@
+"""Every convolution of arrays as layer problems of the core.
+
+Along the axes that are not convolved arrays broadcast; what varies along such an axis says what it is to a layer:
+
+====================  =========================
+varies in             is
+====================  =========================
+the image only        batch (N)
+the kernel only       output channels (K)
+both                  groups (a depthwise layer)
+====================  =========================
+
+The core has one axis of each kind. Neighbouring axes of a kind become one where the strides permit; the largest goes to
+the core; what is left is a loop. Nothing is copied but the kernel of a complex product: an image of any strides is read
+in place, a true convolution is a correlation with the reversed kernel (negative strides), and the zeros around an image
+are the core's padding.
+
+Complex numbers are two more planes of real ones: of a real kernel another batch axis, of a real image output channels,
+and the product of two is a layer of two input channels (re, im), two output channels and the kernels
+``[[re, -im], [im, re]]``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from .. import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .._typing import AnyArray
+
+    Sizes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # of x, w and out
+    Ends = tuple[int, int]
+    Padding = tuple[tuple[int, Ends], ...]
+    _Layout = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Key(NamedTuple):
+    """All that a plan depends on but the algorithm."""
+
+    input_size: tuple[int, ...]
+    weight_size: tuple[int, ...]
+    padding: tuple[Ends, ...]
+    groups: int
+    dtype: str
+
+
+class LayerProblem(NamedTuple):
+    """Views of image, kernel and result as a layer has them, behind `loops`: the shape of the axes to loop over.
+
+    An operand that does not vary along such an axis has extent 1 there.
+    """
+
+    key: Key
+    loops: tuple[int, ...]
+    x: AnyArray
+    w: AnyArray
+    out: AnyArray
+
+
+class _Recipe(NamedTuple):
+    """How arrays become the views of a layer problem: for each, a shape that needs no copy, then an order of axes."""
+
+    key: Key
+    loops: tuple[int, ...]
+    x: _Layout
+    w: _Layout
+    out: _Layout
+
+
+class Run(Protocol):
+    """Computes one layer problem; `w_index` says which of the kernels of a loop `w` is."""
+
+    def __call__(self, key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None: ...
+
+
+@lru_cache(maxsize=256)
+def plan_of(key: Key, method: str) -> _core.Plan:
+    """The plan of a problem. `method` is "direct", "fft", or "auto" for the faster of the two.
+
+    Winograd has no place here: its errors are ten times those of the others.
+    """
+
+    def make(algorithm: str) -> _core.Plan:
+        rank = len(key.padding)
+        layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.dtype)
+        return _core.Plan(*layer, algorithm, None, None, None)
+
+    plan = make(method)
+    if not plan.algorithm[0].startswith("winograd"):
+        return plan
+    rows = [row for row in plan.candidates[0] if row[1] and not row[0].startswith("winograd")]
+    return make(min(rows, key=lambda row: row[7])[0])
+
+
+def run_by_plan(method: str) -> Run:
+    """A `Run` by the plan for `method`."""
+
+    def run(key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None:
+        plan_of(key, method).forward(x, w, None, out)
+
+    return run
+
+
+def correlate_into(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run) -> None:
+    """Write the correlation of image `x` with kernel `w` along the axes in `padding`; along others they broadcast.
+
+    The arrays have equal numbers of axes and dtypes of equal precision, float32, float64 or the complex of these.
+    `padding` has the convolved axes, at least one, in order, with the zeros at the two ends of the image. `out` is
+    complex if an operand is.
+    """
+    if len(padding) > 3:
+        _sum_over_taps(out, x, w, padding, run)
+    else:
+        execute(layer_problem(out, x, w, padding), run)
+
+
+def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run) -> None:
+    """Along the axis with the fewest taps, sum the correlations with each of them: one convolved axis less."""
+    axis, (low, _) = min(padding, key=lambda item: w.shape[item[0]])
+    rest = tuple(item for item in padding if item[0] != axis)
+    before = (slice(None),) * axis
+    out[...] = 0
+    for tap in range(w.shape[axis]):
+        begin = max(0, low - tap)
+        end = min(out.shape[axis], x.shape[axis] + low - tap)
+        if begin >= end:
+            continue
+        target = out[(*before, slice(begin, end))]
+        term = np.empty(target.shape, out.dtype)
+        source = x[(*before, slice(begin + tap - low, end + tap - low))]
+        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, run)
+        target += term
+
+
+def execute(problem: LayerProblem, run: Run) -> None:
+    """Compute all layers of the problem."""
+    key, loops, x, w, out = problem
+    for index in product(*map(range, loops)):
+        w_index = _broadcast_index(index, w)
+        run(key, x[_broadcast_index(index, x)], w[w_index], w_index, out[index])
+
+
+def _broadcast_index(index: tuple[int, ...], array: AnyArray) -> tuple[int, ...]:
+    return tuple(i if extent > 1 else 0 for i, extent in zip(index, array.shape, strict=False))
+
+
+def layer_problem(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> LayerProblem:
+    """The layers that `correlate_into` computes, for one to three convolved axes."""
+    x, w, out = _real_planes(x, w, out)
+    shapes, strides = (x.shape, w.shape, out.shape), (x.strides, w.strides, out.strides)
+    recipe = _recipe(shapes, strides, padding, out.dtype.char)
+    views = (
+        array.reshape(shape).transpose(order) for array, (shape, order) in zip((x, w, out), recipe[2:], strict=True)
+    )
+    return LayerProblem(recipe.key, recipe.loops, *views)
+
+
+def _planes(array: AnyArray) -> AnyArray:
+    """A view of complex numbers as real ones, with a last axis (re, im)."""
+    return array[..., np.newaxis].view(array.real.dtype)
+
+
+def _real_planes(x: AnyArray, w: AnyArray, out: AnyArray) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """Real arrays with axes of channels to be mixed at their ends: x (..., C), w (..., K, C), out (..., K)."""
+    if out.dtype.kind != "c":
+        return x[..., np.newaxis], w[..., np.newaxis, np.newaxis], out[..., np.newaxis]
+    if w.dtype.kind != "c":
+        planes = w[..., np.newaxis]
+        return _planes(x)[..., np.newaxis], planes[..., np.newaxis, np.newaxis], _planes(out)[..., np.newaxis]
+    if x.dtype.kind != "c":
+        return x[..., np.newaxis], _planes(w)[..., np.newaxis], _planes(out)
+    matrix = np.empty((*w.shape, 2, 2), w.real.dtype)
+    matrix[..., 0, 0] = matrix[..., 1, 1] = w.real
+    matrix[..., 1, 0] = w.imag
+    np.negative(w.imag, out=matrix[..., 0, 1])
+    return _planes(x), matrix, _planes(out)
+
+
+@lru_cache(maxsize=256)
+def _recipe(shapes: Sizes, strides: Sizes, padding: Padding, dtype: str) -> _Recipe:
+    """How to see x, w and out, whose shapes and strides these are, with the axes of mixing at their ends, as layers."""
+    convolved = dict(padding)
+    axes = _merged_axes(shapes, strides, convolved)
+    kinds = [_kind(group[0], shapes, convolved) for group in axes]
+
+    def extent(operand: int, group: int) -> int:
+        return prod(shapes[operand][axis] for axis in axes[group])
+
+    def largest(kind: str) -> int | None:
+        groups = [i for i, k in enumerate(kinds) if k == kind]
+        return max(groups, key=lambda i: extent(2, i), default=None)
+
+    mixes = shapes[1][-2] > 1
+    batch = largest("batch")
+    group = None if mixes else largest("group")
+    output = None if mixes or group is not None else largest("output")
+    channel = group if group is not None else output
+    spatial = [i for i, kind in enumerate(kinds) if kind == "spatial"]
+    loops = [i for i in range(len(kinds)) if i not in (batch, group, output, *spatial)]
+
+    def layout(operand: int, outer: int | None, inner: int | None, mixed: Sequence[int]) -> _Layout:
+        """Loops, two axes (of `axes`; None for the next of the extents `mixed`), then the spatial axes."""
+        order = [*loops, outer, inner, *spatial]
+        present = sorted(i for i in order if i is not None)
+        rest = iter(range(len(present), len(order)))
+        shape = (*(extent(operand, i) for i in present), *mixed)
+        return shape, tuple(next(rest) if i is None else present.index(i) for i in order)
+
+    one = [1]
+    x = layout(0, batch, group, one * (batch is None) + [shapes[0][-1]] * (group is None))
+    w = layout(1, channel, None, [shapes[1][-2]] * (channel is None) + [shapes[1][-1]])
+    out = layout(2, batch, channel, one * (batch is None) + [shapes[2][-1]] * (channel is None))
+    first = len(loops)
+    sizes = [tuple(shape[i] for i in order) for shape, order in (x, w, out)]
+    groups = 1 if group is None else extent(0, group)
+    ends = tuple(ends for _, ends in padding)
+    key = Key(sizes[0][first:], sizes[1][first:], ends, groups, dtype)
+    return _Recipe(key, sizes[2][:first], x, w, out)
+
+
+def _kind(axis: int, shapes: Sizes, convolved: Collection[int]) -> str:
+    """What an axis is to the layer."""
+    if axis in convolved:
+        return "spatial"
+    if shapes[1][axis] == 1:
+        return "batch"
+    return "output" if shapes[0][axis] == 1 else "group"
+
+
+def _merged_axes(shapes: Sizes, strides: Sizes, convolved: Collection[int]) -> list[list[int]]:
+    """The axes but those of mixing and of extent 1; neighbours of a kind in one list if they are one in memory."""
+
+    def one_in_memory(outer: int, inner: int) -> bool:
+        return all(
+            shape[outer] == shape[inner] == 1 or stride[outer] == stride[inner] * shape[inner]
+            for shape, stride in zip(shapes, strides, strict=True)
+        )
+
+    axes: list[list[int]] = []
+    for axis in range(len(shapes[2]) - 1):
+        if axis not in convolved and shapes[2][axis] == 1:
+            continue
+        kind = _kind(axis, shapes, convolved)
+        if axes and kind == _kind(axes[-1][-1], shapes, convolved) != "spatial" and one_in_memory(axes[-1][-1], axis):
+            axes[-1].append(axis)
+        else:
+            axes.append([axis])
+    return axes
