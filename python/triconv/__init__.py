@@ -2,9 +2,13 @@
 
 The layer functions (`conv2d`, `conv_transpose2d`, ...), their gradients (`triconv.grad`) and the layers
 (`triconv.nn`) have PyTorch's names, order and meaning; arrays are NumPy's. `plan_conv2d` fixes the shapes once and
-lets a training step share its transforms; `explain` tells what each algorithm would cost. `triconv.reference` holds
-the definitions in plain NumPy.
+lets a training step share its transforms; `explain` tells what each algorithm would cost. `triconv.signal` has the
+convolutions of `scipy.signal`. `triconv.reference` holds the definitions in plain NumPy.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from . import grad, nn
 from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, PassFlops
@@ -28,6 +32,11 @@ from .runtime import (
     release_memory,
     set_num_threads,
 )
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from . import signal
 
 __all__ = [
     "Backward",
@@ -58,4 +67,20 @@ __all__ = [
     "plan_conv3d",
     "release_memory",
     "set_num_threads",
+    "signal",
 ]
+
+_ON_FIRST_USE = ("signal",)
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import what many programs do not need when it is first used."""
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'triconv' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"triconv.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

@@ -22,6 +22,7 @@ from triconv import _core
 from triconv import reference as ref
 
 MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "nn", "plan", "reference", "runtime")]
+MODULES += [f"triconv.signal._{name}" for name in ("functions", "images", "prepared", "streaming")]
 
 NAMES = [
     "Backward",
@@ -52,6 +53,7 @@ NAMES = [
     "plan_conv3d",
     "release_memory",
     "set_num_threads",
+    "signal",
 ]
 
 CONV = (
@@ -203,6 +205,14 @@ def test_stub_matches_the_extension_module():
     for class_name in ("Plan", "PreparedWeights", "Step"):
         methods = {name for name in vars(getattr(_core, class_name)) if not name.startswith("_")}
         assert methods == {name.split(".")[1] for name in members if name.startswith(class_name + ".")} - {"__init__"}
+
+
+def test_signal_is_imported_on_first_use():
+    program = (
+        "import sys, triconv; assert 'triconv.signal' not in sys.modules and 'signal' in dir(triconv); "
+        "print(triconv.signal.convolve([1, 2], [1, 1]), hasattr(triconv, 'bogus'))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[1 3 2] False"
 
 
 def test_import_is_light():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import timeit
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -357,6 +356,8 @@ def _convolve(
 
 def _seconds(in1: AnyArray, in2: AnyArray, mode: str, method: str, workers: SupportsIndex | None) -> float:
     """Seconds of a call: the best of three rounds that take at least 5 ms each, or one call if it takes a second."""
+    import timeit  # what most programs do not need
+
     timer = timeit.Timer(lambda: _convolve(in1, in2, mode, method, workers, correlated=False))
     number = 1
     while (seconds := timer.timeit(number)) < 5e-3:

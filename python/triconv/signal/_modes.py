@@ -54,7 +54,7 @@ def geometry(
     """The geometry of a convolution along `axes`, where both arrays have more than one sample.
 
     The array with fewer samples along the axes is the kernel; or in2, unless the operation `commutes`. Along the other
-    axes the arrays broadcast, and "same" keeps the middle of what in1 has only one of. Where there are two middles, it is
+    axes the arrays broadcast, and "same" keeps the middle of what in1 has only one of. Of two middles that is
     the first, or with `late` the second.
     """
     swapped = commutes and prod(shape1[a] for a in axes) < prod(shape2[a] for a in axes)

@@ -76,7 +76,7 @@ class _Recipe(NamedTuple):
 
 
 class Run(Protocol):
-    """Computes one layer problem; `w_index` says which of the kernels of a loop `w` is."""
+    """Computes one layer problem; `w_index` tells the kernels of one convolution apart."""
 
     def __call__(self, key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None: ...
 
@@ -136,8 +136,15 @@ def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, ru
         target = out[(*before, slice(begin, end))]
         term = np.empty(target.shape, out.dtype)
         source = x[(*before, slice(begin + tap - low, end + tap - low))]
-        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, run)
+        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, _run_of_tap(run, tap))
         target += term
+
+
+def _run_of_tap(run: Run, tap: int) -> Run:
+    def run_of_tap(key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None:
+        run(key, x, w, (tap, *w_index), out)
+
+    return run_of_tap
 
 
 def execute(problem: LayerProblem, run: Run) -> None:

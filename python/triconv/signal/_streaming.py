@@ -212,8 +212,8 @@ class _Stream:
             result_channels = np.broadcast_shapes(channels, self._kernel.shape[:-1])
         except ValueError:
             raise ValueError(
-                f"chunk has shape {chunk.shape}, expected one that broadcasts with {self._kernel.shape[:-1]}, the kernel's, "
-                f"along all axes but {axis}"
+                f"chunk has shape {chunk.shape}, expected one that broadcasts with {self._kernel.shape[:-1]}, "
+                f"the kernel's, along all axes but {axis}"
             ) from None
         results = float_dtype(chunk.dtype, self._kernel.dtype)
         if not is_computed_by_core(results):
@@ -277,8 +277,8 @@ class OverlapAdd(_Stream):
 class OverlapSave(_Stream):
     """Convolution of an endless signal with a kernel: each block reads the last samples of the one before again.
 
-    Equal to `OverlapAdd` but for rounding, with its parameters and errors. Every result is computed in one piece; there,
-    near the ends of a block, in two that are added up.
+    Equal to `OverlapAdd` but for rounding, with its parameters and errors. Every result is computed in one piece;
+    there, near the ends of a block, in two that are added up.
 
     Examples
     --------

@@ -1,0 +1,759 @@
+"""`triconv.signal` against the installed SciPy, whose behaviour is its specification.
+
+Shapes, dtypes and kinds of errors are compared with SciPy's own results; values with SciPy's direct sums in double
+precision, because its FFT of float32 is no more accurate than this one. The tolerance is the bound of the algorithm
+that ran (docs/algorithms.md) relative to the largest sum of absolute products.
+
+What differs from SciPy on purpose is in docs/signal.md and in the tests whose names begin with ``test_unlike_scipy``.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import sys
+import threading
+import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.signal as scipy_signal
+import triconv as tc
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import examples
+from triconv import signal
+
+# SciPy's estimate of operations takes the logarithm of 0; its direct sums cast memory that is not initialised.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{message}:RuntimeWarning")
+    for message in ("invalid value encountered", "divide by zero encountered")
+]
+
+MODES = ["full", "same", "valid"]
+FLOATS = ["float32", "float64", "complex64", "complex128"]
+INTEGERS = ["bool", "int8", "uint8", "int32", "uint32", "int64"]
+
+
+# ---- Data and comparison ---------------------------------------------------------------------------------------------
+
+
+def random_array(rng: np.random.Generator, shape, dtype) -> np.ndarray:
+    dtype = np.dtype(dtype)
+    if dtype.kind in "biu":
+        low = 0 if dtype.kind in "bu" else -7
+        return rng.integers(low, 2 if dtype.kind == "b" else 8, shape).astype(dtype)
+    values = rng.normal(size=shape)
+    return (values + 1j * rng.normal(size=shape) if dtype.kind == "c" else values).astype(dtype)
+
+
+def relaid(draw, array: np.ndarray) -> np.ndarray:
+    """The same values with other strides, byte order or alignment."""
+    layout = draw(st.sampled_from(["C", "C", "F", "steps", "reversed", "swapped", "unaligned"]))
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "steps":
+        wide = np.zeros([3 * n for n in array.shape], array.dtype)
+        view = wide[tuple(slice(1, None, 3) for _ in array.shape)]
+    elif layout == "reversed":
+        view = np.empty_like(array)[(slice(None, None, -1),) * array.ndim]
+    elif layout == "swapped":
+        return array.astype(array.dtype.newbyteorder())
+    elif layout == "unaligned":
+        raw = np.zeros(array.nbytes + 1, np.uint8)
+        view = np.ndarray(array.shape, array.dtype, raw, offset=1)
+    else:
+        return array
+    view[...] = array
+    return view
+
+
+def plain(array: np.ndarray) -> np.ndarray:
+    """The same values as SciPy likes them: its FFT refuses float16 of foreign byte order."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def double(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.result_type(array.dtype, np.float64))
+
+
+def error_bound(dtype: np.dtype) -> float:
+    """Of the last run of this thread, relative to the largest sum of absolute products."""
+    run = tc.last_run()  # None while this thread has made products only
+    name = "direct" if run is None else run.algorithm
+    tile = math.prod(int(n) for n in name.partition(":")[2].split("x")) if name.startswith("fft") else 1
+    factor = 16 if name == "direct" else 4 * (1 + math.log2(tile))
+    # A complex product is two sums; a further axis is summed in float32, over at most 6 taps here.
+    return (2 * factor + 6) * np.finfo(dtype).eps
+
+
+def assert_close(result: np.ndarray, expected: np.ndarray, largest: float) -> None:
+    """`expected` is in double precision; `largest` the largest sum of absolute products."""
+    if result.dtype.kind in "biu":
+        np.testing.assert_array_equal(result, expected)
+    elif result.size > 0:
+        tolerance = (error_bound(result.dtype) + 1e-13) * largest
+        assert np.abs(double(result) - expected).max() <= tolerance
+
+
+def outcome(function, *args, **kwargs):
+    """The result, or the exception."""
+    try:
+        return function(*args, **kwargs)
+    except (ValueError, TypeError) as error:
+        return error
+
+
+def assert_same_outcome(name: str, in1: np.ndarray, in2: np.ndarray, *args, **kwargs) -> None:
+    """Kind of error, shape and dtype are those of SciPy; values those of its direct sums in double precision."""
+    result = outcome(getattr(signal, name), in1, in2, *args, **kwargs)
+    in1, in2 = plain(in1), plain(in2)
+    expected = outcome(getattr(scipy_signal, name), in1, in2, *args, **kwargs)
+    if isinstance(expected, Exception) or isinstance(result, Exception):
+        assert type(result) is type(expected), (result, expected)
+        return
+    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    assert isinstance(result, np.ndarray)
+    if "method" in kwargs:
+        kwargs["method"] = "direct"
+    if result.dtype.kind in "fc":
+        expected = getattr(scipy_signal, name)(double(in1), double(in2), *args, **kwargs)
+    kwargs.pop("fillvalue", None)
+    magnitudes = getattr(scipy_signal, name)(np.abs(double(in1)), np.abs(double(in2)), *args, **kwargs)
+    assert_close(result, expected, np.abs(magnitudes).max(initial=0))
+
+
+@st.composite
+def pairs(draw, dtypes, least_rank=1, most_rank=4):
+    """Two arrays with equal numbers of axes; often one of them is the smaller along all."""
+    rank = draw(st.integers(least_rank, most_rank))
+    longest = {1: 40, 2: 12, 3: 7, 4: 4}[rank]
+    shapes = [[draw(st.integers(1, longest)) for _ in range(rank)] for _ in range(2)]
+    if draw(st.booleans()):
+        shapes = [np.maximum(*shapes), np.minimum(*shapes)]
+    if draw(st.booleans()):
+        shapes.reverse()
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    return tuple(relaid(draw, random_array(rng, shape, draw(st.sampled_from(dtypes)))) for shape in shapes)
+
+
+# ---- convolve, correlate ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["convolve", "correlate"])
+@examples(150)
+@given(pairs(FLOATS), st.sampled_from(MODES), st.sampled_from(["auto", "direct", "fft"]))
+def test_convolve_and_correlate(name, arrays, mode, method):
+    assert_same_outcome(name, *arrays, mode, method=method)
+
+
+@pytest.mark.parametrize("name", ["convolve", "correlate"])
+@examples(100)
+@given(pairs([*INTEGERS, "float32"]), st.sampled_from(MODES), st.sampled_from(["auto", "direct", "fft"]))
+def test_integers(name, arrays, mode, method):
+    if all(array.dtype.kind == "b" for array in arrays):
+        arrays = arrays[0], arrays[1].astype(np.int8)
+    assert_same_outcome(name, *arrays, mode, method=method)
+
+
+@pytest.mark.parametrize("method", ["direct", "fft", "auto"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "int8", "uint16"])
+def test_integers_of_any_size_are_exact_and_wrap_around(rng, method, dtype):
+    limits = np.iinfo(dtype)
+    for shapes in [((40,), (9,)), ((7, 12), (4, 3))]:
+        in1, in2 = (rng.integers(limits.min, limits.max, shape, dtype, endpoint=True) for shape in shapes)
+        expected = (
+            scipy_signal.convolve(in1.astype(object).ravel(), in2.astype(object).ravel())
+            if len(shapes[0]) == 1
+            else None
+        )
+        result = signal.convolve(in1, in2, method=method)
+        assert result.dtype == dtype
+        np.testing.assert_array_equal(result, scipy_signal.convolve(in1, in2, method="direct"))
+        if expected is not None:
+            wrapped = [(int(v) - int(limits.min)) % 2**limits.bits + int(limits.min) for v in expected]
+            assert result.tolist() == wrapped
+
+
+@pytest.mark.parametrize("bits", range(16, 32))
+def test_integers_near_the_limits_of_each_arithmetic(rng, bits):
+    """Sums of 64 products up to 2**(2 * bits + 6): by FFT, by direct sums in float64, in 64-bit integers."""
+    in1 = rng.integers(-(2**bits), 2**bits, 300)
+    in2 = rng.integers(2**bits - 3, 2**bits, 64)
+    np.testing.assert_array_equal(signal.convolve(in1, in2, method="fft"), np.convolve(in1, in2))
+
+
+def test_unlike_scipy_booleans_of_any_rank_are_combined_by_and_and_or(rng):
+    in1, in2 = rng.random((9, 8)) < 0.2, rng.random((3, 2)) < 0.5
+    counts = scipy_signal.convolve(in1.astype(int), in2.astype(int))
+    for method in ("auto", "direct", "fft"):
+        result = signal.convolve(in1, in2, method=method)
+        assert result.dtype == bool
+        np.testing.assert_array_equal(result, counts > 0)
+    np.testing.assert_array_equal(signal.convolve(in1[0], in2[0]), scipy_signal.convolve(in1[0], in2[0]))
+
+
+def test_unlike_scipy_float16_is_computed_in_float32(rng):
+    for shapes in [((50,), (7,)), ((9, 9), (3, 3))]:
+        in1, in2 = (random_array(rng, shape, "float16") for shape in shapes)
+        result = signal.convolve(in1, in2)
+        assert result.dtype == np.float16
+        expected = scipy_signal.convolve(double(in1), double(in2))
+        assert np.abs(result - expected).max() <= np.finfo(np.float16).eps * np.abs(expected).max()
+        assert signal.fftconvolve(in1, in2).dtype == scipy_signal.fftconvolve(in1, in2).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", "clongdouble"])
+def test_longdouble_is_summed_in_longdouble(rng, dtype):
+    if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
+        pytest.skip("longdouble is float64 here")
+    for shapes in [((30,), (7,)), ((7, 6), (3, 2))]:
+        in1, in2 = (random_array(rng, shape, dtype) + np.finfo(np.longdouble).eps for shape in shapes)
+        for mode in MODES:
+            for name in ("convolve", "correlate"):
+                expected = getattr(scipy_signal, name)(in1, in2, mode, method="direct")
+                result = getattr(signal, name)(in1, in2, mode)
+                assert result.dtype == dtype
+                assert np.abs(result - expected).max() <= 64 * np.finfo(np.longdouble).eps * np.abs(expected).max()
+        assert signal.fftconvolve(in1, in2.real.astype("float32")).dtype == dtype
+
+
+def test_objects():
+    in1 = np.array([Fraction(1, 3), Fraction(1, 2), Fraction(1, 7)])
+    in2 = np.array([Fraction(3), Fraction(2)])
+    assert signal.convolve(in1, in2).tolist() == scipy_signal.convolve(in1, in2, method="direct").tolist()
+    assert signal.correlate(in1, in2).tolist() == scipy_signal.correlate(in1, in2, method="direct").tolist()
+    assert signal.convolve(np.array([[Decimal(1), Decimal(2)]]), np.array([[Decimal(3)]])).tolist() == [[3, 6]]
+
+
+@pytest.mark.parametrize("name", ["convolve", "correlate", "fftconvolve", "oaconvolve"])
+def test_arrays_without_axes(name):
+    for in1, in2 in [(2, 3), (2.0, 3), (np.float32(2), 3 - 1j), (1 + 2j, 3 - 1j)]:
+        expected = getattr(scipy_signal, name)(in1, in2)
+        result = getattr(signal, name)(in1, in2)
+        assert result == expected
+        assert result.dtype == expected.dtype
+
+
+def test_empty_arrays():
+    empty, one = np.array([]), np.ones(3)
+    for name in ("fftconvolve", "oaconvolve"):
+        for in1, in2 in [(empty, one), (one, empty), (empty, empty), (np.ones((0, 3), "f"), np.ones((2, 2), "f"))]:
+            for mode in MODES:
+                assert_same_outcome(name, in1, in2, mode)
+    for name in ("convolve", "correlate"):
+        for in1, in2 in [(empty, one), (one, empty), (empty, empty)]:
+            for mode in MODES:
+                assert_same_outcome(name, in1, in2, mode)
+        assert_same_outcome(name, np.ones((0, 3)), np.ones((2, 2)), "same")
+        assert_same_outcome(name, np.ones((0, 3)), np.ones((2, 2)), "full")
+
+
+@pytest.mark.parametrize("rank", [4, 5])
+def test_more_than_three_convolved_axes(rng, rank):
+    shape1, shape2 = [(5, 4, 3, 4, 3)[:rank], (2, 3, 2, 2, 3)[:rank]]
+    for dtype in ("float64", "complex128", "int32"):
+        in1, in2 = random_array(rng, shape1, dtype), random_array(rng, shape2, dtype)
+        for mode in MODES:
+            for name in ("convolve", "correlate"):
+                assert_same_outcome(name, in1, in2, mode, method="fft")
+
+
+# ---- fftconvolve, oaconvolve -----------------------------------------------------------------------------------------
+
+
+@st.composite
+def broadcast_pairs(draw):
+    """Arrays that broadcast along axes not convolved, and these axes; at times they do not fit."""
+    rank = draw(st.integers(1, 4))
+    axes = draw(st.lists(st.integers(0, rank - 1), min_size=1, max_size=rank, unique=True))
+    shapes: list[list[int]] = [[], []]
+    for axis in range(rank):
+        n1, n2 = (draw(st.integers(1, 9 if axis in axes else 4)) for _ in range(2))
+        if axis not in axes:
+            n1, n2 = draw(st.sampled_from([(n1, n1), (n1, 1), (1, n1), (n1, n1), (n1, 1), (1, n1), (n1, n2)]))
+        shapes[0].append(n1)
+        shapes[1].append(n2)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    dtypes = [*FLOATS, "float16", "int16", "bool"]
+    arrays = tuple(relaid(draw, random_array(rng, shape, draw(st.sampled_from(dtypes)))) for shape in shapes)
+    axes = [axis - rank if draw(st.booleans()) else axis for axis in axes]
+    return arrays, draw(st.sampled_from([axes, axes[0] if len(axes) == 1 else axes]))
+
+
+@pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
+@examples(250)
+@given(broadcast_pairs(), st.sampled_from(MODES))
+def test_convolution_along_axes(name, problem, mode):
+    (in1, in2), axes = problem
+    assert_same_outcome(name, in1, in2, mode, axes)
+
+
+@examples(60)
+@given(pairs(FLOATS), st.sampled_from(MODES))
+def test_convolution_along_all_axes(arrays, mode):
+    assert_same_outcome("fftconvolve", *arrays, mode)
+
+
+def test_many_axes_that_are_one_in_memory_are_one_layer(rng):
+    """Neither copied nor looped over: one run computes them all."""
+    in1 = random_array(rng, (3, 4, 50), "float32")
+    signal.oaconvolve(in1, random_array(rng, (1, 1, 5), "float32"), axes=-1)
+    assert tc.last_run().problem.startswith("n12c1k1 ")
+    signal.oaconvolve(in1, random_array(rng, (3, 4, 5), "float32"), axes=-1)
+    assert tc.last_run().problem.startswith("n1c12k12 ")
+    signal.oaconvolve(in1[:1, :1], random_array(rng, (3, 4, 5), "float32"), axes=-1)
+    assert tc.last_run().problem.startswith("n1c1k12 ")
+
+
+# ---- convolve2d, correlate2d -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["convolve2d", "correlate2d"])
+@examples(150)
+@given(pairs([*FLOATS, "int16", "uint8"], 2, 2), st.sampled_from(MODES))
+def test_images(name, arrays, mode):
+    assert_same_outcome(name, *arrays, mode)
+
+
+@pytest.mark.parametrize("name", ["convolve2d", "correlate2d"])
+def test_empty_images(name):
+    for shape1, shape2 in [((0, 3), (2, 2)), ((2, 2), (0, 3)), ((0, 3), (0, 2)), ((2, 0), (2, 1)), ((3, 3), (0, 2))]:
+        for mode in MODES:
+            assert_same_outcome(name, np.ones(shape1), np.ones(shape2), mode)
+
+
+# ---- The small functions ---------------------------------------------------------------------------------------------
+
+
+def test_correlation_lags():
+    for in1_len in range(1, 9):
+        for in2_len in range(1, 9):
+            for mode in MODES:
+                expected = scipy_signal.correlation_lags(in1_len, in2_len, mode)
+                result = signal.correlation_lags(in1_len, in2_len, mode)
+                np.testing.assert_array_equal(result, expected)
+                assert result.dtype == expected.dtype
+                assert result.size == signal.correlate(np.ones(in1_len), np.ones(in2_len), mode).size
+
+
+@examples(60)
+@given(pairs([*FLOATS, "int8", "bool", "longdouble"]), st.sampled_from(["full", "same"]))
+def test_choose_conv_method_says_what_auto_does(arrays, mode):
+    method = signal.choose_conv_method(*arrays, mode)
+    assert method in ("direct", "fft")
+    np.testing.assert_array_equal(signal.convolve(*arrays, mode), signal.convolve(*arrays, mode, method=method))
+
+
+def test_choose_conv_method_takes_each_where_it_is_due():
+    assert signal.choose_conv_method(np.ones(1000, "f"), np.ones(5, "f")) == "direct"
+    assert signal.choose_conv_method(np.ones(100000, "f"), np.ones(5000, "f")) == "fft"
+    assert signal.choose_conv_method(np.full(9000, 2**40), np.full(500, 2**20)) == "direct"
+    assert signal.choose_conv_method(np.ones(9000), np.full(500, Fraction(1))) == "direct"
+    assert signal.choose_conv_method([], [1.0]) == "direct"
+    assert signal.choose_conv_method(2, 3) == "direct"
+    assert signal.choose_conv_method(np.ones((20, 20, 20, 20)), np.ones((9, 9, 9, 9))) == "fft"
+
+
+def test_choose_conv_method_measures():
+    method, seconds = signal.choose_conv_method(np.ones(50), np.ones(3), measure=True)
+    assert sorted(seconds) == ["direct", "fft"]
+    assert method == min(seconds, key=seconds.get)
+    assert all(0 < value < 1 for value in seconds.values())
+
+
+def test_methods_run_what_they_say(rng):
+    in1, in2 = random_array(rng, (40, 40), "float32"), random_array(rng, (9, 9), "float32")
+    for method in ("direct", "fft"):
+        signal.convolve(in1, in2, method=method)
+        assert tc.last_run().algorithm.startswith(method)
+    for size in (3, 5, 7):
+        signal.convolve(random_array(rng, (200, 200), "float32"), in2[:size, :size])
+        assert not tc.last_run().algorithm.startswith("winograd")
+
+
+@pytest.mark.parametrize(
+    "name", ["convolve", "correlate", "fftconvolve", "oaconvolve", "convolve2d", "correlate2d", "choose_conv_method"]
+)
+def test_signatures_are_those_of_scipy_and_workers(name):
+    parameters = list(inspect.signature(getattr(signal, name)).parameters.values())
+    expected = inspect.signature(getattr(scipy_signal, name)).parameters.values()
+    assert [(p.name, p.default) for p in parameters[:-1]] == [(p.name, p.default) for p in expected]
+    assert (parameters[-1].name, parameters[-1].kind, parameters[-1].default) == (
+        "workers",
+        inspect.Parameter.KEYWORD_ONLY,
+        None,
+    )
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+ONE, TWO = np.ones(4), np.ones((3, 4))
+MISUSE = [
+    *((name, (ONE, ONE, mode)) for name in ("convolve", "fftconvolve", "oaconvolve") for mode in ("bogus", None, 1)),
+    *(("correlate", (ONE, ONE, mode)) for mode in ("bogus", None, 1)),
+    *((name, (TWO, TWO, mode)) for name in ("convolve2d", "correlate2d") for mode in ("bogus", None, 1)),
+    *((name, (ONE, ONE, "full", method)) for name in ("convolve", "correlate") for method in ("bogus", None)),
+    *((name, (ONE, TWO)) for name in ("convolve", "correlate", "fftconvolve", "oaconvolve", "convolve2d")),
+    *((name, (2, ONE)) for name in ("convolve", "correlate", "fftconvolve", "oaconvolve")),
+    *((name, (ONE, ONE)) for name in ("convolve2d", "correlate2d")),
+    *((name, (TWO, TWO.T, "valid")) for name in ("convolve", "correlate", "fftconvolve", "oaconvolve", "convolve2d")),
+    *(("fftconvolve", (TWO, TWO, "full", axes)) for axes in ([], [0, 0], 2, -3, 1.5, "x", [0, 1.0], [0, 2])),
+    *(("oaconvolve", (TWO, ONE.reshape(2, 2), "full", axes)) for axes in ([], [0, 0], 2, -3, 1.5, 0)),
+    *((name, (np.array(["a", "b"]), np.array(["a"]))) for name in ("convolve", "correlate")),
+    *((name, (np.array(["2000-01-01"], "M8[s]"),) * 2) for name in ("convolve", "correlate")),
+    *((name, (TWO, TWO, "full", boundary)) for name in ("convolve2d", "correlate2d") for boundary in ("bogus", None)),
+    ("correlation_lags", (3, 2, "bogus")),
+    ("choose_conv_method", (ONE, ONE, "bogus")),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), MISUSE, ids=[f"{name}{i}" for i, (name, _) in enumerate(MISUSE)])
+def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args):
+    expected = outcome(getattr(scipy_signal, name), *args)
+    result = outcome(getattr(signal, name), *args)
+    assert isinstance(expected, (ValueError, TypeError))
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: signal.convolve(ONE, ONE, "bogus"), "mode is 'bogus', expected 'full', 'same' or 'valid'"),
+        (lambda: signal.convolve(ONE, ONE, method="x"), "method is 'x', expected 'auto', 'direct' or 'fft'"),
+        (lambda: signal.convolve(ONE, TWO), "in1 has 1 axes and in2 2, expected equally many"),
+        (lambda: signal.convolve(ONE, ONE[:0]), "in1 has shape (4,) and in2 (0,), expected no empty array"),
+        (
+            lambda: signal.fftconvolve(TWO, TWO, axes=2),
+            "axes is 2, expected one or more different axes of arrays with 2",
+        ),
+        (lambda: signal.fftconvolve(TWO, TWO, axes=0.5), "axes is 0.5, expected an int, ints or None"),
+        (
+            lambda: signal.fftconvolve(TWO, np.ones((2, 4)), axes=1),
+            "in1 has shape (3, 4) and in2 (2, 4), expected equal sizes, or 1, along axis 0, which is not convolved",
+        ),
+        (lambda: signal.fftconvolve(["a"], [1.0]), "an input has dtype <U1, expected numbers"),
+        (lambda: signal.convolve(ONE, ONE, workers=0), "workers is 0, expected at least 1"),
+        (lambda: signal.convolve2d(ONE, ONE), "in1 has 1 axes and in2 1, expected 2"),
+        (lambda: signal.prepare([]), "kernel has shape (0,), expected at least one axis and one sample"),
+        (lambda: signal.prepare([1.0], axes=1), "axes is 1, expected one or more different axes of arrays with 1"),
+        (lambda: signal.OverlapAdd(2.0), "kernel has shape (), expected at least one axis and one sample"),
+        (lambda: signal.OverlapAdd(TWO, axis=2), "axis is 2, expected an axis of the kernel, which has 2"),
+        (lambda: signal.OverlapAdd(ONE, axis=1).process(ONE), "axis is 1, expected an axis of the chunk, which has 1"),
+        (lambda: signal.OverlapSave(ONE, block_size=0), "block_size is 0, expected at least 1"),
+        (lambda: signal.OverlapSave(TWO).process(ONE), "chunk has 1 axes, expected 2, as many as the kernel"),
+        (
+            lambda: signal.OverlapSave(TWO).process(np.ones((2, 5))),
+            "chunk has shape (2, 5), expected one that broadcasts with (3,), the kernel's, along all axes but 1",
+        ),
+        (
+            lambda: signal.OverlapSave(ONE).process(np.ones((0, 5))),
+            "chunk has shape (0, 5), expected no empty axis but 1, that of time",
+        ),
+    ],
+)
+def test_messages_name_the_argument_its_value_and_what_was_expected(call, message):
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 (the message is compared whole)
+        call()
+    assert str(raised.value).startswith(message)
+
+
+# ---- Numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_unlike_scipy_nan_and_infinity_stay_where_they_belong(rng, dtype, bad):
+    in1, in2 = random_array(rng, 3000, dtype), random_array(rng, 100, dtype)
+    clean = signal.convolve(in1, in2, method="fft")
+    in1[1234] = bad
+    for method in ("direct", "fft", "auto"):
+        result = signal.convolve(in1, in2, method=method)
+        finite = np.isfinite(result)
+        assert not finite[1234:1334].any()
+        assert finite[:1234].all()
+        assert finite[1334:].all()
+        far = np.r_[:1000, 2000:3099]
+        np.testing.assert_allclose(result[far], clean[far], rtol=0, atol=1e-4)
+    if np.dtype(dtype).kind == "f":
+        expected = np.sign(bad) * np.sign(in2)
+        np.testing.assert_array_equal(np.sign(result[1234:1334]), expected)
+
+
+@pytest.mark.parametrize(("samples", "taps"), [(1_000_000, 1000), (300_000, 30_000), (1000, 1000), (100_000, 10)])
+def test_float32_is_accurate(rng, samples, taps):
+    """At most 1e-6 of the largest output, and at most 1.5 times SciPy's own error."""
+    in1, in2 = random_array(rng, samples, "float32"), random_array(rng, taps, "float32")
+    exact = scipy_signal.fftconvolve(double(in1), double(in2))
+    error = np.abs(signal.convolve(in1, in2) - exact).max() / np.abs(exact).max()
+    assert error <= 1e-6
+    assert error <= 1.5 * np.abs(scipy_signal.fftconvolve(in1, in2) - exact).max() / np.abs(exact).max()
+
+
+def test_images_are_accurate_in_float32(rng):
+    for size, taps in [(300, 5), (300, 31), (200, 101)]:
+        in1, in2 = random_array(rng, (size, size), "float32"), random_array(rng, (taps, taps), "float32")
+        exact = scipy_signal.fftconvolve(double(in1), double(in2))
+        assert np.abs(signal.convolve(in1, in2) - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_larger_array_is_read_in_place(rng, dtype):
+    """Beside the result nothing of the size of an image is allocated, whatever its strides, its role and the mode."""
+    image = random_array(rng, (700, 900), dtype)[::-1].T
+    kernel = random_array(rng, (3, 5), dtype)
+    for name in ("convolve", "correlate", "oaconvolve", "convolve2d", "correlate2d"):
+        for in1, in2, mode in [(image, kernel, "same"), (kernel, image, "full"), (image, kernel, "valid")]:
+            signal.convolve(in1, in2, mode)  # what is kept between calls
+            tracemalloc.start()
+            result = getattr(signal, name)(in1, in2, mode)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < result.nbytes + 0.05 * image.nbytes, (name, mode)
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_workers_hold_for_one_call(rng, keep_threads):
+    tc.set_num_threads(2)
+    in1, in2 = random_array(rng, 50_000, "float32"), random_array(rng, 500, "float32")
+    expected = signal.convolve(in1, in2)
+    for workers in (1, 2, 3, -1):
+        assert signal.convolve(in1, in2, workers=workers).tobytes() == expected.tobytes()
+        assert tc.get_num_threads() == 2
+    with pytest.raises(ValueError, match="one must be at least as large"):
+        signal.fftconvolve(TWO, TWO.T, "valid", workers=1)
+    assert tc.get_num_threads() == 2
+
+
+def test_workers_of_several_threads_leave_the_number_as_it_was(rng, keep_threads):
+    tc.set_num_threads(2)
+    in1, in2 = random_array(rng, 20_000, "float32"), random_array(rng, 100, "float32")
+    expected = signal.convolve(in1, in2).tobytes()
+    results = []
+
+    def run(workers):
+        results.extend(signal.convolve(in1, in2, workers=workers).tobytes() for _ in range(30))
+
+    runners = [threading.Thread(target=run, args=(workers,)) for workers in (1, 3, 1, 2)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert set(results) == {expected}
+    assert tc.get_num_threads() == 2
+
+
+def test_workers_are_checked():
+    with pytest.raises(TypeError, match=r"workers is 1\.5, expected an int or None"):
+        signal.convolve(ONE, ONE, workers=1.5)
+    with pytest.raises(ValueError, match="workers is -100000, expected at least 1, or -1 to -"):
+        signal.convolve(ONE, ONE, workers=-100_000)
+
+
+# ---- Streaming -------------------------------------------------------------------------------------------------------
+
+STREAMS = [signal.OverlapAdd, signal.OverlapSave]
+
+
+@st.composite
+def streams(draw):
+    """A kernel, the axis, a signal, and the positions of cuts: everything from no cut to one-sample chunks."""
+    taps, samples = draw(st.integers(1, 12)), draw(st.integers(1, 60))
+    rank = draw(st.integers(1, 3))
+    axis = draw(st.integers(0, rank - 1))
+    channels = [draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (2, 1)])) for _ in range(rank)]
+    channels[axis] = (samples, taps)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    dtypes = st.sampled_from([*FLOATS, "int16"])
+    samples_of_all = random_array(rng, [n for n, _ in channels], draw(dtypes))
+    kernel = random_array(rng, [n for _, n in channels], draw(dtypes))
+    if draw(st.booleans()):
+        kernel = kernel.reshape(-1)[:taps]
+    cuts = draw(st.lists(st.integers(0, samples), max_size=8)) if draw(st.booleans()) else range(samples)
+    return kernel, draw(st.sampled_from([axis, axis - rank])), samples_of_all, sorted(cuts)
+
+
+def feed(stream, samples: np.ndarray, axis: int, cuts) -> np.ndarray:
+    parts = [stream.process(chunk) for chunk in np.split(samples, cuts, axis=axis)]
+    return np.concatenate([*parts, stream.flush()], axis=axis)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@examples(150)
+@given(streams(), st.sampled_from([1, 2, 7, 16, 100]))
+def test_streams_equal_one_convolution_whatever_the_chunks(kind, problem, block_size):
+    kernel, axis, samples, cuts = problem
+    # The axis is counted in the chunks; one counted from the end is the same in kernels of as many axes.
+    stream = kind(kernel, axis, block_size=block_size)
+    result = feed(stream, samples, axis, cuts)
+    assert result.tobytes() == feed(kind(kernel, axis, block_size=block_size), samples, axis, []).tobytes()
+    assert result.tobytes() == feed(stream, samples, axis, cuts).tobytes()  # after flush a new stream begins
+    if kernel.ndim != samples.ndim:
+        kernel = np.moveaxis(kernel[(np.newaxis,) * (samples.ndim - 1)], -1, axis)
+    expected = scipy_signal.oaconvolve(double(samples), double(kernel), axes=axis)
+    assert result.shape == expected.shape
+    assert result.dtype == np.result_type(
+        *(np.float64 if array.dtype.kind == "i" else array.dtype for array in (samples, kernel))
+    )
+    magnitudes = scipy_signal.oaconvolve(np.abs(double(samples)), np.abs(double(kernel)), axes=axis)
+    assert_close(result, expected, magnitudes.max())
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_stream_with_the_default_block(kind, rng):
+    samples, kernel = random_array(rng, (2, 50_000), "float32"), random_array(rng, 700, "float32")
+    whole = feed(kind(kernel), samples, -1, [])
+    assert whole.tobytes() == feed(kind(kernel), samples, -1, [0, 1, 2, 30_000, 30_000]).tobytes()
+    expected = signal.oaconvolve(samples, kernel[np.newaxis], axes=-1)
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda stream: stream.copy()])
+def test_copies_go_their_own_way(kind, copied, rng):
+    samples, other, kernel = (random_array(rng, n, "float64") for n in (100, 100, 9))
+    stream = kind(kernel, block_size=16)
+    unused = copied(stream)
+    stream.process(samples[:41])
+    branch = copied(stream)
+    branch.process(other)
+    twin = copied(stream)
+    rest = np.concatenate([stream.process(samples[41:]), stream.flush()])
+    assert np.concatenate([twin.process(samples[41:]), twin.flush()]).tobytes() == rest.tobytes()
+    np.testing.assert_allclose(rest, np.convolve(samples, kernel)[32:], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(feed(unused, samples, 0, []), np.convolve(samples, kernel), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_empty_streams_and_chunks(kind):
+    stream = kind(np.ones(5, np.float32))
+    assert stream.flush().shape == (0,)
+    assert stream.process(np.ones((2, 0), np.float64)).shape == (2, 0)
+    assert stream.process(np.ones((3, 7), np.float32)).shape == (3, 0)  # an empty chunk fixes nothing
+    assert stream.process(np.ones((3, 0), np.float32)).dtype == np.float32
+    assert stream.flush().shape == (3, 11)
+    assert stream.flush().shape == (3, 0)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_chunks_must_fit_those_before(kind):
+    stream = kind(np.ones(5, np.float32))
+    stream.process(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"chunk has \(3,\) channels, expected \(2,\), those of the first chunk"):
+        stream.process(np.ones((3, 3), np.float32))
+    with pytest.raises(TypeError, match="chunk needs float64, expected float32, the dtype of the first chunk"):
+        stream.process(np.ones((2, 3)))
+    with pytest.raises(TypeError, match="chunk needs complex64"):
+        stream.process(np.ones((2, 3), np.complex64))
+    stream.process(np.ones((2, 3), np.float16))
+    assert stream.flush().tolist() == feed(kind(np.ones(5, "f")), np.ones((2, 6), "f"), -1, []).tolist()
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_nan_in_a_stream_reaches_what_it_should(kind, rng):
+    samples = random_array(rng, 200, "float32")
+    samples[77] = np.nan
+    result = feed(kind(random_array(rng, 10, "float32"), block_size=32), samples, 0, [50, 77, 78])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result)), np.arange(77, 87))
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_memory_of_a_stream_does_not_grow(kind, rng):
+    stream = kind(random_array(rng, 100, "float32"), block_size=1000)
+    chunk = random_array(rng, 10_000, "float32")
+    stream.process(chunk)
+    tracemalloc.start()
+    for _ in range(50):
+        stream.process(chunk)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 20_000
+    assert peak < 3 * chunk.nbytes
+
+
+# ---- Prepared kernels ------------------------------------------------------------------------------------------------
+
+
+@examples(150)
+@given(broadcast_pairs(), st.sampled_from(MODES))
+def test_prepared_kernels(problem, mode):
+    (in1, in2), axes = problem
+    prepared = signal.prepare(in2, axes)
+    for _ in range(2):
+        result = outcome(prepared.convolve, in1, mode)
+        expected = outcome(signal.oaconvolve, in1, in2, mode, axes)
+        if isinstance(expected, Exception):
+            assert type(result) is type(expected)
+            continue
+        assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
+        expected = scipy_signal.fftconvolve(double(in1), double(in2), mode, axes)
+        magnitudes = scipy_signal.fftconvolve(np.abs(double(in1)), np.abs(double(in2)), mode, axes)
+        assert_close(result, expected, np.abs(magnitudes).max())
+
+
+def test_prepared_kernel_transforms_once_for_each_shape(rng):
+    kernel = random_array(rng, (31, 31), "float32")
+    prepared = signal.prepare(kernel)
+    bare = prepared.nbytes
+    image = random_array(rng, (100, 100), "float32")
+    prepared.convolve(image)
+    once = prepared.nbytes
+    assert once > bare
+    prepared.convolve(image + 1)
+    assert prepared.nbytes == once
+    prepared.convolve(image[:50])
+    assert prepared.nbytes > once
+    for size in range(40, 80):
+        prepared.convolve(image[:size])
+    assert prepared.nbytes < 40 * (once - bare)
+    kernel[...] = 0
+    np.testing.assert_array_equal(prepared.convolve(image), signal.prepare(prepared.kernel).convolve(image))
+    assert prepared.convolve(image).any()
+    assert repr(prepared) == "PreparedKernel(shape=(31, 31), dtype=float32, axes=[0, 1])"
+
+
+def test_prepared_kernel_tells_layouts_apart(rng):
+    """Equal shapes of other strides are other layer problems, whose kernels are in another order."""
+    kernel = random_array(rng, (2, 2, 2, 5), "float64")
+    prepared = signal.prepare(kernel, axes=-1)
+    image = random_array(rng, (2, 2, 2, 20), "float64")
+    for order in [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2), (2, 1, 0), (0, 2, 1)]:
+        stored = np.ascontiguousarray(image.transpose(*order, 3)).transpose(*np.argsort(order), 3)
+        np.testing.assert_allclose(
+            prepared.convolve(stored), scipy_signal.oaconvolve(image, kernel, axes=-1), rtol=0, atol=1e-12
+        )
+
+
+def test_prepared_kernel_serves_several_threads(rng):
+    prepared = signal.prepare(random_array(rng, 50, "float64"))
+    signals = [random_array(rng, 1000 + 10 * i, "float64") for i in range(8)]
+    expected = [prepared.convolve(x).tobytes() for x in signals]
+    fresh = signal.prepare(prepared.kernel)
+    wrong = []
+
+    def run():
+        wrong.extend(i for i, x in enumerate(signals) if fresh.convolve(x).tobytes() != expected[i])
+
+    runners = [threading.Thread(target=run) for _ in range(4)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join()
+    assert not wrong
+
+
+# ---- The package -----------------------------------------------------------------------------------------------------
+
+
+def test_scipy_is_not_imported():
+    names = {name for name in sys.modules if name.startswith("triconv")}
+    sources = [sys.modules[name].__file__ for name in names]
+    for source in sources:
+        if source.endswith(".py"):
+            with open(source, encoding="utf-8") as file:
+                assert "import scipy" not in file.read()
