@@ -44,7 +44,7 @@ INTEGERS = ["bool", "int8", "uint8", "int32", "uint32", "int64"]
 def random_array(rng: np.random.Generator, shape, dtype) -> np.ndarray:
     dtype = np.dtype(dtype)
     if dtype.kind in "biu":
-        low = 0 if dtype.kind in "bu" else -7
+        low = 0 if dtype.kind in ("b", "u") else -7
         return rng.integers(low, 2 if dtype.kind == "b" else 8, shape).astype(dtype)
     values = rng.normal(size=shape)
     return (values + 1j * rng.normal(size=shape) if dtype.kind == "c" else values).astype(dtype)
@@ -481,6 +481,20 @@ def test_unlike_scipy_nan_and_infinity_stay_where_they_belong(rng, dtype, bad):
     if np.dtype(dtype).kind == "f":
         expected = np.sign(bad) * np.sign(in2)
         np.testing.assert_array_equal(np.sign(result[1234:1334]), expected)
+
+
+@examples(200)
+@given(st.data(), st.sampled_from(MODES), st.sampled_from(["auto", "direct", "fft"]))
+def test_products_with_nan_and_infinity_are_those_of_the_definition(data, mode, method):
+    """Of samples that there are: nothing outside of the arrays is multiplied."""
+    values = st.sampled_from(
+        [0.0, 1.0, -2.0, 3.0, np.inf, -np.inf, np.nan] if data.draw(st.booleans()) else [1.0, -1.0, np.inf]
+    )
+    in1, in2 = (np.array(data.draw(st.lists(values, min_size=1, max_size=n))) for n in (12, 7))
+    if mode == "same" and in1.size < in2.size:
+        in1, in2 = in2, in1  # SciPy pads the shorter one with zeros
+    expected = scipy_signal.convolve(in1, in2, mode, method="direct")
+    np.testing.assert_allclose(signal.convolve(in1, in2, mode, method), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("samples", "taps"), [(1_000_000, 1000), (300_000, 30_000), (1000, 1000), (100_000, 10)])

@@ -1,9 +1,11 @@
-"""Convolution in the arithmetic of the dtype itself, tap by tap: products, wide integers, longdouble, objects."""
+"""Convolution in the arithmetic of the dtype itself, tap by tap: products, wide integers, longdouble, infinite taps."""
 
 from __future__ import annotations
 
 from itertools import product
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from .._typing import AnyArray
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> None:
     """Write the correlation of `x` with `w` along the axes in `padding`; along others they broadcast.
 
-    One product and one sum of whole arrays for each tap, so integers wrap around as NumPy's do. The arrays have the
-    dtype of the result.
+    One product and one sum of whole arrays for each tap, of the samples that there are: integers wrap around as NumPy's do,
+    and an infinite tap meets no zeros outside. The arrays have the dtype of the result.
     """
     out[...] = 0
     for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
@@ -25,4 +27,5 @@ def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding)
             target[axis] = slice(begin, end)
             source[axis] = slice(begin + offset - low, end + offset - low)
             tap[axis] = slice(offset, offset + 1)
-        out[tuple(target)] += x[tuple(source)] * w[tuple(tap)]
+        with np.errstate(invalid="ignore", over="ignore"):
+            out[tuple(target)] += x[tuple(source)] * w[tuple(tap)]

@@ -187,7 +187,7 @@ def _real_planes(x: AnyArray, w: AnyArray, out: AnyArray) -> tuple[AnyArray, Any
     matrix = np.empty((*w.shape, 2, 2), w.real.dtype)
     matrix[..., 0, 0] = matrix[..., 1, 1] = w.real
     matrix[..., 1, 0] = w.imag
-    np.negative(w.imag, out=matrix[..., 0, 1])
+    matrix[..., 0, 1] = -w.imag
     return _planes(x), matrix, _planes(out)
 
 
