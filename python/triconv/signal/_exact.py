@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> None:
     """Write the correlation of `x` with `w` along the axes in `padding`; along others they broadcast.
 
-    One product and one sum of whole arrays for each tap, of the samples that there are: integers wrap around as NumPy's do,
+    One product and one sum of whole arrays for each tap, of the samples that there are: integers wrap around as in NumPy,
     and an infinite tap meets no zeros outside. The arrays have the dtype of the result.
     """
     out[...] = 0
