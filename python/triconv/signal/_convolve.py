@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .._typing import AnyArray
     from ._modes import Geometry
-    from ._problem import Padding, Run
+    from ._problem import Boundary, Padding, Run
 
     AnyDType = np.dtype[Any]
 
@@ -27,11 +27,12 @@ EXACT_BY_FFT = 2**43
 
 
 class _Operands(NamedTuple):
-    """A correlation: views of the arrays, the zeros around the image, and the shape of the result."""
+    """A correlation: views of the arrays, what is read around the image, and the shape of the result."""
 
     image: AnyArray
     kernel: AnyArray
     padding: Padding
+    boundary: Boundary
     shape: tuple[int, ...]
 
 
@@ -124,18 +125,20 @@ def method_of(in1: AnyArray, in2: AnyArray, geometry: Geometry, dtype: AnyDType)
 
 def _operands(in1: AnyArray, in2: AnyArray, geometry: Geometry) -> _Operands:
     image, kernel = (in2, in1) if geometry.swapped else (in1, in2)
-    return _Operands(image[geometry.image], kernel[geometry.kernel], geometry.padding, geometry.shape)
+    return _Operands(
+        image[geometry.image], kernel[geometry.kernel], geometry.padding, geometry.boundary, geometry.shape
+    )
 
 
 def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray:
     """float32 and float64, real and complex, by the core; float16 computed in float32."""
-    image, kernel, padding, shape = operands
+    image, kernel, padding, boundary, shape = operands
     work = np.promote_types(dtype, np.float32)
     if kernel.dtype.kind in "fc" and not np.isfinite(kernel).all():
         # The core would multiply infinite taps by the zeros around the image.
         return _convolve_exactly(operands, work).astype(dtype, copy=False)
     out = np.empty(shape, work)
-    correlate_into(out, as_operand(image, work), as_operand(kernel, work), padding, run)
+    correlate_into(out, as_operand(image, work), as_operand(kernel, work), padding, run, boundary)
     return out.astype(dtype, copy=False)
 
 
@@ -152,7 +155,8 @@ def _convolve_integers(operands: _Operands, terms: int, dtype: AnyDType, method:
 
 def _largest_sum(operands: _Operands, terms: int) -> int:
     """No sum of products of the integers is larger than this."""
-    return terms * _largest(operands.image) * _largest(operands.kernel)
+    outside = int(abs(operands.boundary[1]))
+    return terms * max(_largest(operands.image), outside) * _largest(operands.kernel)
 
 
 def _largest(array: AnyArray) -> int:
@@ -160,7 +164,7 @@ def _largest(array: AnyArray) -> int:
 
 
 def _convolve_exactly(operands: _Operands, dtype: AnyDType) -> AnyArray:
-    image, kernel, padding, shape = operands
+    image, kernel, padding, boundary, shape = operands
     out = np.empty(shape, dtype)
-    correlate_by_taps(out, image.astype(dtype, copy=False), kernel.astype(dtype, copy=False), padding)
+    correlate_by_taps(out, image.astype(dtype, copy=False), kernel.astype(dtype, copy=False), padding, boundary)
     return out

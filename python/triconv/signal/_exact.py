@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._problem import ZEROS
+
 if TYPE_CHECKING:
     from .._typing import AnyArray
-    from ._problem import Padding
+    from ._problem import Boundary, Padding
 
 
-def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> None:
+def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary = ZEROS) -> None:
     """Write the correlation of `x` with `w` along the axes in `padding`; along others they broadcast.
 
-    One product and one sum of whole arrays for each tap, of the samples that there are: integers wrap around as in NumPy,
+    One product and one sum of whole arrays for each tap, of samples that there are: integers wrap around as in NumPy,
     and an infinite tap meets no zeros outside. The arrays have the dtype of the result.
     """
     out[...] = 0
+    if boundary != ZEROS:
+        _add_taps_with_boundary(out, x, w, padding, boundary)
+        return
     for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
         source, target, tap = ([slice(None)] * x.ndim for _ in range(3))
         for (axis, (low, _)), offset in zip(padding, taps, strict=True):
@@ -29,3 +34,32 @@ def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding)
             tap[axis] = slice(offset, offset + 1)
         with np.errstate(invalid="ignore", over="ignore"):
             out[tuple(target)] += x[tuple(source)] * w[tuple(tap)]
+
+
+def _add_taps_with_boundary(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary) -> None:
+    for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
+        source = x
+        tap = [slice(None)] * x.ndim
+        for (axis, (low, _)), offset in zip(padding, taps, strict=True):
+            source = _moved(source, axis, offset - low, out.shape[axis], boundary)
+            tap[axis] = slice(offset, offset + 1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            out += source * w[tuple(tap)]
+
+
+def _moved(x: AnyArray, axis: int, start: int, count: int, boundary: Boundary) -> AnyArray:
+    """A copy of so many samples from `start` on, which may lie outside."""
+    extent = x.shape[axis]
+    positions = np.arange(start, start + count)
+    mode, fill = boundary
+    if mode == "wrap":
+        there = positions % extent
+    elif mode == "reflect":
+        there = positions % (2 * extent)
+        there = np.minimum(there, 2 * extent - 1 - there)
+    else:
+        there = np.clip(positions, 0, extent - 1)
+    moved: AnyArray = x.take(there, axis)
+    if mode == "constant":
+        moved[(slice(None),) * axis + (there != positions,)] = fill
+    return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,15 +10,17 @@ import numpy as np
 from ._convolve import convolve_arrays
 from ._functions import convolved_axes, promoted
 from ._modes import check_mode, check_valid, geometry, reverse
+from ._problem import ZEROS
 from ._workers import threads
 
 if TYPE_CHECKING:
-    from typing import SupportsIndex
+    from typing import Any, SupportsIndex
 
     import numpy.typing as npt
 
     from .._typing import AnyArray
     from ._functions import Mode
+    from ._problem import Boundary
 
 __all__ = ["convolve2d", "correlate2d"]
 
@@ -37,8 +40,12 @@ def convolve2d(
     ----------
     in1, in2, mode, workers
         As for `convolve`.
-    boundary, fillvalue
-        What is outside of `in1`: ``"fill"`` with 0.
+    boundary
+        What is outside of in1: `fillvalue` with ``"fill"`` (or ``"pad"``); in1 repeated with ``"wrap"``
+        (``"circular"``); in1 mirrored, edges included, with ``"symm"`` (``"symmetric"``). No padded copy is made.
+        ``mode="valid"`` reads nothing outside.
+    fillvalue
+        A number that the dtype of the result holds; looked at with ``"fill"`` only.
 
     Returns
     -------
@@ -48,7 +55,8 @@ def convolve2d(
     Raises
     ------
     TypeError, ValueError
-        As `convolve`; ValueError if the arrays are not 2-dimensional, or the boundary is not known.
+        As `convolve`; ValueError if the arrays are not 2-dimensional, the boundary is not known, or `fillvalue` is not
+        of the result's dtype.
 
     Examples
     --------
@@ -56,9 +64,11 @@ def convolve2d(
     >>> triconv.signal.convolve2d([[1, 2], [3, 4]], [[1, 1]])
     array([[1, 3, 2],
            [3, 7, 4]])
+    >>> triconv.signal.convolve2d([[1, 2], [3, 4]], [[1, 1]], mode="same", boundary="wrap")
+    array([[3, 3],
+           [7, 7]])
     """
-    image, kernel = _images(in1, in2, mode, boundary, fillvalue)
-    return _convolve(image, kernel, mode, workers, correlated=False)
+    return _convolve(in1, in2, mode, boundary, fillvalue, workers, correlated=False)
 
 
 def correlate2d(
@@ -96,34 +106,73 @@ def correlate2d(
     >>> triconv.signal.correlate2d([[1, 2, 3]], [[1, 10]])
     array([[10, 21, 32,  3]])
     """
-    image, kernel = _images(in1, in2, mode, boundary, fillvalue)
-    return _convolve(image, kernel, mode, workers, correlated=True)
+    return _convolve(in1, in2, mode, boundary, fillvalue, workers, correlated=True)
 
 
-def _images(
-    in1: npt.ArrayLike, in2: npt.ArrayLike, mode: str, boundary: str, fillvalue: complex
-) -> tuple[AnyArray, AnyArray]:
+_BOUNDARIES = {
+    "fill": "constant",
+    "pad": "constant",
+    "wrap": "wrap",
+    "circular": "wrap",
+    "symm": "reflect",
+    "symmetric": "reflect",
+}
+
+
+def _convolve(
+    in1: npt.ArrayLike,
+    in2: npt.ArrayLike,
+    mode: str,
+    boundary: str,
+    fillvalue: complex,
+    workers: SupportsIndex | None,
+    correlated: bool,
+) -> AnyArray:
     check_mode(mode)
-    if boundary not in ("fill", "pad") or fillvalue != 0:
-        raise ValueError(f"boundary is {boundary!r} with {fillvalue!r}, expected 'fill' with 0")
     image, kernel = np.asarray(in1), np.asarray(in2)
     if image.ndim != 2 or kernel.ndim != 2:
         raise ValueError(f"in1 has {image.ndim} axes and in2 {kernel.ndim}, expected 2")
-    return image, kernel
-
-
-def _convolve(in1: AnyArray, in2: AnyArray, mode: str, workers: SupportsIndex | None, correlated: bool) -> AnyArray:
-    dtype = promoted(in1.dtype, in2.dtype)
-    swapped = mode == "valid" and check_valid(in1.shape, in2.shape, (0, 1))
-    if in1.size == 0 or in2.size == 0:
-        empty = geometry(mode, in1.shape, in2.shape, (0, 1))
-        return np.zeros(empty.shape, dtype)
-    axes = convolved_axes(in1.shape, in2.shape, (0, 1))
-    whole = geometry(mode, in1.shape, in2.shape, axes, late=correlated)
+    dtype = promoted(image.dtype, kernel.dtype)
+    outside = _boundary(boundary, fillvalue, dtype)
+    swapped = mode == "valid" and check_valid(image.shape, kernel.shape, (0, 1))
+    if image.size == 0 or kernel.size == 0:
+        return np.zeros(geometry(mode, image.shape, kernel.shape, (0, 1)).shape, dtype)
+    if mode == "valid" or outside == ZEROS:
+        axes = convolved_axes(image.shape, kernel.shape, (0, 1))
+        whole = geometry(mode, image.shape, kernel.shape, axes, late=correlated)
+    else:
+        axes = tuple(a for a in (0, 1) if kernel.shape[a] > 1)
+        whole = geometry(mode, image.shape, kernel.shape, axes, False, correlated, outside)
     if correlated:
-        in2 = reverse(in2, (0, 1))
+        kernel = reverse(kernel, (0, 1))
     with threads(workers):
-        out = convolve_arrays(in1, in2, whole, dtype, conjugate=correlated)
+        out = convolve_arrays(image, kernel, whole, dtype, conjugate=correlated)
     if correlated and swapped and dtype.kind == "c":
         np.conj(out, out=out)
     return out
+
+
+def _boundary(boundary: object, fillvalue: complex, dtype: np.dtype[Any]) -> Boundary:
+    if not isinstance(boundary, str) or boundary not in _BOUNDARIES:
+        raise ValueError(f"boundary is {boundary!r}, expected 'fill', 'wrap' or 'symm'")
+    name = _BOUNDARIES[boundary]
+    return name, _fill(fillvalue, dtype) if name == "constant" else 0.0
+
+
+def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
+    """The value as a number of the dtype: of integers the integer part."""
+    given = np.asarray(fillvalue)
+    message = f"fillvalue is {fillvalue!r}, expected a number that {dtype} holds"
+    if given.size != 1:
+        raise ValueError(message)
+    value = complex(given.item())
+    if value.imag != 0:
+        if dtype.kind not in "cO":
+            raise ValueError(message)
+        return value
+    if dtype.kind in "fcO":
+        return value.real
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not math.isfinite(value.real) or not limits[0] <= int(value.real) <= limits[1]:
+        raise ValueError(message)
+    return float(int(value.real))

@@ -6,11 +6,13 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from ._problem import ZEROS
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .._typing import AnyArray
-    from ._problem import Padding
+    from ._problem import Boundary, Padding
 
     Shape = tuple[int, ...]
     Index = tuple[slice, ...]
@@ -26,6 +28,7 @@ class Geometry(NamedTuple):
     image: Index  # what is read of the array that is the image
     kernel: Index  # and of the kernel, reversed
     padding: Padding
+    boundary: Boundary
     terms: int  # no output is a sum of more products
 
 
@@ -49,9 +52,15 @@ def check_valid(shape1: Shape, shape2: Shape, axes: Collection[int]) -> bool:
 
 @lru_cache(maxsize=256)
 def geometry(
-    mode: str, shape1: Shape, shape2: Shape, axes: tuple[int, ...], commutes: bool = True, late: bool = False
+    mode: str,
+    shape1: Shape,
+    shape2: Shape,
+    axes: tuple[int, ...],
+    commutes: bool = True,
+    late: bool = False,
+    boundary: Boundary = ZEROS,
 ) -> Geometry:
-    """The geometry of a convolution along `axes`, where both arrays have more than one sample.
+    """The geometry of a convolution along `axes`.
 
     The array with fewer samples along the axes is the kernel; or in2, unless the operation `commutes`. Along the other
     axes the arrays broadcast, and "same" keeps the middle of what in1 has only one of. Of two middles that is
@@ -71,8 +80,8 @@ def geometry(
         else:
             image.append(slice(None) if extent == 1 else slice(start, start + size))
             kernel.append(slice(None) if taps == 1 else slice(start, start + size))
-    terms = prod(min(shape1[a], shape2[a]) for a in axes)
-    return Geometry(tuple(shape), swapped, tuple(image), tuple(kernel), tuple(padding), terms)
+    terms = prod(kernel_shape[a] if boundary != ZEROS else min(shape1[a], shape2[a]) for a in axes)
+    return Geometry(tuple(shape), swapped, tuple(image), tuple(kernel), tuple(padding), boundary, terms)
 
 
 def _window(mode: str, n1: int, n2: int, convolved: bool, late: bool) -> tuple[int, int]:

@@ -13,7 +13,7 @@ both                  groups (a depthwise layer)
 The core has one axis of each kind. Neighbouring axes of a kind become one where the strides permit; the largest goes to
 the core; what is left is a loop. Nothing is copied but the kernel of a complex product: an image of any strides is read
 in place, a true convolution is a correlation with the reversed kernel (negative strides), and the zeros around an image
-are the core's padding.
+are the core's padding, as are its other boundaries.
 
 Complex numbers are two more planes of real ones: of a real kernel another batch axis, of a real image output channels,
 and the product of two is a layer of two input channels (re, im), two output channels and the kernels
@@ -25,7 +25,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -42,12 +42,18 @@ if TYPE_CHECKING:
     _Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
 
+# What is outside of the image, by the core's names: "constant" with a value, "wrap", "reflect" (and 0).
+Boundary: TypeAlias = tuple[str, complex]
+ZEROS: Boundary = ("constant", 0.0)
+
+
 class Key(NamedTuple):
     """All that a plan depends on but the algorithm."""
 
     input_size: tuple[int, ...]
     weight_size: tuple[int, ...]
     padding: tuple[Ends, ...]
+    boundary: Boundary
     groups: int
     dtype: str
 
@@ -90,7 +96,7 @@ def plan_of(key: Key, method: str) -> _core.Plan:
 
     def make(algorithm: str) -> _core.Plan:
         rank = len(key.padding)
-        layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.dtype)
+        layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.boundary, key.dtype)
         return _core.Plan(*layer, algorithm, None, None, None)
 
     plan = make(method)
@@ -109,17 +115,26 @@ def run_by_plan(method: str) -> Run:
     return run
 
 
-def correlate_into(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run) -> None:
+def correlate_into(
+    out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run, boundary: Boundary = ZEROS
+) -> None:
     """Write the correlation of image `x` with kernel `w` along the axes in `padding`; along others they broadcast.
 
     The arrays have equal numbers of axes and dtypes of equal precision, float32, float64 or the complex of these.
-    `padding` has the convolved axes, at least one, in order, with the zeros at the two ends of the image. `out` is
-    complex if an operand is.
+    `padding` has the convolved axes, at least one, in order, with how much of the `boundary` is read at the two ends of
+    the image; along more than three axes it is zeros. `out` is complex if an operand is.
     """
     if len(padding) > 3:
         _sum_over_taps(out, x, w, padding, run)
+    elif boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0):
+        # The planes of the image have different values outside; the convolution is linear in these.
+        correlate_into(out, x, w, padding, run)
+        nothing = np.broadcast_to(np.zeros((), out.real.dtype), x.shape)
+        outside = np.empty(out.shape, w.dtype)
+        correlate_into(outside, nothing, w, padding, run, ("constant", 1.0))
+        out += boundary[1] * outside
     else:
-        execute(layer_problem(out, x, w, padding), run)
+        execute(layer_problem(out, x, w, padding, boundary), run)
 
 
 def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run) -> None:
@@ -159,11 +174,13 @@ def _broadcast_index(index: tuple[int, ...], array: AnyArray) -> tuple[int, ...]
     return tuple(i if extent > 1 else 0 for i, extent in zip(index, array.shape, strict=False))
 
 
-def layer_problem(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding) -> LayerProblem:
+def layer_problem(
+    out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary = ZEROS
+) -> LayerProblem:
     """The layers that `correlate_into` computes, for one to three convolved axes."""
     x, w, out = _real_planes(x, w, out)
     shapes, strides = (x.shape, w.shape, out.shape), (x.strides, w.strides, out.strides)
-    recipe = _recipe(shapes, strides, padding, out.dtype.char)
+    recipe = _recipe(shapes, strides, padding, boundary, out.dtype.char)
     views = (
         array.reshape(shape).transpose(order) for array, (shape, order) in zip((x, w, out), recipe[2:], strict=True)
     )
@@ -192,7 +209,7 @@ def _real_planes(x: AnyArray, w: AnyArray, out: AnyArray) -> tuple[AnyArray, Any
 
 
 @lru_cache(maxsize=256)
-def _recipe(shapes: Sizes, strides: Sizes, padding: Padding, dtype: str) -> _Recipe:
+def _recipe(shapes: Sizes, strides: Sizes, padding: Padding, boundary: Boundary, dtype: str) -> _Recipe:
     """How to see x, w and out, whose shapes and strides these are, with the axes of mixing at their ends, as layers."""
     convolved = dict(padding)
     axes = _merged_axes(shapes, strides, convolved)
@@ -229,7 +246,7 @@ def _recipe(shapes: Sizes, strides: Sizes, padding: Padding, dtype: str) -> _Rec
     sizes = [tuple(shape[i] for i in order) for shape, order in (x, w, out)]
     groups = 1 if group is None else extent(0, group)
     ends = tuple(ends for _, ends in padding)
-    key = Key(sizes[0][first:], sizes[1][first:], ends, groups, dtype)
+    key = Key(sizes[0][first:], sizes[1][first:], ends, boundary, groups, dtype)
     return _Recipe(key, sizes[2][:first], x, w, out)
 
 
