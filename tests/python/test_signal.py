@@ -191,6 +191,23 @@ def test_integers_near_the_limits_of_each_arithmetic(rng, bits):
     np.testing.assert_array_equal(signal.convolve(in1, in2, method="fft"), np.convolve(in1, in2))
 
 
+@pytest.mark.parametrize("method", ["fft", "auto", "direct"])
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [("int32", 15), ("uint32", 20), ("int32", 31), ("int64", 63), ("uint64", 64)]
+)
+def test_long_kernels_of_integers_are_exact(rng, method, dtype, bits):
+    """Sums of 700 products of all magnitudes, the extremes in runs; the FFT takes their digits."""
+    low, high = 0 if dtype[0] == "u" else -(2**bits), 2**bits - 1
+    in1, in2 = (rng.integers(low, high, size, dtype, endpoint=True) for size in (3000, 700))
+    for array in (in1, in2):
+        array[:9], array[20:40] = low, high
+    exact = np.convolve(in1.astype(np.uint64), in2.astype(np.uint64)).astype(dtype)
+    np.testing.assert_array_equal(signal.convolve(in1, in2, method=method), exact)
+    image, kernel = in1.reshape(50, 60), in2.reshape(35, 20)
+    expected = scipy_signal.convolve2d(image, kernel, "same", "wrap")
+    np.testing.assert_array_equal(signal.convolve2d(image, kernel, "same", "wrap"), expected)
+
+
 def test_unlike_scipy_booleans_of_any_rank_are_combined_by_and_and_or(rng):
     in1, in2 = rng.random((9, 8)) < 0.2, rng.random((3, 2)) < 0.5
     counts = scipy_signal.convolve(in1.astype(int), in2.astype(int))
@@ -395,7 +412,7 @@ def test_choose_conv_method_says_what_auto_does(arrays, mode):
 def test_choose_conv_method_takes_each_where_it_is_due():
     assert signal.choose_conv_method(np.ones(1000, "f"), np.ones(5, "f")) == "direct"
     assert signal.choose_conv_method(np.ones(100000, "f"), np.ones(5000, "f")) == "fft"
-    assert signal.choose_conv_method(np.full(9000, 2**40), np.full(500, 2**20)) == "direct"
+    assert signal.choose_conv_method(np.full(9000, 2**40), np.full(5000, 2**20)) == "fft"
     assert signal.choose_conv_method(np.ones(9000), np.full(500, Fraction(1))) == "direct"
     assert signal.choose_conv_method([], [1.0]) == "direct"
     assert signal.choose_conv_method(2, 3) == "direct"
@@ -755,7 +772,7 @@ def test_prepared_kernels(problem, mode):
             continue
         assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
         expected = scipy_signal.fftconvolve(double(in1), double(in2), mode, axes)
-        magnitudes = scipy_signal.fftconvolve(np.abs(double(in1)), np.abs(double(in2)), mode, axes)
+        magnitudes = scipy_signal.fftconvolve(np.abs(double(in1)), np.abs(double(in2)), "full", axes)
         assert_close(result, expected, np.abs(magnitudes).max())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -51,6 +52,12 @@ def float_dtype(*dtypes: AnyDType) -> AnyDType:
     for dtype in dtypes:
         check_numeric(dtype)
     return np.result_type(*(np.float64 if d.kind in "biu" else np.promote_types(d, np.float32) for d in dtypes))
+
+
+@lru_cache(maxsize=64)
+def _work_dtype(dtype: AnyDType) -> AnyDType:
+    """The core's dtype for results of this one: float32 for float16, else the dtype itself."""
+    return np.promote_types(dtype, np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -103,11 +110,11 @@ def method_of(in1: AnyArray, in2: AnyArray, geometry: Geometry, dtype: AnyDType)
     operands = _operands(in1, in2, geometry)
     if not geometry.padding or not is_computed_by_core(dtype):
         return "direct"
-    if dtype.kind in "biu":
-        if _largest_sum(operands, geometry.terms) >= EXACT_BY_FFT:
-            return "direct"
-        dtype = np.dtype(np.float64)
-    work = np.promote_types(dtype, np.float32)
+    return _faster_method(operands, np.dtype(np.float64) if dtype.kind in "biu" else _work_dtype(dtype))
+
+
+def _faster_method(operands: _Operands, work: AnyDType) -> str:
+    """The method that the cost model predicts to be faster in the dtype `work`."""
     kernel = operands.kernel.shape
     # Further axes are summed over, tap by tap.
     padding = tuple(sorted(sorted(operands.padding, key=lambda item: kernel[item[0]])[-3:]))
@@ -133,7 +140,7 @@ def _operands(in1: AnyArray, in2: AnyArray, geometry: Geometry) -> _Operands:
 def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray:
     """float32 and float64, real and complex, by the core; float16 computed in float32."""
     image, kernel, padding, boundary, shape = operands
-    work = np.promote_types(dtype, np.float32)
+    work = _work_dtype(dtype)
     if kernel.dtype.kind in "fc" and not np.isfinite(kernel).all():
         # The core would multiply infinite taps by the zeros around the image.
         return _convolve_exactly(operands, work).astype(dtype, copy=False)
@@ -145,12 +152,45 @@ def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray
 def _convolve_integers(operands: _Operands, terms: int, dtype: AnyDType, method: str) -> AnyArray:
     """Exact but for the wrap-around of the dtype; booleans as logical or of logical ands."""
     largest = _largest_sum(operands, terms)
-    if largest >= EXACT_IN_FLOAT64:
-        return _convolve_exactly(operands, dtype)
-    run = run_by_plan("direct" if largest >= EXACT_BY_FFT else method)
-    floats = _convolve_floats(operands, np.dtype(np.float64), run)
-    np.rint(floats, out=floats)
-    return floats != 0 if dtype.kind == "b" else floats.astype(np.int64).astype(dtype, copy=False)
+    if largest < EXACT_BY_FFT:
+        sums = _convolve_small_integers(operands, method)
+        return sums != 0 if dtype.kind == "b" else sums.astype(dtype, copy=False)
+    if method == "auto":
+        method = _faster_method(operands, np.dtype(np.float64))
+    if method == "fft" and operands.boundary[1] == 0:
+        return _convolve_by_digits(operands, terms).astype(dtype, copy=False)
+    if largest < EXACT_IN_FLOAT64:
+        return _convolve_small_integers(operands, "direct").astype(dtype, copy=False)
+    return _convolve_exactly(operands, dtype)
+
+
+def _convolve_small_integers(operands: _Operands, method: str) -> AnyArray:
+    """Sums that the method computes in float64 without error, as int64."""
+    floats = _convolve_floats(operands, np.dtype(np.float64), run_by_plan(method))
+    return np.rint(floats, out=floats).astype(np.int64)
+
+
+def _convolve_by_digits(operands: _Operands, terms: int) -> AnyArray:
+    """Modulo 2**64, by FFTs of digits so small that the sums of their products are exact; as int64."""
+    bits = ((EXACT_BY_FFT // terms).bit_length() + 1) // 2  # digits are at most half of 2**bits
+    image, kernel = _digits(operands.image, bits), _digits(operands.kernel, bits)
+    out = np.zeros(operands.shape, np.int64)
+    for (i, digits_of_image), (j, digits_of_kernel) in product(enumerate(image), enumerate(kernel)):
+        if bits * (i + j) < 64:
+            parts = operands._replace(image=digits_of_image, kernel=digits_of_kernel)
+            out += _convolve_small_integers(parts, "fft") << bits * (i + j)
+    return out
+
+
+def _digits(array: AnyArray, bits: int) -> list[AnyArray]:
+    """Digits from -half to half - 1 of the integers modulo 2**64 in base 2**bits, the lowest first; as int64."""
+    half = 1 << (bits - 1)
+    rest = array.astype(np.int64)
+    digits: list[AnyArray] = []
+    while not digits or (rest.any() and bits * len(digits) < 64):
+        digits.append(((rest + half) & (2 * half - 1)) - half)
+        rest = (rest - digits[-1]) >> bits
+    return digits
 
 
 def _largest_sum(operands: _Operands, terms: int) -> int:

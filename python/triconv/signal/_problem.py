@@ -165,6 +165,9 @@ def _run_of_tap(run: Run, tap: int) -> Run:
 def execute(problem: LayerProblem, run: Run) -> None:
     """Compute all layers of the problem."""
     key, loops, x, w, out = problem
+    if not loops:
+        run(key, x, w, (), out)
+        return
     for index in product(*map(range, loops)):
         w_index = _broadcast_index(index, w)
         run(key, x[_broadcast_index(index, x)], w[w_index], w_index, out[index])
