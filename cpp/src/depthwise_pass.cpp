@@ -91,7 +91,7 @@ auto DepthwisePass<E>::make_sub_problem(const DenseConv& conv) const -> SubProbl
     sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
     sub.axis = conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
     sub.order = TapOrder(conv, sub.layout, sub.axis, lanes);
-    sub.rows_at_once = std::min(sub.bands.rows, sub.axis == 1 ? most_depthwise_outputs * sub.order.hop : 1);
+    sub.rows_at_once = std::min(sub.bands.rows, sub.axis == 1 ? kernels_.depthwise_outputs * sub.order.hop : 1);
     sub.block_size = odd_lines<E>(sub.layout.entries * lanes);
     sub.sums_size = odd_lines<E>(sub.rows_at_once * sub.bands.pixels * lanes);
     return sub;

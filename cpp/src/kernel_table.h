@@ -144,7 +144,6 @@ struct TapRun {
     int taps;  // at most most_run_taps
 };
 inline constexpr int most_run_taps = 4;
-inline constexpr int most_depthwise_outputs = 14;  // taken together, of any ISA
 
 template <class E>
 struct DepthwiseArgs {
@@ -169,6 +168,7 @@ struct KernelTable {
     void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
+    int depthwise_outputs;                 // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
     // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated

@@ -18,7 +18,7 @@
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
 #if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
-inline constexpr int depthwise_outputs = most_depthwise_outputs, depthwise_rows = 8;
+inline constexpr int depthwise_outputs = 14, depthwise_rows = 8;
 #else
 inline constexpr int depthwise_outputs = 8, depthwise_rows = 4;
 #endif
