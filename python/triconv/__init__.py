@@ -2,8 +2,9 @@
 
 The layer functions (`conv2d`, `conv_transpose2d`, ...), their gradients (`triconv.grad`) and the layers
 (`triconv.nn`) have PyTorch's names, order and meaning; arrays are NumPy's. `plan_conv2d` fixes the shapes once and
-lets a training step share its transforms; `explain` tells what each algorithm would cost. `triconv.signal` has the
-convolutions of `scipy.signal`. `triconv.reference` holds the definitions in plain NumPy.
+lets a training step share its transforms; `explain` tells what each algorithm would cost. `triconv.signal` and
+`triconv.ndimage` have the convolutions of `scipy.signal` and `scipy.ndimage`.
+`triconv.reference` holds the definitions in plain NumPy.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from .runtime import (
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import signal
+    from . import ndimage, signal
 
 __all__ = [
     "Backward",
@@ -60,6 +61,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "last_run",
+    "ndimage",
     "nn",
     "num_threads",
     "plan_conv1d",
@@ -70,7 +72,7 @@ __all__ = [
     "signal",
 ]
 
-_ON_FIRST_USE = ("signal",)
+_ON_FIRST_USE = ("ndimage", "signal")
 
 
 def __getattr__(name: str) -> ModuleType:

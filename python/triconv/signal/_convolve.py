@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._typing import AnyArray
+    from ._boundary import Boundary
     from ._modes import Geometry
-    from ._problem import Boundary, Padding, Run
+    from ._problem import Padding, Run
 
     AnyDType = np.dtype[Any]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._problem import ZEROS
+from ._boundary import ZEROS, samples
 
 if TYPE_CHECKING:
     from .._typing import AnyArray
-    from ._problem import Boundary, Padding
+    from ._boundary import Boundary
+    from ._problem import Padding
 
 
 def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary = ZEROS) -> None:
@@ -41,25 +42,7 @@ def _add_taps_with_boundary(out: AnyArray, x: AnyArray, w: AnyArray, padding: Pa
         source = x
         tap = [slice(None)] * x.ndim
         for (axis, (low, _)), offset in zip(padding, taps, strict=True):
-            source = _moved(source, axis, offset - low, out.shape[axis], boundary)
+            source = samples(source, axis, offset - low, out.shape[axis], boundary)
             tap[axis] = slice(offset, offset + 1)
         with np.errstate(invalid="ignore", over="ignore"):
             out += source * w[tuple(tap)]
-
-
-def _moved(x: AnyArray, axis: int, start: int, count: int, boundary: Boundary) -> AnyArray:
-    """A copy of so many samples from `start` on, which may lie outside."""
-    extent = x.shape[axis]
-    positions = np.arange(start, start + count)
-    mode, fill = boundary
-    if mode == "wrap":
-        there = positions % extent
-    elif mode == "reflect":
-        there = positions % (2 * extent)
-        there = np.minimum(there, 2 * extent - 1 - there)
-    else:
-        there = np.clip(positions, 0, extent - 1)
-    moved: AnyArray = x.take(there, axis)
-    if mode == "constant":
-        moved[(slice(None),) * axis + (there != positions,)] = fill
-    return moved

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ._boundary import ZEROS
 from ._convolve import convolve_arrays
 from ._functions import convolved_axes, promoted
 from ._modes import check_mode, check_valid, geometry, reverse
-from ._problem import ZEROS
 from ._workers import threads
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from .._typing import AnyArray
+    from ._boundary import Boundary
     from ._functions import Mode
-    from ._problem import Boundary
 
 __all__ = ["convolve2d", "correlate2d"]
 

@@ -6,13 +6,14 @@ from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._problem import ZEROS
+from ._boundary import ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from .._typing import AnyArray
-    from ._problem import Boundary, Padding
+    from ._boundary import Boundary
+    from ._problem import Padding
 
     Shape = tuple[int, ...]
     Index = tuple[slice, ...]

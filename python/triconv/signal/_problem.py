@@ -25,26 +25,23 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from .. import _core
+from ._boundary import ZEROS, samples
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from .._typing import AnyArray
+    from ._boundary import Boundary
 
     Sizes = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # of x, w and out
     Ends = tuple[int, int]
     Padding = tuple[tuple[int, Ends], ...]
     _Layout = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-# What is outside of the image, by the core's names: "constant" with a value, "wrap", "reflect" (and 0).
-Boundary: TypeAlias = tuple[str, complex]
-ZEROS: Boundary = ("constant", 0.0)
 
 
 class Key(NamedTuple):
@@ -122,10 +119,10 @@ def correlate_into(
 
     The arrays have equal numbers of axes and dtypes of equal precision, float32, float64 or the complex of these.
     `padding` has the convolved axes, at least one, in order, with how much of the `boundary` is read at the two ends of
-    the image; along more than three axes it is zeros. `out` is complex if an operand is.
+    the image. `out` is complex if an operand is.
     """
     if len(padding) > 3:
-        _sum_over_taps(out, x, w, padding, run)
+        _sum_over_taps(out, x, w, padding, run, boundary)
     elif boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0):
         # The planes of the image have different values outside; the convolution is linear in these.
         correlate_into(out, x, w, padding, run)
@@ -137,21 +134,22 @@ def correlate_into(
         execute(layer_problem(out, x, w, padding, boundary), run)
 
 
-def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run) -> None:
+def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run, boundary: Boundary) -> None:
     """Along the axis with the fewest taps, sum the correlations with each of them: one convolved axis less."""
     axis, (low, _) = min(padding, key=lambda item: w.shape[item[0]])
     rest = tuple(item for item in padding if item[0] != axis)
     before = (slice(None),) * axis
     out[...] = 0
     for tap in range(w.shape[axis]):
-        begin = max(0, low - tap)
-        end = min(out.shape[axis], x.shape[axis] + low - tap)
+        # Zeros outside need no sum.
+        begin = max(0, low - tap) if boundary == ZEROS else 0
+        end = min(out.shape[axis], x.shape[axis] + low - tap) if boundary == ZEROS else out.shape[axis]
         if begin >= end:
             continue
         target = out[(*before, slice(begin, end))]
         term = np.empty(target.shape, out.dtype)
-        source = x[(*before, slice(begin + tap - low, end + tap - low))]
-        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, _run_of_tap(run, tap))
+        source = samples(x, axis, begin + tap - low, end - begin, boundary)
+        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, _run_of_tap(run, tap), boundary)
         target += term
 
 
