@@ -23,6 +23,7 @@ from triconv import reference as ref
 
 MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "nn", "plan", "reference", "runtime")]
 MODULES += [f"triconv.signal._{name}" for name in ("functions", "images", "prepared", "streaming")]
+MODULES += ["triconv.ndimage._filters"]
 
 NAMES = [
     "Backward",
@@ -46,6 +47,7 @@ NAMES = [
     "get_num_threads",
     "grad",
     "last_run",
+    "ndimage",
     "nn",
     "num_threads",
     "plan_conv1d",
@@ -210,6 +212,7 @@ def test_stub_matches_the_extension_module():
 def test_signal_is_imported_on_first_use():
     program = (
         "import sys, triconv; assert 'triconv.signal' not in sys.modules and 'signal' in dir(triconv); "
+        "assert 'triconv.ndimage' not in sys.modules and 'ndimage' in dir(triconv); "
         "print(triconv.signal.convolve([1, 2], [1, 1]), hasattr(triconv, 'bogus'))"
     )
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "[1 3 2] False"

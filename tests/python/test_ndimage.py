@@ -292,15 +292,202 @@ def test_uniform_filter1d(image, size, origin, mode):
     assert_same_outcome("uniform_filter1d", image, size, -1, mode=mode, cval=2.5, origin=origin, magnitude=20)
 
 
-@pytest.mark.parametrize("order", range(7))
-def test_gaussian_weights_have_the_bits_of_scipy(rng, order):
-    """Whether the derivative of a ramp of integers is cut to one less depends on them."""
-    from triconv.ndimage._filters import _gaussian
+def test_scipy_cuts_derivatives_of_ramps_by_the_last_bit():
+    """Whether the slope is cut to one less depends on the last bits of the weights."""
+    ramp = np.add.outer(5 * np.arange(60), -3 * np.arange(50))
+    for sigma in (0.5, 1, 1.5, 2, 3.7):
+        for order in ((1, 0), (0, 1), (2, 1), (3, 0), (4, 1)):
+            expected = scipy_ndimage.gaussian_filter(ramp, sigma, order)
+            np.testing.assert_array_equal(ndimage.gaussian_filter(ramp, sigma, order), expected)
 
-    for sigma in [1, 2, 8, *rng.uniform(0.1, 12, 50)]:
-        radius = int(4 * sigma + 0.5)
-        impulse = np.zeros(4 * radius + 1)
-        impulse[2 * radius] = 1
-        expected = scipy_ndimage.gaussian_filter1d(impulse, sigma, order=order)[radius : 3 * radius + 1]
-        if order % 2 == 0:
-            np.testing.assert_array_equal(_gaussian(sigma, order, 4.0, None)[: radius + 1], expected[: radius + 1][::1])
+
+# ---- Larger images ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES[:5])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_images_of_many_bands(rng, mode, dtype):
+    image = (rng.random((700, 900)) * 255).astype(dtype)
+    image[300:400, 300:600] = 200  # flat, as where a photograph is overexposed
+    lines = scipy_ndimage.gaussian_filter1d(np.eye(1, 61, 30), 7)
+    for name, args in [
+        ("gaussian_filter", (8,)),
+        ("uniform_filter", ((9, 40),)),
+        ("correlate", (lines * lines.T,)),
+        ("correlate", (rng.normal(size=(20, 21)),)),
+        ("convolve1d", (rng.normal(size=40), 0)),
+    ]:
+        magnitude = 255 * np.abs(args[0]).sum() if name[0] == "c" else 255
+        assert_same_outcome(name, image, *args, mode=mode, cval=7.5, magnitude=magnitude, **no_options(name))
+
+
+def no_options(name: str) -> dict:
+    return {"output": None, "origin": 0, "axes": None} if name == "correlate" else {}
+
+
+@pytest.mark.parametrize("size", [5, 31, 101])
+def test_float32_is_accurate(rng, size):
+    image = rng.normal(size=(400, 400)).astype("float32")
+    line = np.hanning(size + 2)[1:-1]
+    for weights in (rng.normal(size=(size, size)), np.outer(line, line)):
+        exact = ndimage.correlate(image, weights, output=np.float64)
+        assert np.abs(ndimage.correlate(image, weights) - exact).max() <= 1e-6 * np.abs(exact).max()
+    exact = scipy_ndimage.gaussian_filter(image.astype(float), size / 5)
+    assert np.abs(ndimage.gaussian_filter(image, size / 5) - exact).max() <= 1e-6 * np.abs(image).max()
+
+
+def test_separable_kernels_run_as_lines(rng):
+    image = rng.normal(size=(500, 500)).astype("float32")
+    line = rng.normal(size=61)
+    ndimage.correlate(image, np.outer(line, line))
+    assert " r61 " in tc.last_run().problem
+    ndimage.correlate(image, rng.normal(size=(61, 61)))
+    assert " r61x61 " in tc.last_run().problem
+
+
+def test_no_array_of_the_size_of_the_image_is_made(rng):
+    image, out = rng.normal(size=(3000, 2000)).astype("float32"), np.empty((3000, 2000), "float32")
+    line = np.hanning(23)[1:-1]
+    for function, argument in [
+        (ndimage.gaussian_filter, 4),
+        (ndimage.uniform_filter, 9),
+        (ndimage.correlate, np.outer(line, line)),
+        (ndimage.correlate, rng.normal(size=(9, 9))),
+    ]:
+        function(image, argument, output=out)
+        tracemalloc.start()
+        function(image, argument, output=out)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 0.15 * image.nbytes
+
+
+# ---- Output, threads, infinities -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16", "complex64"])
+def test_output_may_be_the_image_or_overlap_with_it(rng, dtype):
+    for name, args in [
+        ("gaussian_filter", (3,)),
+        ("uniform_filter", (5,)),
+        ("correlate", (rng.normal(size=(5, 5)),)),
+        ("convolve1d", ([1, 2, 3], 0)),
+    ]:
+        memory = random_array(rng, (310, 300), dtype)
+        for shift in (0, 1, 10):
+            image = memory[: 300 + shift - shift].copy()
+            expected = getattr(ndimage, name)(image, *args)
+            shared = np.concatenate([image, memory[300:]])
+            out = shared[shift : 300 + shift]
+            result = getattr(ndimage, name)(shared[:300], *args, output=out)
+            assert result is out
+            np.testing.assert_array_equal(out, expected)
+
+
+def test_results_do_not_depend_on_workers(rng, keep_threads):
+    tc.set_num_threads(2)
+    image = rng.normal(size=(400, 500)).astype("float32")
+    for name, argument in [("gaussian_filter", 5), ("correlate", rng.normal(size=(15, 15)))]:
+        expected = getattr(ndimage, name)(image, argument)
+        for workers in (1, 2, 3, -1):
+            assert getattr(ndimage, name)(image, argument, workers=workers).tobytes() == expected.tobytes()
+        assert tc.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_unlike_scipy_nan_and_infinity_reach_what_they_are_summed_into(rng, bad):
+    image = rng.normal(size=(300, 200)).astype("float32")
+    image[150, 100] = bad
+    line = np.hanning(33)[1:-1]
+    for result, reach in [
+        (ndimage.gaussian_filter(image, 5), 20),
+        (ndimage.uniform_filter(image, 31), 15),
+        (ndimage.correlate(image, np.outer(line, line)), 15),
+        (ndimage.correlate(image, 1 + rng.random((31, 31))), 15),
+    ]:
+        reached = np.zeros(image.shape, bool)
+        reached[150 - reach : 151 + reach, 100 - reach : 101 + reach] = True
+        np.testing.assert_array_equal(~np.isfinite(result), reached)
+        np.testing.assert_array_equal(result[reached], bad)
+
+
+@pytest.mark.parametrize("cval", [np.nan, np.inf])
+def test_infinite_weights_and_fills_are_those_of_scipy(rng, cval):
+    for dtype in ("float64", "complex128"):
+        image = random_array(rng, (9, 8), dtype)
+        for weights in ([[1, -1.0], [2, 3]], [[1, np.inf], [0, 3]], [[1, np.nan], [0.5, 1]]):
+            expected = scipy_ndimage.correlate(image, weights, mode="constant", cval=cval)
+            result = ndimage.correlate(image, weights, mode="constant", cval=cval)
+            np.testing.assert_allclose(result, expected, rtol=1e-12)
+
+
+def test_unlike_scipy_weights_of_zero_meet_nan_and_tiny_ones_count():
+    image = np.array([1.0, np.nan, 2.0, 3.0])
+    assert np.isnan(ndimage.correlate(image, [0, 1, 0])).tolist() == [True, True, True, False]
+    np.testing.assert_allclose(ndimage.correlate([1.0, 2.0], [1e-17]), [1e-17, 2e-17])
+
+
+# ---- Errors ----------------------------------------------------------------------------------------------------------
+
+IMAGE = np.arange(6.0).reshape(2, 3)
+ONES = np.ones((3, 3))
+READ_ONLY = np.zeros((2, 3))
+READ_ONLY.flags.writeable = False
+FILTERS = [("correlate", [[1, 2]]), ("convolve1d", [1, 2]), ("gaussian_filter", 1), ("uniform_filter", 3)]
+MISUSE = [
+    *((name, (np.zeros((2, 3), t), a), {}) for name, a in FILTERS for t in ("f2", "O", "U1", "M8[s]", "g")),
+    *((name, (IMAGE, a), {"cval": cval}) for name, a in FILTERS for cval in (1j, "a")),
+    *((name, (IMAGE, a), {"mode": mode}) for name, a in FILTERS for mode in ("x", None, 1)),
+    *(
+        (name, (IMAGE + shift, a), {"output": output})
+        for name, a in FILTERS
+        for shift in (0, 1j)
+        for output in (np.zeros((3, 2)), "U5", "bool", "f2", complex, "f8", READ_ONLY, np.zeros((2, 3)))
+    ),
+    *((name, (IMAGE, a), {"origin": o}) for name, a in FILTERS if name[0] != "g" for o in (0.5, 1.0, 7, -7)),
+    *(
+        (name, (IMAGE, a), {"axes": axes})
+        for name, a in FILTERS[2:]
+        for axes in (2, (0, 2), (0, 0), 0.5, "a", object())
+    ),
+    *(("correlate", (IMAGE, w), {}) for w in ([1, 2], np.ones((0, 3)), [["a", "b"]], 2)),
+    *(("convolve1d", (IMAGE, w), {}) for w in ([], [[1]], 2, "ab")),
+    ("correlate", (IMAGE, ONES), {"mode": ["reflect", "wrap"]}),
+    ("correlate", (IMAGE, ONES), {"origin": [1]}),
+    ("correlate", (IMAGE, ONES), {"axes": 0}),
+    ("correlate", (IMAGE, 1j * ONES), {"cval": 1j}),
+    ("correlate1d", (IMAGE, [1, 2], 2), {}),
+    ("correlate1d", (IMAGE, [1, 2], 0.5), {}),
+    ("correlate1d", (np.array(3.0), [1.0]), {}),
+    *(("gaussian_filter", (IMAGE, sigma), {}) for sigma in ([1, 2, 3], "a", 1j)),
+    *(("gaussian_filter", (IMAGE, 1), {"order": order}) for order in (-1, 0.5, [1])),
+    *(("gaussian_filter", (IMAGE, 1), {"radius": radius}) for radius in (-1, 1.5, [1, 2, 3])),
+    *(("gaussian_filter1d", (IMAGE, sigma), {}) for sigma in (0, -1)),
+    *(("uniform_filter", (IMAGE, size), {}) for size in ("a", [2], [1, 2, 3])),
+    *(("uniform_filter1d", (IMAGE, size), {}) for size in (0, 2.5, -1)),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "options"), MISUSE, ids=range(len(MISUSE)))
+@pytest.mark.filterwarnings("ignore:promoting specified", "ignore:output is")
+def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args, options):
+    expected = outcome(getattr(scipy_ndimage, name), *args, **options)
+    result = outcome(getattr(ndimage, name), *args, **options)
+    assert type(result) is type(expected), (result, expected)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signatures_are_those_of_scipy_and_workers(name):
+    parameters = list(inspect.signature(getattr(ndimage, name)).parameters.values())
+    expected = inspect.signature(getattr(scipy_ndimage, name)).parameters.values()
+    assert [(p.name, p.default, p.kind) for p in parameters[:-1]] == [(p.name, p.default, p.kind) for p in expected]
+    assert (parameters[-1].name, parameters[-1].kind) == ("workers", inspect.Parameter.KEYWORD_ONLY)
+
+
+def test_images_without_axes_and_empty_ones():
+    assert ndimage.correlate(np.array(3.0), np.array(2.0)) == 6
+    assert ndimage.gaussian_filter(np.array(3.0), 1) == ndimage.uniform_filter(np.array(3.0)) == 3
+    for name, argument in [("correlate", ONES), ("convolve1d", [1, 2]), ("gaussian_filter", 1), ("uniform_filter", 3)]:
+        for dtype in ("float32", "uint8", "complex64"):
+            result = getattr(ndimage, name)(np.zeros((0, 3), dtype), argument)
+            assert (result.shape, result.dtype) == ((0, 3), dtype)

@@ -108,7 +108,7 @@ def _band(shape: tuple[int, ...], kernels: Sequence[Kernel], work: AnyDType) -> 
     if len(kernels) == 1 and axis == len(shape) - 1:
         return shape[axis]
     one = prod(shape) // shape[axis] * work.itemsize
-    return min(shape[axis], max(_BAND_BYTES // one, taps, 16))
+    return min(shape[axis], max(_BAND_BYTES // one, taps - 1, 16))
 
 
 def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: Kernel) -> float:
@@ -119,7 +119,7 @@ def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: 
     problem = layer_problem(out, x, one, longest, kernel.boundary)
     plan = plan_of(problem.key, "auto")
     seconds = float(next(row[7] for row in plan.candidates[0] if row[0] == plan.algorithm[0]))
-    return seconds * (prod(problem.loops) * taps)
+    return float(seconds * prod(problem.loops) * taps)
 
 
 def _shaped(shape: Sequence[int], dtype: AnyDType) -> AnyArray:

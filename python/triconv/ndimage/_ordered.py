@@ -1,10 +1,10 @@
 """Filters whose results are integers: sums in float64, cut towards zero after every kernel, equal to SciPy's.
 
-What is cut depends on the last bit of a sum that is nearly an integer. Sums of integers are exact in any order, so the
-core computes them. Others are made in SciPy's order: for kernels of one axis and odd size that are symmetric or
-antisymmetric the middle, then pairs from the ends inwards; for others of one axis the last product, then from the first
-on; for kernels of several axes row by row, leaving out weights of at most one epsilon; for uniform kernels of one axis
-a running sum.
+What is cut depends on the last bit of a sum that is nearly an integer. Sums of integers are exact in any order. Of
+others those that are nearly integers are made again in SciPy's order: for kernels of one axis and odd size that are
+symmetric or antisymmetric the middle, then pairs from the ends inwards; for others of one axis the last product, then
+from the first on; for kernels of several axes row by row, leaving out weights of at most one epsilon; for uniform kernels
+of one axis a running sum.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..signal._boundary import samples
-from ._floats import correlate_all
+from ._floats import assign, correlate_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,12 +45,31 @@ def correlate_integers(out: AnyArray, image: AnyArray, kernels: Sequence[Kernel]
     for i, kernel in enumerate(kernels):
         last = i == len(kernels) - 1
         results = out if last else np.empty(out.shape, np.uint8 if out.dtype.kind == "b" else out.dtype)
-        work = None if order == "running" else _exact_dtype(image, kernel)
-        if work is None:
+        size = kernel.weights.size if order == "running" else 1
+        whole = kernel._replace(weights=np.ones(size)) if order == "running" else kernel
+        work = _exact_dtype(image, whole)
+        if work is not None:
+            correlate_all(results, image, [whole], work, _store_of_exact(size))
+        elif order == "running":
             correlate_in_order(results, image, kernel, order, store)
         else:
-            correlate_all(results, image, [kernel], work, _store_exact)
+            _correlate_but_doubts(results, image, kernel, order)
         image = results
+
+
+def _correlate_but_doubts(out: AnyArray, image: AnyArray, kernel: Kernel, order: Order) -> None:
+    """By the core; in SciPy's order where a sum is so near to an integer that the errors of either decide."""
+    largest = float(np.abs(kernel.weights).sum()) * max(_largest(image), abs(kernel.boundary[1]))
+    if not largest < 2.0**53:  # or NaN: such sums are integers whatever their errors
+        correlate_in_order(out, image, kernel, order, store)
+        return
+    sums = np.empty(out.shape)
+    correlate_all(sums, image, [kernel], sums.dtype, assign)
+    store(out, sums)
+    nearest = np.rint(sums)
+    doubtful = np.abs(sums - nearest) <= (128 + 2 * kernel.weights.size) * _EPSILON * largest
+    doubtful &= nearest != 0  # what is nearly 0 is cut to 0 on either side
+    correlate_in_order(out, image, kernel, order, store, doubtful)
 
 
 def store(out: AnyArray, sums: AnyArray) -> None:
@@ -58,13 +77,21 @@ def store(out: AnyArray, sums: AnyArray) -> None:
     with np.errstate(invalid="ignore"):
         if out.dtype.kind == "u" and out.dtype.itemsize == 8:
             upper = sums >= 2.0**63
-            sums = np.where(upper, sums - 2.0**64, sums)
-        whole = sums.astype(np.int64)
+            whole = np.where(upper, sums - 2.0**63, sums).astype(np.int64)
+            whole[upper] ^= np.iinfo(np.int64).min
+        else:
+            whole = sums.astype(np.int64)
     out[...] = whole.astype(np.uint8) != 0 if out.dtype.kind == "b" else whole.astype(out.dtype)
 
 
-def _store_exact(out: AnyArray, sums: AnyArray) -> None:
-    store(out, np.rint(sums))
+def _store_of_exact(size: int) -> Store:
+    """For sums of integers with rounding errors, of which the means of so many are wanted."""
+
+    def store_exact(out: AnyArray, sums: AnyArray) -> None:
+        np.rint(sums, out=sums)
+        store(out, sums if size == 1 else sums.astype(np.float64) / size)
+
+    return store_exact
 
 
 def _exact_dtype(image: AnyArray, kernel: Kernel) -> AnyDType | None:
@@ -78,8 +105,13 @@ def _exact_dtype(image: AnyArray, kernel: Kernel) -> AnyDType | None:
     for limit, dtype in _EXACT:
         if total * max(_limit(image.dtype), abs(fill)) < limit:
             return dtype
-    largest = max(int(image.max()), -int(image.min()))
-    return next((dtype for limit, dtype in _EXACT if total * max(largest, abs(fill)) < limit), None)
+    largest = max(_largest(image), abs(fill))
+    return next((dtype for limit, dtype in _EXACT if total * largest < limit), None)
+
+
+def _largest(image: AnyArray) -> float:
+    """The largest magnitude in an image; NaN if there is one."""
+    return 1.0 if image.dtype.kind == "b" else float(np.maximum(float(image.max()), -float(image.min())))
 
 
 def _limit(dtype: AnyDType) -> int:
@@ -87,30 +119,34 @@ def _limit(dtype: AnyDType) -> int:
     return 1 if dtype.kind == "b" else max(int(np.iinfo(dtype).max), -int(np.iinfo(dtype).min))
 
 
-def correlate_in_order(out: AnyArray, image: AnyArray, kernel: Kernel, order: Order, store: Store) -> None:
-    """Correlate an image with a kernel, in float64 and in SciPy's order of sums.
+def correlate_in_order(
+    out: AnyArray, image: AnyArray, kernel: Kernel, order: Order, store: Store, where: AnyArray | None = None
+) -> None:
+    """Correlate an image with a kernel, in float64 and in SciPy's order of sums; at least `where` it is asked for.
 
     Blocks of the image are copied with what the kernel reads around them.
     """
     sums = {"line": _line_sums, "rows": _sums, "running": _running_sums}[order]
     ends = dict(zip(kernel.axes, kernel.ends, strict=True))
     for block in _blocks(out.shape, kernel.axes, order == "running"):
+        if where is not None and not where[block].any():
+            continue
         x = image[tuple(slice(None) if axis in ends else piece for axis, piece in enumerate(block))]
-        x = x.astype(np.float64)
         for axis, (low, high) in ends.items():
             start, stop = block[axis].start, block[axis].stop
-            x = samples(x, axis, start - low, stop - start + low + high, kernel.boundary)
+            x = samples(x, axis, start - low, stop - start + low + high, kernel.boundary, np.float64)
         target = out[block]
         with np.errstate(invalid="ignore", over="ignore"):
             store(target, sums(x, kernel, target.shape))
 
 
 def _blocks(shape: tuple[int, ...], axes: tuple[int, ...], running: bool) -> Iterator[tuple[slice, ...]]:
-    """Blocks that are whole along the convolved axes; if all are, cut along the first unless the sums are running."""
+    """Blocks that fit the cache, whole along the axes of running sums and long along the last axis."""
     sizes = list(shape)
-    others = [axis for axis in range(len(shape)) if axis not in axes]
-    for axis in others or ([] if running else [0]):
-        least = 64 if axis == len(shape) - 1 else 1  # along rows NumPy's loops should be long
+    for axis in range(len(shape)):
+        if running and axis in axes:
+            continue
+        least = 64 if axis == len(shape) - 1 else 1
         sizes[axis] = min(sizes[axis], max(least, _BLOCK * sizes[axis] // prod(sizes)))
     starts = (range(0, extent, size) for extent, size in zip(shape, sizes, strict=True))
     for begin in product(*starts):
