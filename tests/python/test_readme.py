@@ -33,8 +33,8 @@ def test_python_block_runs_and_prints_what_it_says(snippet, keep_threads):
         assert text in output
 
 
-def test_there_are_six_python_blocks():
-    assert len(SNIPPETS) == 6
+def test_there_are_seven_python_blocks():
+    assert len(SNIPPETS) == 7
 
 
 def test_the_two_commands():

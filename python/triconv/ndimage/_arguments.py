@@ -80,9 +80,9 @@ def normalized_axes(axes: Any, rank: int) -> tuple[int, ...]:
 
 def ends_of(origin: Any, taps: int) -> tuple[int, int]:
     """Samples before and behind the one in the middle of a kernel."""
-    low = taps // 2 + operator.index(origin)
-    if not 0 <= low < taps:
+    if not -(taps // 2) <= origin <= (taps - 1) // 2:
         raise ValueError(f"origin is {origin!r}, expected {-(taps // 2)} to {(taps - 1) // 2} for {taps} weights")
+    low = taps // 2 + operator.index(origin)
     return low, taps - 1 - low
 
 
@@ -113,10 +113,10 @@ def output_of(output: Any, image: AnyArray, complex_output: bool = False) -> Any
 
 def check_dtypes(image: AnyArray, out: AnyArray, complex_result: bool) -> None:
     """RuntimeError for dtypes that are not filtered, ValueError for an output that cannot be written."""
-    if not out.flags.writeable:
-        raise ValueError("output is read-only, expected an array that can be written")
     for name, dtype in (("input", image.dtype), ("output", out.dtype)):
         if dtype.kind not in "biufc" or (dtype.kind in "fc" and dtype.char not in "fdFD"):
             raise RuntimeError(f"{name} has dtype {dtype}, expected integers, float32, float64 or their complex ones")
     if (out.dtype.kind == "c") != complex_result:
         raise RuntimeError(f"output has dtype {out.dtype}, expected a {'complex' if complex_result else 'real'} one")
+    if not out.flags.writeable:
+        raise ValueError("output is read-only, expected an array that can be written")

@@ -79,7 +79,8 @@ def _correlate_by_bands(
         values, rest = image, kernels
         if band < extent:  # the first kernel finds the samples of its boundary in the band
             (low, high), first = kernels[0].ends[0], kernels[0]
-            values = samples(image, axis, begin - low, end - begin + low + high, first.boundary)
+            operand = _operand_dtype(image.dtype.kind, work)
+            values = samples(image, axis, begin - low, end - begin + low + high, first.boundary, operand)
             rest = [first._replace(ends=((0, 0),)), *kernels[1:]]
         for i, kernel in enumerate(rest):
             last = i == len(rest) - 1

@@ -3,8 +3,8 @@
 What is cut depends on the last bit of a sum that is nearly an integer. Sums of integers are exact in any order. Of
 others those that are nearly integers are made again in SciPy's order: for kernels of one axis and odd size that are
 symmetric or antisymmetric the middle, then pairs from the ends inwards; for others of one axis the last product, then
-from the first on; for kernels of several axes row by row, leaving out weights of at most one epsilon; for uniform kernels
-of one axis a running sum.
+from the first on; for kernels of several axes row by row, leaving out weights of at most one epsilon; for uniform
+kernels of one axis a running sum.
 """
 
 from __future__ import annotations
