@@ -8,24 +8,15 @@ that rounding decides which way the gradient goes; hence fewer steps and wider t
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train_digits.py"
-
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("train_digits", EXAMPLE)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+def example(load_example):
+    return load_example("train_digits")
 
 
 @pytest.fixture(scope="module")
