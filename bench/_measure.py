@@ -1,5 +1,5 @@
-"""What `peers.py` measures: the programs that compute one pass of one layer, their times in interleaved samples,
-whether their results agree, and the memory that triconv takes. A measurement ends as a `Row`.
+"""How `peers.py` measures: times of programs in interleaved samples, whether their results agree, and the memory that
+triconv takes; and the programs that compute one pass of one layer. A measurement ends as a `Row`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLE_SECONDS = 1e-3
 SPIN_SECONDS = 0.02
 # A program so much slower than the best of its kind keeps its first sample only.
 HOPELESS = 3.0
-# Largest |triconv - PyTorch| / max |PyTorch|: far above any algorithm's error, far below a wrong result's.
+# Largest |triconv - peer| / max |peer|: far above any algorithm's error, far below a wrong result's.
 TOLERANCE = 1e-3
 # What "auto" never uses is no alternative to it.
 MAX_WORKSPACE = 2**30
@@ -42,7 +42,9 @@ MAX_WORKSPACE = 2**30
 
 @dataclass(frozen=True)
 class Program:
-    """Something to time: `kind` says what it competes with in its own camp, "own", "torch" or "other"."""
+    """Something to time: `kind` says what it competes with in its own camp, "own", "peer" or "other". Ratios are to the
+    fastest of the peers.
+    """
 
     name: str
     kind: str
@@ -136,7 +138,7 @@ def torch_calls(problem: Problem, which: str, arrays: Arrays) -> list[Program]:
     for name, layout in zip(TORCH_LAYOUTS, formats, strict=True):
         if layout is not None:
             x, w, dy = (torch.from_numpy(a).contiguous(memory_format=layout) for a in (arrays.x, arrays.w, arrays.dy))
-            programs.append(Program(name, "torch", _torch_call(problem, which, x, w, dy)))
+            programs.append(Program(name, "peer", _torch_call(problem, which, x, w, dy)))
     return programs
 
 
@@ -207,27 +209,41 @@ class Entry:
 
 
 @dataclass
-class Row:
-    """What came out of the measurement of an entry."""
+class Comparison:
+    """What the times and results of some programs say."""
 
-    name: str
-    problem: str
-    which: str
-    threads: int
-    algorithm: str
     triconv_ms: float
     peers_ms: dict[str, float]
     own_ms: dict[str, float]  # triconv's other algorithms, where they were timed
     samples: dict[str, int]
-    ratio: float  # of the better PyTorch layout to triconv, median over the rounds; 0 if triconv's result is wrong
+    ratio: float  # of the fastest peer to triconv, median over the rounds; 0 if triconv's result is wrong
     ratio_quartiles: tuple[float, float]
-    direct_gflops: float
-    limit_fraction: float
-    wrong: list[str]  # the programs whose result is not PyTorch's
+    wrong: list[str]  # the programs whose result is not the first peer's
+
+
+@dataclass
+class Row:
+    """What came out of one measurement: its subject, the fields of its `Comparison`, and what was made of it."""
+
+    name: str
+    problem: str
+    which: str  # the pass, or the dtype
+    threads: int
+    algorithm: str
+    triconv_ms: float
+    peers_ms: dict[str, float]
+    own_ms: dict[str, float]
+    samples: dict[str, int]
+    ratio: float
+    ratio_quartiles: tuple[float, float]
+    wrong: list[str]
+    direct_gflops: float | None = None
+    limit_fraction: float | None = None
     target: float | None = None
     met: bool | None = None
     workspace_bytes: int | None = None
     peak_extra_bytes: int | None = None
+    memory_target_bytes: int | None = None
 
     @property
     def own_best(self) -> float:
@@ -269,14 +285,34 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def check_results(programs: list[Program]) -> list[str]:
-    """Run each program once, the warm-up; return those that disagree with the first of PyTorch's."""
-    reference = next(program for program in programs if program.kind == "torch")
+    """Run each program once, the warm-up; return those that disagree with the first peer."""
+    reference = next(program for program in programs if program.kind == "peer")
     expected = np.asarray(reference.call())
     wrong = []
     for program in programs:
         if program is not reference and not relative_error(np.asarray(program.call()), expected) <= TOLERANCE:
             wrong.append(program.name)
     return wrong
+
+
+def compare(programs: list[Program], threads: int, budget: Budget) -> Comparison:
+    """Check the results of the programs and time them. The first is triconv's; some are peers."""
+    wrong = check_results(programs)
+    samples = interleaved_samples(programs, budget, SPIN_SECONDS if threads > 1 else 0)
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    rounds = len(samples["triconv"])
+    peers = [p.name for p in programs if p.kind == "peer" and len(samples[p.name]) == rounds]
+    fastest = min(peers, key=medians.__getitem__)
+    pairs = [peer / own for peer, own in zip(samples[fastest], samples["triconv"], strict=True)]
+    return Comparison(
+        triconv_ms=1e3 * medians["triconv"],
+        peers_ms={p.name: 1e3 * medians[p.name] for p in programs if p.kind != "own"},
+        own_ms={p.name: 1e3 * medians[p.name] for p in programs[1:] if p.kind == "own"},
+        samples={name: len(values) for name, values in samples.items()},
+        ratio=0.0 if "triconv" in wrong else statistics.median(pairs),
+        ratio_quartiles=quartiles(pairs),
+        wrong=wrong,
+    )
 
 
 def measure(entry: Entry, peak_gflops: float, budget: Budget, *, alternatives: bool) -> Row:
@@ -294,43 +330,18 @@ def measure(entry: Entry, peak_gflops: float, budget: Budget, *, alternatives: b
         *single_channel_calls(problem, which, arrays),
         *(Program(other, "own", triconv_call(problem, which, arrays, other)) for other in others),
     ]
-    wrong = check_results(programs)
-    samples = interleaved_samples(programs, budget, SPIN_SECONDS if entry.threads > 1 else 0)
-    return make_row(entry, run.algorithm, programs, samples, wrong, peak_gflops)
+    comparison = compare(programs, entry.threads, budget)
+    row = Row(entry.name, str(problem), which, entry.threads, run.algorithm, **vars(comparison))
+    set_speeds(row, problem, peak_gflops)
+    return row
 
 
-def make_row(
-    entry: Entry,
-    algorithm: str,
-    programs: list[Program],
-    samples: dict[str, list[float]],
-    wrong: list[str],
-    peak_gflops: float,
-) -> Row:
-    medians = {name: statistics.median(values) for name, values in samples.items()}
-    rounds = len(samples["triconv"])
-    layouts = [p.name for p in programs if p.kind == "torch" and len(samples[p.name]) == rounds]
-    layout = min(layouts, key=medians.__getitem__)
-    seconds = medians["triconv"]
-    pairs = [peer / own for peer, own in zip(samples[layout], samples["triconv"], strict=True)]
-    chosen = next(row for row in candidates(entry.problem, entry.which) if row.algorithm == algorithm)
-    peak = peak_gflops * 4 / entry.problem.dtype.itemsize  # float64 has half as many lanes
-    return Row(
-        name=entry.name,
-        problem=str(entry.problem),
-        which=entry.which,
-        threads=entry.threads,
-        algorithm=algorithm,
-        triconv_ms=1e3 * seconds,
-        peers_ms={p.name: 1e3 * medians[p.name] for p in programs if p.kind != "own"},
-        own_ms={p.name: 1e3 * medians[p.name] for p in programs[1:] if p.kind == "own"},
-        samples={name: len(values) for name, values in samples.items()},
-        ratio=0.0 if "triconv" in wrong else statistics.median(pairs),
-        ratio_quartiles=quartiles(pairs),
-        direct_gflops=2e-9 * entry.problem.multiplications / seconds,
-        limit_fraction=2e-9 * chosen.multiplications / peak / seconds,
-        wrong=wrong,
-    )
+def set_speeds(row: Row, problem: Problem, peak_gflops: float) -> None:
+    chosen = next(candidate for candidate in candidates(problem, row.which) if candidate.algorithm == row.algorithm)
+    peak = peak_gflops * 4 / problem.dtype.itemsize  # float64 has half as many lanes
+    seconds = 1e-3 * row.triconv_ms
+    row.direct_gflops = 2e-9 * problem.multiplications / seconds
+    row.limit_fraction = 2e-9 * chosen.multiplications / peak / seconds
 
 
 # ---- Memory ----------------------------------------------------------------------------------------------------------
@@ -344,8 +355,22 @@ def _status_bytes(key: str) -> int:
     return 1024 * int(found[1])
 
 
+def resident_rise(call: Call) -> tuple[int, Any]:
+    """How far a call raises the process's resident memory, and what it returns."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the high-water mark to the present value
+    before = _status_bytes("VmRSS")
+    result = call()
+    return max(0, _status_bytes("VmHWM") - before), result
+
+
+def in_fresh_process(function: Call, *arguments: Any) -> Any:
+    """What the function returns in a process of its own: this one keeps workspace from before."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def peak_extra_bytes(text: str, which: str, threads: int, algorithm: str) -> int:
-    """How far one pass raises the process's resident memory. Runs in a process of its own: workspace is kept."""
+    """How far one pass raises the resident memory of this process."""
     tc.set_num_threads(threads)
     problem = Problem.parse(text)
     arrays = Arrays(*problem.random_arrays(0))
@@ -353,15 +378,9 @@ def peak_extra_bytes(text: str, which: str, threads: int, algorithm: str) -> int
     # Code, tables and threads are there before the measurement.
     small = Problem.parse(f"n2c16k16 i{'x'.join(['12'] * problem.rank)} r3 p1 f32")
     triconv_call(small, which, Arrays(*small.random_arrays(0)), algorithm.split(":")[0])()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the high-water mark to the present value
-    before = _status_bytes("VmRSS")
-    triconv_call(problem, which, arrays)(out=out)
-    return max(0, _status_bytes("VmHWM") - before)
+    return resident_rise(partial(triconv_call(problem, which, arrays), out=out))[0]
 
 
 def add_memory(row: Row, problem: Problem) -> None:
     row.workspace_bytes = getattr(problem.plan().workspace_bytes, row.which)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        row.peak_extra_bytes = pool.submit(
-            peak_extra_bytes, row.problem, row.which, row.threads, row.algorithm
-        ).result()
+    row.peak_extra_bytes = in_fresh_process(peak_extra_bytes, row.problem, row.which, row.threads, row.algorithm)

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,30 @@ def set_target(row: Row) -> None:
         row.met = row.ratio >= row.target
 
 
-def table_summary(rows: list[Row]) -> dict[str, Any]:
-    with_target = [row for row in rows if row.target is not None]
+def set_signal_target(row: Row) -> None:
+    """Targets are for float32, one thread and two."""
+    targets = TARGETS["signal"].get(row.name)
+    if targets is not None and row.which == "float32" and row.threads <= len(targets):
+        row.target = targets[row.threads - 1]
+        row.met = row.ratio >= row.target
+
+
+def summarize(report: Report) -> dict[str, Any]:
+    rows = report.rows
+    if report.mode == "sweep":
+        return sweep_summary(rows)
+    if report.mode == "signal":
+        return target_counts(rows)
     return {
-        "targets": len(with_target),
-        "targets_met": sum(bool(row.met) for row in with_target),
+        **target_counts(rows),
         "limit_fractions": limit_fractions(rows),
         "thread_speedups": thread_speedups(rows),
     }
+
+
+def target_counts(rows: list[Row]) -> dict[str, int]:
+    with_target = [row for row in rows if row.target is not None]
+    return {"targets": len(with_target), "targets_met": sum(bool(row.met) for row in with_target)}
 
 
 def limit_fractions(rows: list[Row]) -> list[dict[str, Any]]:
@@ -176,10 +192,30 @@ def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iter
         yield f"| {' | '.join(row)} |"
 
 
-def row_cells(row: Row, peers: list[str]) -> list[str]:
+def megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.2f}"
+
+
+def memory_target(row: Row) -> str:
+    if row.memory_target_bytes is None or row.peak_extra_bytes is None:
+        return ""
+    return f"{megabytes(row.memory_target_bytes)} {verdict(row.peak_extra_bytes <= row.memory_target_bytes)}"
+
+
+# Columns that not every measurement fills.
+OPTIONAL_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "GFLOP/s": lambda row: number(row.direct_gflops),
+    "of limit": lambda row: "" if row.limit_fraction is None else f"{row.limit_fraction:.2f}",
+    "workspace MB": lambda row: megabytes(row.workspace_bytes),
+    "peak extra MB": lambda row: megabytes(row.peak_extra_bytes),
+    "target MB": memory_target,
+}
+
+
+def row_cells(row: Row, peers: list[str], optional: list[str]) -> list[str]:
     low, high = row.ratio_quartiles
     ratio = "**WRONG RESULT**" if "triconv" in row.wrong else f"{number(row.ratio)} ({number(low)}-{number(high)})"
-    cells = [
+    return [
         row.name,
         row.which,
         row.algorithm,
@@ -187,29 +223,32 @@ def row_cells(row: Row, peers: list[str]) -> list[str]:
         *(number(row.peers_ms.get(peer)) for peer in peers),
         ratio,
         "" if row.target is None else f"{number(row.target)} {verdict(bool(row.met))}",
-        number(row.direct_gflops),
-        f"{row.limit_fraction:.2f}",
+        *(OPTIONAL_COLUMNS[column](row) for column in optional),
     ]
-    if row.peak_extra_bytes is not None and row.workspace_bytes is not None:
-        cells += [f"{row.workspace_bytes / 1e6:.2f}", f"{row.peak_extra_bytes / 1e6:.2f}"]
-    return cells
 
 
-def rows_markdown(rows: list[Row]) -> Iterator[str]:
+def rows_markdown(rows: list[Row], subject: tuple[str, str] = ("layer", "pass")) -> Iterator[str]:
     peers = list(dict.fromkeys(peer for row in rows for peer in row.peers_ms))
-    header = ["layer", "pass", "algorithm", "triconv ms", *(f"{peer} ms" for peer in peers)]
-    header += ["ratio (quartiles)", "target", "GFLOP/s", "of limit"]
-    if any(row.peak_extra_bytes is not None for row in rows):
-        header += ["workspace MB", "peak extra MB"]
-    return markdown_table(header, (row_cells(row, peers) for row in rows))
+    optional = [column for column, cell in OPTIONAL_COLUMNS.items() if any(cell(row) for row in rows)]
+    header = [*subject, "algorithm", "triconv ms", *(f"{peer} ms" for peer in peers)]
+    header += ["ratio (quartiles)", "target", *optional]
+    return markdown_table(header, (row_cells(row, peers, optional) for row in rows))
+
+
+def signal_markdown(report: Report) -> Iterator[str]:
+    return all_rows_markdown(report, ("case", "dtype"))
+
+
+def all_rows_markdown(report: Report, subject: tuple[str, str]) -> Iterator[str]:
+    for threads, peak in report.peak_gflops.items():
+        yield from ("", f"## Threads: {threads} (FMA peak {number(peak)} GFLOP/s)", "")
+        yield from rows_markdown([row for row in report.rows if row.threads == threads], subject)
+    yield from ("", f"{report.summary['targets_met']} of {report.summary['targets']} target ratios met.")
 
 
 def table_markdown(report: Report) -> Iterator[str]:
-    for threads, peak in report.peak_gflops.items():
-        yield from ("", f"## Threads: {threads} (FMA peak {number(peak)} GFLOP/s)", "")
-        yield from rows_markdown([row for row in report.rows if row.threads == threads])
+    yield from all_rows_markdown(report, ("layer", "pass"))
     summary = report.summary
-    yield from ("", f"{summary['targets_met']} of {summary['targets']} target ratios met.")
     if summary["limit_fractions"]:
         yield from ("", "## Fraction of the algorithm's own limit", "")
         rows = summary["limit_fractions"]
@@ -266,11 +305,20 @@ def other_choices(rows: list[Row]) -> Iterator[str]:
     yield from markdown_table(["problem", "pass", "chosen", "fastest", "ratio"], cells)
 
 
+# What a mode measures, and how its rows are written.
+MODES: dict[str, tuple[str, Callable[[Report], Iterator[str]]]] = {
+    "table": ("named layers", table_markdown),
+    "sweep": ("random problems", sweep_markdown),
+    "signal": ("signals and images", signal_markdown),
+}
+
+
 def markdown(report: Report) -> str:
     machine = report.machine
     busy = " (**the machine was busy: these figures are not to be quoted**)" if machine["load"] > QUIET_LOAD else ""
+    subject, body = MODES[report.mode]
     lines = [
-        "# triconv and its peers: " + ("named layers" if report.mode == "table" else "random problems"),
+        f"# triconv and its peers: {subject}",
         "",
         f"- Command: `{report.command}`",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores available, {machine['system']}",
@@ -281,7 +329,7 @@ def markdown(report: Report) -> str:
     ]
     wrong = [f"{row.name} {row.which}: {', '.join(row.wrong)}" for row in report.rows if row.wrong]
     lines += [f"- **Wrong results** in {text}" for text in wrong]
-    lines += table_markdown(report) if report.mode == "table" else sweep_markdown(report)
+    lines += body(report)
     return "\n".join(lines) + "\n"
 
 
@@ -294,10 +342,11 @@ def draw_chart(report: Report, path: str) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure = draw_table(report, pyplot) if report.mode == "table" else draw_sweep(report, pyplot)
+    figure = draw_sweep(report, pyplot) if report.mode == "sweep" else draw_table(report, pyplot)
     machine = report.machine
+    peer = "the fastest peer" if report.mode == "signal" else f"PyTorch {machine['peers']['torch']}"
     figure.suptitle(
-        f"Time of PyTorch {machine['peers']['torch']} / time of triconv\n{machine['cpu']}, {machine['isa']}",
+        f"Time of {peer} / time of triconv\n{machine['cpu']}, {machine['isa']}",
         fontsize=10,
     )
     figure.savefig(path, dpi=120)
@@ -314,21 +363,21 @@ def label_decades(axis: Any) -> None:
 
 
 def draw_table(report: Report, pyplot: Any) -> Any:
-    """A panel per pass, a bar per layer and number of threads, a mark at the target."""
+    """A panel per pass or dtype, a bar per layer or case and number of threads, a mark at the target."""
     names = list(dict.fromkeys(row.name for row in report.rows))
-    passes = [which for which in PASSES if any(row.which == which for row in report.rows)]
+    panels = list(dict.fromkeys(row.which for row in report.rows))
     threads = list(report.peak_gflops)
     figure, axes = pyplot.subplots(
         1,
-        len(passes),
+        len(panels),
         sharex=True,
         sharey=True,
         squeeze=False,
-        figsize=(4 * len(passes) + 1, 0.3 * len(names) + 2),
+        figsize=(4 * len(panels) + 1, 0.3 * len(names) + 2),
         layout="constrained",
     )
     height = 0.8 / len(threads)
-    for axis, which in zip(axes[0], passes, strict=True):
+    for axis, which in zip(axes[0], panels, strict=True):
         for index, count in enumerate(threads):
             rows = [row for row in report.rows if row.which == which and row.threads == count and row.ratio > 0]
             y = [names.index(row.name) + (index - (len(threads) - 1) / 2) * height for row in rows]

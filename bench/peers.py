@@ -2,8 +2,10 @@
 
 python bench/peers.py --table --markdown table.md --chart table.png --json table.json
 python bench/peers.py --sweep 150 --threads 1 --json sweep.json
+python bench/peers.py --signal --threads 1 2 --markdown signal.md
 
-This is the command line; `_measure.py` takes the measurements, `_report.py` writes them up.
+This is the command line; `_measure.py` takes the measurements, of what `_shapes.py` and `_cases.py` list, and
+`_report.py` writes them up.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ import argparse
 import re
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+from _cases import Case, add_case_memory, measure_case, signal_entries
 from _measure import Budget, Entry, Row, add_memory, fma_peak_gflops, measure, set_threads
 from _report import (
     Report,
@@ -22,11 +27,14 @@ from _report import (
     machine_info,
     markdown,
     number,
+    set_signal_target,
     set_target,
-    sweep_summary,
-    table_summary,
+    summarize,
 )
-from _shapes import LAYERS, PASSES, named_problems, random_problems
+from _shapes import LAYERS, PASSES, Problem, named_problems, random_problems
+
+# Makes the row for so many threads, of which the FMA peak is known.
+Measurement = Callable[[int, float], Row]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,6 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--table", action="store_true", help="measure the named problems of --shapes")
     mode.add_argument("--sweep", type=int, metavar="N", help="measure N random problems")
+    mode.add_argument("--signal", action="store_true", help="measure convolutions of signals and images")
     parser.add_argument(
         "--shapes", type=Path, default=LAYERS, metavar="FILE", help="what --table measures (%(default)s)"
     )
@@ -41,7 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1], metavar="T", help="measure with each (%(default)s)"
     )
-    parser.add_argument("--filter", default="", metavar="REGEX", help="only where 'name pass' matches")
+    parser.add_argument(
+        "--filter", default="", metavar="REGEX", help="only where 'name pass', or 'name dtype', matches"
+    )
     parser.add_argument("--repeats", type=int, default=15, help="samples of each program (%(default)s)")
     parser.add_argument(
         "--seconds", type=float, default=4.0, help="fewer samples, but 2, once a measurement takes this (%(default)s)"
@@ -58,30 +69,56 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def run(arguments: argparse.Namespace) -> Report:
+def measurements(arguments: argparse.Namespace) -> Iterator[tuple[str, Measurement]]:
+    """All that the mode has to measure, with the text that --filter is searched for in."""
+    budget = Budget(arguments.repeats, arguments.seconds)
+    if arguments.signal:
+        for case, dtype in signal_entries():
+            yield f"{case.name} {dtype}", partial(case_row, case, dtype, budget, arguments.memory)
+        return
     sweep = arguments.sweep is not None
     problems = (
         random_problems(arguments.sweep, arguments.seed) if sweep else named_problems(str(arguments.shapes.resolve()))
     )
+    for name, problem in problems.items():
+        for which in PASSES:
+            yield f"{name} {which}", partial(layer_row, name, problem, which, budget, sweep, arguments.memory)
+
+
+def case_row(case: Case, dtype: str, budget: Budget, memory: bool, threads: int, _: float) -> Row:
+    row = measure_case(case, dtype, threads, budget)
+    if memory:
+        add_case_memory(row, case)
+    set_signal_target(row)
+    return row
+
+
+def layer_row(
+    name: str, problem: Problem, which: str, budget: Budget, alternatives: bool, memory: bool, threads: int, peak: float
+) -> Row:
+    row = measure(Entry(name, problem, which, threads), peak, budget, alternatives=alternatives)
+    if memory:
+        add_memory(row, problem)
+    set_target(row)
+    return row
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    mode = "signal" if arguments.signal else "table" if arguments.table else "sweep"
     settings = {key: getattr(arguments, key) for key in ("threads", "repeats", "seconds", "filter", "seed")}
     command = shlex.join(["python", *sys.argv])
-    report = Report("sweep" if sweep else "table", command, machine_info(), settings)
-    budget = Budget(arguments.repeats, arguments.seconds)
+    report = Report(mode, command, machine_info(), settings)
+    chosen = [make_row for text, make_row in measurements(arguments) if re.search(arguments.filter, text)]
+    if not chosen:
+        raise SystemExit(f"nothing to measure matches {arguments.filter!r}")
     for threads in dict.fromkeys(arguments.threads):
         set_threads(threads)
         peak = report.peak_gflops[threads] = fma_peak_gflops()
-        for name, problem in problems.items():
-            for which in PASSES:
-                if re.search(arguments.filter, f"{name} {which}"):
-                    row = measure(Entry(name, problem, which, threads), peak, budget, alternatives=sweep)
-                    if arguments.memory:
-                        add_memory(row, problem)
-                    set_target(row)
-                    report.rows.append(row)
-                    print_progress(row)
-    if not report.rows:
-        raise SystemExit(f"no problem and pass matches {arguments.filter!r}")
-    report.summary = sweep_summary(report.rows) if sweep else table_summary(report.rows)
+        for make_row in chosen:
+            row = make_row(threads, peak)
+            report.rows.append(row)
+            print_progress(row)
+    report.summary = summarize(report)
     return report
 
 

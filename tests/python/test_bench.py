@@ -68,7 +68,7 @@ def run_peers(bench_path: None, monkeypatch: pytest.MonkeyPatch, keep_threads: N
 
 
 def test_peers_is_a_program() -> None:
-    assert "--sweep" in run("peers.py", "--help").stdout
+    assert {"--table", "--sweep", "--signal"} <= set(run("peers.py", "--help").stdout.split())
     assert "must be at least 1" in run("peers.py", "--table", "--threads", 0, code=2).stderr
 
 
@@ -111,6 +111,69 @@ def test_peers_sweep(tmp_path: Path, run_peers: Callable[..., int]) -> None:
     assert chart.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.fixture
+def small_cases(bench_path: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import _cases
+
+    monkeypatch.setattr(_cases, "CASES", tuple(case.shrunk() for case in _cases.CASES))
+
+
+@needs_torch
+@pytest.mark.usefixtures("small_cases")
+def test_peers_signal(tmp_path: Path, run_peers: Callable[..., int]) -> None:
+    """Every case in every dtype that it has a peer for; targets for float32."""
+    import _cases
+
+    results, table, chart = tmp_path / "s.json", tmp_path / "s.md", tmp_path / "s.png"
+    options = ["--threads", 1, 2, "--repeats", 2, "--seconds", 0.01]
+    assert run_peers("--signal", *options, "--json", results, "--markdown", table, "--chart", chart) == 0
+    report = json.loads(results.read_text(encoding="utf-8"))
+    rows = report["rows"]
+    entries = [(case.name, dtype) for case, dtype in _cases.signal_entries()]
+    assert [(row["name"], row["which"], row["threads"]) for row in rows] == [(*e, t) for t in (1, 2) for e in entries]
+    scipy = {case.name for case in _cases.CASES if any(peer.startswith("SciPy") for peer in case.peers)}
+    assert set(entries) >= {(name, dtype) for name in scipy for dtype in ("float32", "float64", "complex64")}
+    assert all(row["wrong"] == [] and row["ratio"] > 0 for row in rows)
+    line = next(row for row in rows if row["name"] == "1000000 * 64")
+    assert line["peers_ms"].keys() == {"SciPy oaconvolve", "NumPy convolve", "PyTorch conv1d"}
+    targets = json.loads((BENCH / "targets.json").read_text(encoding="utf-8"))["signal"]
+    for row in rows:
+        expected = targets.get(row["name"], [None, None])[row["threads"] - 1] if row["which"] == "float32" else None
+        assert row["target"] == expected
+    assert report["summary"]["targets"] == sum(row["target"] is not None for row in rows)
+    text = table.read_text(encoding="utf-8")
+    assert "| case | dtype | algorithm |" in text
+    assert "GFLOP/s |" not in text
+    assert sum(line.startswith("| 1000000 * 64 | float32 |") for line in text.splitlines()) == 2
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+@needs_torch
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peers_signal_memory(tmp_path: Path, run_peers: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the result of 32 MB, which is not counted, the case takes something, and less than whole spectra."""
+    import _cases
+
+    case = _cases.Case("long", (4_000_000,), (1_000,), "same", "oaconvolve", ("SciPy oaconvolve",))
+    monkeypatch.setattr(_cases, "CASES", (case,))
+    results, table = tmp_path / "m.json", tmp_path / "m.md"
+    options = ["--memory", "--filter", "float64", "--repeats", 2, "--seconds", 0.01]
+    assert run_peers("--signal", *options, "--json", results, "--markdown", table) == 0
+    (row,) = json.loads(results.read_text(encoding="utf-8"))["rows"]
+    assert row["memory_target_bytes"] == 3 * 8 * 4_000_999
+    assert 0 < row["peak_extra_bytes"] < 16e6
+    assert "| peak extra MB | target MB |" in table.read_text(encoding="utf-8")
+
+
+def test_memory_targets_of_cases(bench_path: None) -> None:
+    """A share of large inputs with small kernels, else spectra."""
+    import _cases
+
+    case = _cases.Case("volume", (256, 256, 256), (15, 15, 15), "same", "oaconvolve", ())
+    assert case.memory_target("float32") == int(0.05 * 4 * 256**3)
+    assert case.shrunk().memory_target("float32") == 3 * 4 * 72**3
+
+
 @needs_torch
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_peers_memory(tmp_path: Path, run_peers: Callable[..., int]) -> None:
@@ -130,7 +193,7 @@ def test_peers_tells_a_wrong_result(bench_path: None) -> None:
     from _measure import Program, check_results
 
     expected = np.arange(8, dtype=np.float32)
-    right = Program("PyTorch NCHW", "torch", lambda: expected)
+    right = Program("PyTorch NCHW", "peer", lambda: expected)
     off = Program("off", "own", lambda: expected + np.float32(0.1))
     close = Program("close", "own", lambda: expected * np.float32(1 + 1e-5))
     broken = Program("broken", "own", lambda: expected * np.float32("nan"))
@@ -158,12 +221,18 @@ def test_random_problems(bench_path: None) -> None:
         assert min(problem.output) >= 1
 
 
-def test_targets_are_of_named_layers() -> None:
+def test_targets_are_of_named_layers_and_cases(bench_path: None) -> None:
+    import _cases
+
     targets = json.loads((BENCH / "targets.json").read_text(encoding="utf-8"))
     layers = named_problems("layers.txt")
     assert targets["ratio"].keys() == layers.keys()
     assert targets["limit_fraction"].keys() <= layers.keys()
     assert all(len(values) == len(PASSES) for values in targets["ratio"].values())
+    names = [case.name for case in _cases.CASES]
+    assert len(set(names)) == len(names)
+    assert targets["signal"].keys() <= set(names)
+    assert all(len(values) == 2 for values in targets["signal"].values())
 
 
 def test_compare_a_build_with_itself(tmp_path: Path, shape_file: Path) -> None:
