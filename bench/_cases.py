@@ -1,5 +1,5 @@
-"""What `peers.py --signal` measures: convolutions of signals and images by `triconv.signal`, and by the functions of
-SciPy, NumPy, PyTorch and OpenCV that a user could call instead. All cases are in `CASES`.
+"""What `peers.py --signal` measures: convolutions of signals and images by `triconv.signal` and `triconv.ndimage`, and
+by the functions of SciPy, NumPy, PyTorch and OpenCV that a user could call instead. All cases are in `CASES`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class Case:
         """Those that are convolved."""
         return tuple(axis for axis, taps in enumerate(self.kernel) if taps > 1)
 
+    @property
+    def sigma(self) -> float:
+        """Of the Gaussian that the kernel's size cuts off at 4 standard deviations, as SciPy does."""
+        return (self.kernel[0] - 1) / 8
+
     def shrunk(self) -> Case:
         """The same on arrays that take no time: at most 64 samples and 9 taps along each axis."""
         signal, kernel = tuple(min(n, 64) for n in self.signal), tuple(min(taps, 9) for taps in self.kernel)
@@ -77,6 +82,10 @@ def _images(size: int, taps: int) -> tuple[Case, Case]:
     )
 
 
+def _gaussian(peer: str, library: str) -> Case:
+    return Case(f"gaussian sigma 8 2048^2, {library}", (2048, 2048), (65, 65), "reflect", "gaussian_filter", (peer,))
+
+
 CASES = (
     Case(
         "1000000 * 64",
@@ -95,6 +104,8 @@ CASES = (
     *_images(2048, 101),
     Case("512^2 * 31^2", (512, 512), (31, 31), "same", "oaconvolve", ("SciPy fftconvolve",)),
     Case("256^3 * 15^3", (256, 256, 256), (15, 15, 15), "same", "oaconvolve", ("SciPy oaconvolve",)),
+    _gaussian("SciPy gaussian_filter", "SciPy"),
+    _gaussian("OpenCV GaussianBlur", "OpenCV"),
 )
 
 
@@ -113,13 +124,25 @@ def _correlate(case: Case, x: np.ndarray, w: np.ndarray) -> Call:
     return partial(signal.correlate, x, w, case.mode)
 
 
-FUNCTIONS = {"oaconvolve": _oaconvolve, "correlate": _correlate}
+def _gaussian_filter(case: Case, x: np.ndarray, _: np.ndarray) -> Call:
+    from triconv import ndimage
+
+    return partial(ndimage.gaussian_filter, x, case.sigma, mode=case.mode)
+
+
+FUNCTIONS = {"oaconvolve": _oaconvolve, "correlate": _correlate, "gaussian_filter": _gaussian_filter}
 
 
 def _scipy_convolution(name: str, case: Case, x: np.ndarray, w: np.ndarray) -> Call:
     from scipy import signal
 
     return partial(getattr(signal, name), x, w, case.mode, case.axes)
+
+
+def _scipy_gaussian_filter(case: Case, x: np.ndarray, _: np.ndarray) -> Call:
+    from scipy import ndimage
+
+    return partial(ndimage.gaussian_filter, x, case.sigma, mode=case.mode)
 
 
 def _numpy_convolve(case: Case, x: np.ndarray, w: np.ndarray) -> Call:
@@ -143,6 +166,12 @@ def _opencv_filter2d(case: Case, x: np.ndarray, w: np.ndarray) -> Call:
     return partial(cv2.filter2D, x, -1, w, borderType=cv2.BORDER_CONSTANT)
 
 
+def _opencv_gaussian_blur(case: Case, x: np.ndarray, _: np.ndarray) -> Call:
+    import cv2
+
+    return partial(cv2.GaussianBlur, x, case.kernel, case.sigma, borderType=cv2.BORDER_REFLECT)
+
+
 @dataclass(frozen=True)
 class Peer:
     package: str
@@ -153,9 +182,11 @@ class Peer:
 PEERS = {
     "SciPy oaconvolve": Peer("scipy", DTYPES, partial(_scipy_convolution, "oaconvolve")),
     "SciPy fftconvolve": Peer("scipy", DTYPES, partial(_scipy_convolution, "fftconvolve")),
+    "SciPy gaussian_filter": Peer("scipy", DTYPES, _scipy_gaussian_filter),
     "NumPy convolve": Peer("numpy", DTYPES, _numpy_convolve),
     "PyTorch conv1d": Peer("torch", ("float32",), _torch_conv1d),
     "OpenCV filter2D": Peer("cv2", ("float32",), _opencv_filter2d),
+    "OpenCV GaussianBlur": Peer("cv2", ("float32",), _opencv_gaussian_blur),
 }
 
 
