@@ -91,7 +91,7 @@ constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart 
 constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
-constexpr double many_planes = 4096;  // of a tile, from which on a byte from memory costs twice as much
+constexpr double many_planes = 8192;  // of a tile, from which on a byte from memory costs twice as much
 constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
@@ -126,7 +126,7 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) 
     if (t == 1) return 0;
     if (!shape.fft) return 0.35 * t;
     if (kernels.has_fft_codelet(t)) return 1.9;
-    return std::max(3.4, 1.4 * std::log2(t) - 4.4);  // composed; tiles of long lines are not in L1
+    return t < 48 ? 4.4 : std::max(3.2, 1.4 * std::log2(t) - 4.4);  // composed; tiles of long lines are not in L1
 }
 
 struct Bins {
@@ -180,9 +180,9 @@ double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows,
     }
     rows = std::min(rows, tiles);
     const double rate = stream_ns(rows * bytes.tile() + (bytes.tile_lanes ? kernels : 0), bytes.memory_ns);
-    const double touches = bytes.in_place ? 4 : 2, kernel_touches = pass == Pass::weight_grad ? 2 : 0.5;
-    const double blocks = std::ceil(tiles / rows);
-    return touches * tiles * bytes.tile() * rate + (1 + kernel_touches * blocks) * bytes.kernels * kernel_rate +
+    const double touches = bytes.in_place ? 4 : 2, blocks = std::ceil(tiles / rows);
+    const double kernel_touches = pass == Pass::weight_grad ? 2 * blocks : 1 + 0.5 * blocks;
+    return touches * tiles * bytes.tile() * rate + kernel_touches * bytes.kernels * kernel_rate +
            blocks * bytes.block_ns;
 }
 
