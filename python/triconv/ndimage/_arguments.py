@@ -31,11 +31,11 @@ _BOUNDARIES = {
 }
 
 
-def boundary_of(mode: object, cval: complex, complex_image: bool) -> Boundary:
-    """By the core's names. A mode that is not known is a RuntimeError."""
+def boundary_of(mode: object, cval: complex, image: AnyArray) -> Boundary:
+    """What is outside of the image, by the core's names. A mode that is not known is a RuntimeError."""
     if not isinstance(mode, str) or mode not in _BOUNDARIES:
         raise RuntimeError(f"mode is {mode!r}, expected 'reflect', 'constant', 'nearest', 'mirror' or 'wrap'")
-    name = _BOUNDARIES[mode]
+    name, complex_image = _BOUNDARIES[mode], np.iscomplexobj(image)
     if isinstance(cval, str) or (not complex_image and isinstance(cval, complex | np.complexfloating)):
         raise TypeError(f"cval is {cval!r}, expected a{'' if complex_image else ' real'} number")
     value = complex(cval) if complex_image else float(cval)

@@ -38,17 +38,6 @@ if TYPE_CHECKING:
     Output = npt.DTypeLike | AnyArray | None
     Axes = SupportsIndex | Sequence[SupportsIndex] | None
 
-__all__ = [
-    "convolve",
-    "convolve1d",
-    "correlate",
-    "correlate1d",
-    "gaussian_filter",
-    "gaussian_filter1d",
-    "uniform_filter",
-    "uniform_filter1d",
-]
-
 
 def correlate(
     input: npt.ArrayLike,
@@ -290,12 +279,11 @@ def gaussian_filter(
         sequence("radius", radius, len(along)),
         strict=True,
     )
-    complex_image = image.dtype.kind == "c"
     kernels = []
     for a, s, n, m, r in settings:
         if s > 1e-15:
             weights = _gaussian(s, n, truncate, r)
-            kernels.append(_line(a, weights, 0, boundary_of(m, cval, complex_image)))
+            kernels.append(_line(a, weights, 0, boundary_of(m, cval, image)))
     return _filtered(out, image, kernels, "line", workers)
 
 
@@ -385,8 +373,7 @@ def uniform_filter(
            [6, 6, 6]])
     """
     image = np.asarray(input)
-    complex_image = image.dtype.kind == "c"
-    out = output_of(output, image, complex_image)
+    out = output_of(output, image, np.iscomplexobj(image))
     along = normalized_axes(axes, image.ndim)
     settings = zip(
         along,
@@ -395,7 +382,7 @@ def uniform_filter(
         sequence("mode", mode, len(along)),
         strict=True,
     )
-    kernels = [_line(a, _box(int(n)), o, boundary_of(m, cval, complex_image)) for a, n, o, m in settings if n > 1]
+    kernels = [_line(a, _box(int(n)), o, boundary_of(m, cval, image)) for a, n, o, m in settings if n > 1]
     return _filtered(out, image, kernels, "running", workers)
 
 
@@ -440,12 +427,11 @@ def uniform_filter1d(
     array([4, 3, 4, 1, 4, 6, 6, 3])
     """
     image = np.asarray(input)
-    complex_image = image.dtype.kind == "c"
     index = normalized_axis(axis, image.ndim)
     if size < 1:
         raise RuntimeError(f"size is {size!r}, expected at least 1")
-    out = output_of(output, image, complex_image)
-    kernel = _line(index, _box(size), origin, boundary_of(mode, cval, complex_image))
+    out = output_of(output, image, np.iscomplexobj(image))
+    kernel = _line(index, _box(size), origin, boundary_of(mode, cval, image))
     return _filtered(out, image, [kernel], "running", workers)
 
 
@@ -510,13 +496,12 @@ def _correlate1d(
     if convolution:
         given = given[::-1]
         origin = -origin - (given.shape[0] + 1) % 2
-    complex_image = image.dtype.kind == "c"
-    out = output_of(output, image, complex_image or given.dtype.kind == "c")
+    out = output_of(output, image, np.iscomplexobj(image) or np.iscomplexobj(given))
     _check_cval(image, given, cval)
     taps = _weights(given, conjugate=not convolution)
     if taps.ndim != 1 or taps.size == 0:
         raise RuntimeError(f"weights has shape {taps.shape}, expected one axis and at least one weight")
-    kernel = _line(normalized_axis(axis, image.ndim), taps, origin, boundary_of(mode, cval, complex_image))
+    kernel = _line(normalized_axis(axis, image.ndim), taps, origin, boundary_of(mode, cval, image))
     return _filtered(out, image, [kernel], "line", workers)
 
 
@@ -532,8 +517,7 @@ def _correlate(
     convolution: bool,
 ) -> AnyArray:
     image, given = np.asarray(input), np.asarray(weights)
-    complex_image = image.dtype.kind == "c"
-    out = output_of(output, image, complex_image or given.dtype.kind == "c")
+    out = output_of(output, image, np.iscomplexobj(image) or np.iscomplexobj(given))
     _check_cval(image, given, cval)
     along = normalized_axes(axes, image.ndim)
     taps = _weights(given, conjugate=not convolution)
@@ -548,7 +532,7 @@ def _correlate(
     ends = [ends_of(o, size) for o, size in zip(origins, taps.shape, strict=True)]
     # Nothing is convolved along axes with one weight.
     kept = [(a, e) for a, e, size in zip(sorted(along), ends, taps.shape, strict=True) if size > 1]
-    boundary = boundary_of(mode, cval, complex_image)
+    boundary = boundary_of(mode, cval, image)
     kernel = Kernel(tuple(a for a, _ in kept), taps.squeeze(), tuple(e for _, e in kept), boundary)
     return _filtered(out, image, [kernel], "rows", workers)
 
@@ -559,8 +543,7 @@ def _filtered(
     if not kernels:
         out[...] = image
         return out
-    complex_result = "c" in (image.dtype.kind, kernels[0].weights.dtype.kind)
-    check_dtypes(image, out, complex_result)
+    check_dtypes(image, out, np.iscomplexobj(image) or np.iscomplexobj(kernels[0].weights))
     with threads(workers):
         filter_into(out, image, kernels, order)
     return out

@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     Method = Literal["auto", "direct", "fft"]
     Axes = SupportsIndex | Iterable[SupportsIndex] | None
 
-__all__ = [
-    "choose_conv_method",
-    "convolve",
-    "correlate",
-    "correlation_lags",
-    "fftconvolve",
-    "oaconvolve",
-]
-
 
 def convolve(
     in1: npt.ArrayLike,

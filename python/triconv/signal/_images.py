@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ._boundary import Boundary
     from ._functions import Mode
 
-__all__ = ["convolve2d", "correlate2d"]
-
 
 def convolve2d(
     in1: npt.ArrayLike,

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ._functions import Axes, Mode
     from ._problem import Key
 
-__all__ = ["PreparedKernel", "prepare"]
-
 
 def checked_kernel(kernel: npt.ArrayLike) -> AnyArray:
     """A read-only copy. Raises ValueError if it is empty, has no axes or no numeric dtype."""

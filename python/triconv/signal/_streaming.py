@@ -7,7 +7,7 @@ all its samples are there. So the bits of the results do not depend on how the s
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from .._typing import AnyArray
     from ._problem import LayerProblem
-
-__all__ = ["OverlapAdd", "OverlapSave"]
 
 # Results per block: at least this many, for tiles that fill the lanes of a register, and this many times the taps.
 _LEAST_BLOCK = 16384
@@ -104,7 +102,9 @@ class _Blocks:
 
 
 class _Stream:
-    """Chunks in, finished blocks out."""
+    """Chunks in, finished blocks out; `_saves` where a block reads the last samples of the one before again."""
+
+    _saves: ClassVar[bool]
 
     def __init__(
         self,
@@ -224,12 +224,9 @@ class _Stream:
     def _new_blocks(self, form: _Form) -> _Blocks:
         kernel = reverse(as_operand(self._kernel, form.results), [self._kernel.ndim - 1])
         kernel = kernel[(np.newaxis,) * (form.ndim - kernel.ndim)]
-        history, padding = self._margins(kernel.shape[-1] - 1)
+        overlap = kernel.shape[-1] - 1
+        history, padding = (overlap, 0) if self._saves else (0, overlap)
         return _Blocks(form, kernel, PreparedRun(), self._block_size, history, padding)
-
-    def _margins(self, overlap: int) -> tuple[int, int]:
-        """Samples read again and zeros around a block, given by how much blocks overlap."""
-        raise NotImplementedError
 
 
 class OverlapAdd(_Stream):
@@ -270,8 +267,7 @@ class OverlapAdd(_Stream):
     array([40.])
     """
 
-    def _margins(self, overlap: int) -> tuple[int, int]:
-        return 0, overlap
+    _saves = False
 
 
 class OverlapSave(_Stream):
@@ -289,8 +285,7 @@ class OverlapSave(_Stream):
     [(2, 0), (2, 0), (2, 16384), (2, 3623)]
     """
 
-    def _margins(self, overlap: int) -> tuple[int, int]:
-        return overlap, 0
+    _saves = True
 
 
 def _time_axis(name: str, array: AnyArray, axis: int) -> int:
