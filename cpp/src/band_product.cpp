@@ -8,12 +8,6 @@ namespace triconv {
 
 namespace {
 
-// The size of the next of equal parts of at most `most`, when `left` are left.
-int equal_part(int left, int most) {
-    const int parts = (left + most - 1) / most;
-    return (left + parts - 1) / parts;
-}
-
 // Two multiplications or two loads a cycle, and some 6 independent sums at least (gemm-inl.h); vectors of b may be
 // unaligned, which takes two loads, and come from the L2 cache.
 double block_cycles(double rows, double cols) {

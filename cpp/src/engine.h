@@ -198,14 +198,16 @@ private:
     std::size_t scratch_size_ = 0, strip_size_ = 0;
 };
 
-// c (+)= a * b by micro-kernels: `args` describes the whole product (rows and cols of any size, all blocks). So that
-// rounding errors stay small, the reduction is cut into parts of at most max_reduction steps, each summed apart, and
-// long ones into groups of parts, for which `partial` is room for a second c with the same strides. Of 246,016 terms of
-// random signs, in float32 with AVX-512, the sum errs by 1.1e-6 of the largest sum with parts of 512 alone.
+// So that rounding errors stay small, a reduction is cut into parts of at most max_reduction steps, each summed apart, and
+// those of direct convolution, which may be long, into groups of parts. Of 246,016 terms of random signs, in float32 with
+// AVX-512, the sum errs by 1.1e-6 of the largest sum with parts of 512 alone.
 inline constexpr int max_reduction = 256;
 inline constexpr int parts_per_group = 16;
-template <class E>
-void multiply_blocks(const MicroKernel<E>& kernel, const ProductArgs<E>& args, int rows, int cols, int lanes,
-                     E* partial = nullptr);
+
+// The size of the next of equal parts of at most `most`, when `left` are left.
+inline int equal_part(int left, int most) {
+    const int parts = (left + most - 1) / most;
+    return (left + parts - 1) / parts;
+}
 
 }  // namespace triconv
