@@ -85,9 +85,9 @@ Held held_now() {
     return {live_blocks, mapped_bytes};
 }
 
-// Runs the operation with its 1st, 2nd, ... allocation failing, until it has no more; after each failure once more, as a
-// whole: all results must have the same bits. What stays for the life of the process (threads, tables of roots of unity)
-// is made in a first round, while its allocations fail, too; the second round must leave nothing.
+// Runs the operation with its 1st, 2nd, ... allocation failing, until it has no more; in a first round, after each failure
+// once more as a whole: all results must have the same bits. What stays for the life of the process (threads, tables of roots of unity)
+// is made in that round, while its allocations fail, too; a second round must leave nothing.
 void fail_each_allocation(const std::function<Bits()>& operation) {
     Bits expected;
     const auto compare = [&](const Bits& result, long which) {
@@ -117,7 +117,7 @@ void fail_each_allocation(const std::function<Bits()>& operation) {
                 ASSERT_EQ(after.blocks, before.blocks) << "leaked when allocation " << which << " failed";
                 ASSERT_EQ(after.bytes, before.bytes) << "leaked when allocation " << which << " failed";
             }
-            ASSERT_NO_FATAL_FAILURE(compare(operation(), which));
+            if (!leaks_show) { ASSERT_NO_FATAL_FAILURE(compare(operation(), which)); }
             release_memory();  // so that every workspace is asked from the system again
         }
         EXPECT_GT(failures, 0);
@@ -159,8 +159,8 @@ void fail_in_all_passes(const std::string& problem, const std::string& algorithm
                 if (std::isnan(value)) value = 1e30f;
         return out;
     };
-    for (const bool by_step : {false, true})
-        fail_each_allocation([&] { return passes(by_step); });
+    fail_each_allocation([&] { return passes(false); });
+    if (algorithm != "direct") fail_each_allocation([&] { return passes(true); });  // direct has no spectra to share
 }
 
 // Lanes of each kind, and folded gradients.
