@@ -72,6 +72,16 @@ Problem layer_of(const SignalProblem& p) {
     return layer;
 }
 
+// The layer that copies an array: the array is of a valid size if this is.
+Problem array_of(const SignalProblem& p, const std::int64_t* extents, std::int64_t batch) {
+    Problem layer;
+    layer.rank = p.rank;
+    layer.dtype = p.dtype;
+    layer.batch = batch;
+    std::copy_n(extents, p.rank, layer.input);
+    return layer;
+}
+
 std::ptrdiff_t element_bytes(DType dtype) {
     return dtype == DType::f32 ? sizeof(float) : sizeof(double);
 }
@@ -149,15 +159,17 @@ void validate(const SignalProblem& p) {
         refuse("batch2", p.batch2, "1 or batch1 = " + std::to_string(p.batch1));
     bool larger1 = true, larger2 = true;
     for (int axis = 0; axis < p.rank; ++axis) {
-        const std::string where = "[" + std::to_string(axis) + "]";
         for (auto [name, extent] : {std::pair{"in1", p.in1[axis]}, std::pair{"in2", p.in2[axis]}})
-            if (extent < 1 || extent > largest) refuse(name + where, extent, "1 to 2^40");
+            if (extent < 1 || extent > largest)
+                refuse(std::string(name) + '[' + std::to_string(axis) + ']', extent, "1 to 2^40");
         larger1 = larger1 && p.in1[axis] >= p.in2[axis];
         larger2 = larger2 && p.in2[axis] >= p.in1[axis];
     }
     if (p.mode == SignalMode::valid && !larger1 && !larger2)
         throw std::invalid_argument(
             "mode is valid: one of in1 and in2 must be at least as large as the other along every axis");
+    validate(array_of(p, p.in1, p.batch1));
+    validate(array_of(p, p.in2, p.batch2));
     validate(layer_of(p));
 }
 
