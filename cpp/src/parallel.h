@@ -5,11 +5,9 @@
 #include <cstdint>
 #include <functional>
 
-namespace triconv {
+#include "triconv/triconv.hpp"  // num_threads
 
-// Threads a parallel_for called now would use at most.
-int num_threads();
-void set_num_threads(int count);
+namespace triconv {
 
 // Calls task(index, slot) for every index in [0, count), each once. A slot in [0, min(num_threads(), max_threads)) is
 // never in use by two tasks at the same time: it names the scratch memory a task may use. Slots get contiguous ranges

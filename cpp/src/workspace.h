@@ -23,14 +23,4 @@ private:
     std::size_t capacity_ = 0;  // of the pooled block
 };
 
-// Memory for results: as a workspace, but its holder keeps the bare pointer, and perhaps for long, so that a reused block
-// is hardly larger than asked for.
-void* lend_memory(std::size_t bytes);  // std::bad_alloc
-void return_memory(void* data) noexcept;
-std::size_t memory_capacity(void* data);  // bytes that may be used
-
-// What the pool keeps at most: the environment variable TRICONV_MAX_IDLE_MIB, 1 GiB without it, 0 for no pool.
-// std::invalid_argument if it is not a number.
-std::size_t max_idle_bytes();
-
 }  // namespace triconv

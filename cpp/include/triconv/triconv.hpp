@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "triconv/export.h"
+
 namespace triconv {
 
 enum class DType : std::uint8_t { f32, f64 };
@@ -33,8 +35,8 @@ enum class Boundary : std::uint8_t {
     mirror,    // . d c b | a b c d | c b a .
     wrap,      // a b c d | a b c d | a b c d
 };
-const char* to_string(Boundary boundary);
-Boundary parse_boundary(const std::string& name);  // std::invalid_argument
+TRICONV_API const char* to_string(Boundary boundary);
+TRICONV_API Boundary parse_boundary(const std::string& name);  // std::invalid_argument
 
 // One convolution layer. Axes run from the outermost to the innermost: (depth,) (height,) width; the first `rank`
 // entries of each array count. Padding may differ at the two ends of an axis and must not be negative.
@@ -55,23 +57,23 @@ struct Problem {
     DType dtype = DType::f32;
 
     // Extent of the output along `axis`: floor((input + pads - dilation * (kernel - 1) - 1) / stride) + 1.
-    std::int64_t output(int axis) const;
+    TRICONV_API std::int64_t output(int axis) const;
 };
 
 // Throws std::invalid_argument with a message that names the argument, its value and what was expected.
-void validate(const Problem& problem);
+TRICONV_API void validate(const Problem& problem);
 
 // The one text form of a problem, e.g. "n8c64k64 i56x56 r7x7 p3 f32 fwd"; stride "s2", dilation "d2", groups "g4",
 // asymmetric padding "p1:2" (low:high), per axis "p1x0:2", boundary "b=mirror" or "b=constant:2.5" with a fill. Written
 // without the parts that have their default value.
-std::string to_string(const Problem& problem);
-std::string to_string(const Problem& problem, Pass pass);
-const char* to_string(Pass pass);
+TRICONV_API std::string to_string(const Problem& problem);
+TRICONV_API std::string to_string(const Problem& problem, Pass pass);
+TRICONV_API const char* to_string(Pass pass);
 struct ProblemAndPass {
     Problem problem;
     Pass pass = Pass::forward;
 };
-ProblemAndPass parse_problem(const std::string& text);
+TRICONV_API ProblemAndPass parse_problem(const std::string& text);
 
 // A strided array: element strides for batch (or output channel), channel (or input channel), then each spatial axis.
 // Strides may be zero or negative for inputs; the elements of an output must not overlap.
@@ -82,7 +84,7 @@ struct ConstView {
 struct View {
     void* data = nullptr;
     std::ptrdiff_t strides[2 + max_rank] = {};
-    operator ConstView() const;
+    TRICONV_API operator ConstView() const;
 };
 
 // What a caller may ask of a plan.
@@ -127,7 +129,7 @@ class StepImpl;
 class PreparedImpl;
 class PreparedWeights;
 
-class Plan {
+class TRICONV_API Plan {
 public:
     explicit Plan(const Problem& problem, const Options& options = {});
 
@@ -156,7 +158,7 @@ private:
 
 // Fixed weights, made by Plan::prepare: the same bits as the plan's own pass, without transforming the kernels at each
 // call. Holds a copy of the weights, too, for outputs computed by definition. Immutable, as a plan is.
-class PreparedWeights {
+class TRICONV_API PreparedWeights {
 public:
     // std::invalid_argument unless prepared for the pass.
     RunInfo forward(const ConstView& x, const void* bias, std::ptrdiff_t bias_stride, const View& y) const;
@@ -175,13 +177,14 @@ private:
 // random data with the present number of threads, in turns. Returns what is fastest by the median, for
 // Options::pass_algorithm; passes with nothing to compute or one candidate are not timed. Takes up to about
 // seconds_per_pass for each pass, more if a single run of each candidate does.
-std::array<std::string, pass_count> tune(const Problem& problem, const Options& options, double seconds_per_pass = 2);
+TRICONV_API std::array<std::string, pass_count> tune(const Problem& problem, const Options& options,
+                                                     double seconds_per_pass = 2);
 
 // A training step that transforms x and dy once: forward keeps the spectra of x, which weight_grad reads again, and
 // both gradients read one set of spectra of dy. Where that is not possible or not predicted to be faster, the step runs the
 // plan's separate passes.
 // x and w must stay unchanged until backward returns. Not to be shared between threads.
-class Step {
+class TRICONV_API Step {
 public:
     Step(const Plan& plan, const ConstView& x, const ConstView& w);
     ~Step();
@@ -199,12 +202,22 @@ private:
 
 // Threads used by the calling process; at least 1. The first value comes from TRICONV_NUM_THREADS, else from the
 // number of cores this process may use. Results do not depend on it.
-void set_num_threads(int count);
-int num_threads();
+TRICONV_API void set_num_threads(int count);
+TRICONV_API int num_threads();  // 1 inside a task of the library
 
 // Workspaces are kept for reuse, up to 1 GiB or the environment variable TRICONV_MAX_IDLE_MIB. This gives those not in
 // use back to the system; returns the bytes given back.
-std::size_t release_memory();
+TRICONV_API std::size_t release_memory();
+
+// Memory from the same pool, for results that a caller makes again and again: fresh pages cost more than many a pass.
+// 64-byte aligned (2 MB when large), contents undefined; std::bad_alloc.
+TRICONV_API void* lend_memory(std::size_t bytes);
+TRICONV_API void return_memory(void* data) noexcept;  // what lend_memory gave; any thread may return it
+TRICONV_API std::size_t memory_capacity(void* data);  // bytes of lent memory that may be used: at least those asked for
+
+// What the pool keeps at most: the environment variable TRICONV_MAX_IDLE_MIB, 1 GiB without it, 0 for no pool.
+// std::invalid_argument if it is not a number.
+TRICONV_API std::size_t max_idle_bytes();
 
 struct BuildInfo {
     std::string version;
@@ -213,6 +226,14 @@ struct BuildInfo {
     std::vector<std::string> isas;  // compiled in, least to most capable
     std::string isa;                // in use; TRICONV_MAX_ISA lowers it
 };
-BuildInfo build_info();  // std::invalid_argument if TRICONV_MAX_ISA is unknown or not supported here
+TRICONV_API BuildInfo build_info();  // std::invalid_argument if TRICONV_MAX_ISA is unknown or not supported here
+
+// What, with the ISA and the number of threads, the times of the passes depend on.
+struct CpuInfo {
+    std::string model;  // as the processor names itself; "unknown" where it does not
+    std::int64_t l1d, l2,
+        l3;  // bytes of cache per core, l3 as a core may use it; defaults where the system does not tell
+};
+TRICONV_API CpuInfo cpu_info();
 
 }  // namespace triconv
