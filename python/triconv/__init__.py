@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import grad, nn
 from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, PassFlops
 from .functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .library import get_cmake_dir, get_include
 from .plan import (
     Backward,
     Plan,
@@ -58,6 +59,8 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "explain",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "grad",
     "last_run",

@@ -21,7 +21,10 @@ from shapes import PASSES, Problem
 from triconv import _core
 from triconv import reference as ref
 
-MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "nn", "plan", "reference", "runtime")]
+MODULES = [
+    f"triconv.{name}"
+    for name in ("explanation", "functional", "grad", "library", "nn", "plan", "reference", "runtime")
+]
 # Where the public names of packages are defined: doctest leaves out what is imported.
 PARTS = [f"triconv.signal._{name}" for name in ("functions", "images", "prepared", "streaming")]
 PARTS += ["triconv.ndimage._filters"]
@@ -45,6 +48,8 @@ NAMES = [
     "conv_transpose2d",
     "conv_transpose3d",
     "explain",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "grad",
     "last_run",
@@ -109,6 +114,8 @@ SIGNATURES = {
     "nn.Conv2d.parameters": "self",
     "nn.Conv2d.gradients": "self",
     "build_info": "",
+    "get_cmake_dir": "",
+    "get_include": "",
     "last_run": "",
     "release_memory": "",
     "set_num_threads": "n",
