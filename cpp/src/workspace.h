@@ -4,12 +4,14 @@
 
 #include <cstddef>
 
+#include "triconv/triconv.hpp"
+
 namespace triconv {
 
 class Workspace {
 public:
     Workspace() = default;
-    explicit Workspace(std::size_t bytes);  // 64-byte aligned (2 MB when large), contents undefined; std::bad_alloc
+    explicit Workspace(std::size_t bytes);  // workspace_alignment, contents undefined; std::bad_alloc
     ~Workspace();
     Workspace(Workspace&& other) noexcept;
     Workspace& operator=(Workspace&& other) noexcept;
@@ -20,7 +22,8 @@ public:
 private:
     void* data_ = nullptr;
     std::size_t size_ = 0;      // asked for
-    std::size_t capacity_ = 0;  // of the pooled block
+    std::size_t capacity_ = 0;  // of the block
+    const HostAllocator* host_ = nullptr;
 };
 
 }  // namespace triconv
