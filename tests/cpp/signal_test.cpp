@@ -196,7 +196,7 @@ TEST(Signal, AutoIsNeverWinograd) {
     p.in1[0] = p.in1[1] = 300;
     p.in2[0] = p.in2[1] = 3;
     p.batch2 = 64;
-    Problem layer = parse_problem("c1k64 i300x300 r3x3 p2 f32").problem;
+    Problem layer = parse_problem("n1c1k64 i300x300 r3x3 p2 f32").problem;
     const std::string chosen = Plan(layer).algorithm(Pass::forward), instead = SignalPlan(p).algorithm();
     EXPECT_NE(instead.substr(0, 8), "winograd");
     if (chosen.substr(0, 8) != "winograd") { EXPECT_EQ(instead, chosen); }
