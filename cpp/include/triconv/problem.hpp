@@ -23,7 +23,7 @@ enum class Boundary : std::uint8_t {
     mirror,    ///< . d c b | a b c d | c b a .
     wrap,      ///< a b c d | a b c d | a b c d
 };
-TRICONV_API const char* to_string(Boundary boundary);
+TRICONV_API const char* to_string(Boundary boundary);  ///< "constant", "nearest"...
 /// @throws std::invalid_argument for any other name.
 TRICONV_API Boundary parse_boundary(const std::string& name);
 
@@ -62,6 +62,7 @@ TRICONV_API void validate(const Problem& problem);
 TRICONV_API std::string to_string(const Problem& problem);
 TRICONV_API std::string to_string(const Problem& problem, Pass pass);
 TRICONV_API const char* to_string(Pass pass);  ///< "fwd", "dx", "dw"
+/// What a text says.
 struct ProblemAndPass {
     Problem problem;
     Pass pass = Pass::forward;
