@@ -127,7 +127,7 @@ public:
     /// As Plan::input_grad. @throws std::invalid_argument, too, unless prepared for the pass.
     RunInfo input_grad(const ConstView& dy, const View& dx, const CallerWorkspace& workspace = {}) const;
 
-    Pass pass() const;
+    Pass pass() const;                                ///< What they were prepared for.
     std::int64_t bytes() const;                       ///< Memory held.
     std::int64_t workspace_bytes(int threads) const;  ///< As Plan::workspace_bytes of the pass.
 
@@ -161,7 +161,7 @@ public:
     /// As Plan::input_grad and Plan::weight_grad. To be called after forward.
     /// @param dx, dw Either may have null data to be left out.
     RunInfo backward(const ConstView& dy, const View& dx, const View& dw);
-    bool reuses_transforms() const;
+    bool reuses_transforms() const;  ///< Whether the passes share transforms.
 
 private:
     std::unique_ptr<StepImpl> impl_;
