@@ -90,10 +90,11 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
                       const LaneBlock& block, const DenseConv& conv, const BandLayout& layout, const Index& t,
                       std::int64_t first_row, std::int64_t last_row, E* buffer, const LaneBlock* next = nullptr);
 
-// The same for one channel, planar.
+// The same for one channel, planar. ahead: elements from each sample to the one that will be read after this call in its
+// place, prefetched.
 template <class E>
 void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
-                const BandLayout& layout, const Index& t, E* buffer);
+                const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
 
 // Outputs of a band: `pixels` from t on, of one block of image n.
 struct BandRow {

@@ -21,19 +21,32 @@ struct Ends {
     LaneBlocks sources, targets;
 };
 
+// Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the rows
+// between them: few elements afford larger bands.
+template <class E>
+Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements) {
+    constexpr std::int64_t bytes = 32 << 10, fewest_outputs = 256, most_outputs = 4096;
+    constexpr std::int64_t element = sizeof(E);
+    return cut_bands(conv, element * source_elements,
+                     std::clamp(bytes / (element * (source_elements + target_elements)), fewest_outputs, most_outputs));
+}
+
 template <class E>
 DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
-    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
-    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
-    // cache, as its steps are a channel apart.
-    const double cycle_ns = planar ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
     const int lanes = kernels.lanes;
     const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
     const std::int64_t source_vectors = std::int64_t{ends.sources.per_group} * lanes;
     const std::int64_t target_vectors = std::int64_t{ends.targets.per_group} * lanes;
     DirectTiling tiling;
     tiling.conv = conv;
-    tiling.bands = cut_bands(conv, static_cast<std::int64_t>(sizeof(E)) * (planar ? channels : source_vectors));
+    tiling.along_taps = planar && channels == 1 && conv[2].step == 1 && conv[2].taps <= max_reduction;
+    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
+    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
+    // cache, as its steps are a channel apart.
+    const double cycle_ns = planar && !tiling.along_taps ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066,
+                 row_ns = planar ? 32 : 0;
+    tiling.bands = planar ? direct_bands<E>(conv, channels, std::min<std::int64_t>(targets, lanes))
+                          : direct_bands<E>(conv, source_vectors, target_vectors);
     tiling.layout = BandLayout(conv, tiling.bands.rows, tiling.bands.pixels);
     const std::int64_t rows = tiling.bands.rows, pixels = tiling.bands.pixels;
     const std::int64_t line = (rows - 1) * tiling.layout.pixels + pixels;
@@ -112,12 +125,15 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
     const Index taps{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
     const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
+    sub.steps = sub.along_taps ? static_cast<int>(taps[2]) : lanes;
+    sub.tail_steps = sub.along_taps ? sub.steps : sources_.tail_lanes;
+    sub.sample_step = sub.along_taps ? sub.conv[2].tap_step : sub.channel_stride;
+    sub.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
     for (int block = 0; block < sources_.per_group; ++block)
-        for (std::int64_t tap = 0; tap < tap_count; ++tap) {
-            const int used = block < sources_.full_per_group ? lanes : sources_.tail_lanes;
+        for (std::int64_t tap = 0; tap < tap_count; tap += sub.along_taps ? taps[2] : 1) {
             const std::ptrdiff_t entry = sub.layout.entry_of_tap(sub.conv, unravel(tap, taps));
             sub.sample_offset.push_back(block * sub.block_size + entry * (planar_ ? 1 : lanes));
-            sub.weight_offset.push_back((sources_.row_of(block, lanes) * tap_count + tap * used) * lanes);
+            sub.weight_offset.push_back(weight_row(block, tap, tap_count) * lanes);
         }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
@@ -136,7 +152,13 @@ int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
 }
 
 // Panels: for each target block, one row of lane vectors for each (source block, tap, source lane), in the order of
-// the reduction.
+// the reduction. This is the first row of a block and tap.
+template <class E>
+std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t tap_count) const {
+    const int used = block < sources_.full_per_group ? kernels_.lanes : sources_.tail_lanes;
+    return sources_.row_of(block, kernels_.lanes) * tap_count + tap * used;
+}
+
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
     const SubProblem& sub = subs_[index];
@@ -161,8 +183,7 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
                 row.source = w.data + start;
                 for (int a = 0; a < axes; ++a)
                     row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
-                row.lanes =
-                    panels + i * panel_stride_ + sub.weight_offset[static_cast<std::size_t>(s * tap_count + tap)];
+                row.lanes = panels + i * panel_stride_ + weight_row(s, tap, tap_count) * kernels_.lanes;
                 kernels_.read_row(row);
             }
         }
@@ -172,15 +193,17 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
 template <class E>
 void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task,
                               E* buffer) const {
+    const std::ptrdiff_t next_band = task.pixels * sub.conv[2].step * sub.conv[2].source.step * from.along[2];
     for (int s = 0; s < sources_.per_group; ++s) {
         const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
+        const bool last = s + 1 == sources_.per_group;
         E* const to = buffer + s * sub.block_size;
         if (!planar_)
-            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to,
-                         s + 1 < sources_.per_group ? &block + 1 : nullptr);
+            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to, last ? nullptr : &block + 1);
         else
             for (int l = 0; l < block.lanes; ++l)
-                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t, to + l * sub.channel_stride);
+                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t,
+                           last && l + 1 == block.lanes ? next_band : from.inner, to + l * sub.channel_stride);
     }
 }
 
@@ -197,9 +220,9 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
     ProductArgs<E> args{};
     args.c = scratch.sums;
     args.blocks = static_cast<int>(sub.sample_offset.size());
-    args.full_blocks = sources_.full_per_group * static_cast<int>(product_of(&DenseAxis::taps, sub.conv));
-    args.length = lanes;
-    args.tail_length = sources_.tail_lanes;
+    args.full_blocks = sub.full_blocks;
+    args.length = sub.steps;
+    args.tail_length = sub.tail_steps;
     if (planar_) {
         args.a = weights;
         args.b = scratch.buffer;
@@ -207,7 +230,7 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
         args.b_offset = sub.sample_offset.data();
         args.a_row = 1;
         args.a_step = lanes;
-        args.b_step = sub.channel_stride;
+        args.b_step = sub.sample_step;
         args.b_col = args.c_col = lanes;
         args.c_row = sub.sums_stride;
         lines.b = sub.layout.pixels;
