@@ -89,10 +89,10 @@ BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::i
     return task;
 }
 
-BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels)
+BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels, std::int64_t gap)
     : height(conv[1].samples(output_rows)),
       rows(ceil_div(height, conv[1].step)),
-      pixels(ceil_div(conv[2].samples(output_pixels), conv[2].step)),
+      pixels(ceil_div(conv[2].samples(output_pixels), conv[2].step) + gap),
       phase_entries(rows * pixels),
       entries(conv[0].taps * conv[1].step * conv[2].step * phase_entries),
       y_phase_used(static_cast<std::size_t>(conv[1].step)),

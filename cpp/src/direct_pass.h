@@ -26,8 +26,8 @@ struct DirectTiling {
     DenseConv conv;
     Bands bands;
     BandLayout layout;
-    bool along_taps;  // planar, a single channel: the steps of the reduction are the taps of a kernel row
-    bool one_line;    // the rows of a band are done as one line, gaps and all
+    int step_axis;  // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
+    bool one_line;  // the rows of a band are done as one line, gaps and all
     BlockShape shape;
     double ns;  // estimated, of all bands of one image and group
 };
@@ -54,7 +54,7 @@ private:
         std::ptrdiff_t channel_stride, sums_stride;                // channel_stride: planar only
         std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
         int steps, tail_steps, full_blocks;                        // of a block: of most, of those after full_blocks
-        std::ptrdiff_t sample_step;                                // planar: elements of the buffer from step to step
+        std::ptrdiff_t sample_step, weight_step;                   // planar: elements from step to step
         std::size_t buffer_size, sums_size;                        // elements per thread
     };
     using typename BandPass<E>::Run;
