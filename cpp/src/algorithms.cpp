@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
 #include <stdexcept>
 
 #include "cpu.h"
@@ -622,9 +623,14 @@ StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const Tile
     return best;
 }
 
+// A direct pass lists its taps. A system that grants more memory than it has would let lists beyond this grow until it ends
+// some program.
+constexpr std::int64_t most_listed_taps = std::int64_t{1} << 30;
+
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
+    if (costed.direct && layer.taps() > most_listed_taps) throw std::bad_alloc();
     if (pass == Pass::input_grad && layer.extended())
         return std::make_unique<FoldedInputGrad<E>>(kernels, layer, costed);
     if (!costed.direct)

@@ -81,6 +81,13 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
     EXPECT_NE(message_of(problem, options).find("tolerance is 1e-12, expected at least "), std::string::npos);
 }
 
+// Neither hangs nor fills the memory.
+TEST(PlanChecks, KernelsBeyondAnyMemoryRunOutOfIt) {
+    const Plan plan(parse_problem("n1c1k1 i549755813888 r549755813888 f32").problem);
+    for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+        EXPECT_THROW(plan.workspace_bytes(pass), std::bad_alloc);
+}
+
 // Extents that do not fit an int must not be cut down to one that does.
 TEST(PlanChecks, KernelsBeyondTheTransformsAreRefused) {
     Problem problem = parse_problem("n1c1k1 i5 r3 f32").problem;

@@ -33,14 +33,14 @@ struct Options {
 /// One row of Plan::candidates: what an algorithm would cost for a pass, or why it cannot be used.
 struct Candidate {
     std::string algorithm;  ///< "direct", "fft:16x16", "winograd:4x4"
-    bool possible = false;
+    bool possible = false;  ///< for this layer
     bool chosen = false;
-    std::string reason;          ///< why it was not possible or not chosen
-    double multiplications = 0;  ///< real multiplications in the products
-    double transform_flops = 0;
-    double bytes = 0;              ///< memory traffic beyond the caches, estimated
-    double predicted_seconds = 0;  ///< on one core
-    double error_bound = 0;
+    std::string reason;                ///< why it was not possible or not chosen
+    double multiplications = 0;        ///< real multiplications in the products
+    double transform_flops = 0;        ///< in the transforms
+    double bytes = 0;                  ///< memory traffic beyond the caches, estimated
+    double predicted_seconds = 0;      ///< on one core
+    double error_bound = 0;            ///< relative to the largest sum of |input * weight|
     std::int64_t workspace_bytes = 0;  ///< for one thread; an estimate, exact for the chosen one
 };
 
@@ -52,7 +52,7 @@ struct RunInfo {
     std::int64_t recomputed_tiles = 0;  ///< tiles with a non-finite value, computed again by definition
 };
 
-inline constexpr std::size_t workspace_alignment = 64;
+inline constexpr std::size_t workspace_alignment = 64;  ///< bytes
 
 /// Memory of the caller for a run to work in, instead of the library's own. Its contents before are not read, after
 /// undefined; one run at a time may use it.
@@ -99,7 +99,7 @@ public:
     /// @param pass forward or input_grad.
     PreparedWeights prepare(const ConstView& w, Pass pass = Pass::forward) const;
 
-    const Problem& problem() const;
+    const Problem& problem() const;          ///< Lives as long as the plan.
     std::string algorithm(Pass pass) const;  ///< "direct", "fft:16x16", "winograd:4x4"
     /// @return Bytes of workspace that a run takes with the present number of threads.
     std::int64_t workspace_bytes(Pass pass) const;
@@ -107,6 +107,7 @@ public:
     /// @throws std::invalid_argument if `threads` is less than 1.
     std::int64_t workspace_bytes(Pass pass, int threads) const;
     double flops(Pass pass) const;  ///< Floating-point operations of the chosen algorithm.
+    /// What was considered, and why it was chosen or not.
     std::vector<Candidate> candidates(Pass pass) const;
     /// Those that the options allow (but for max_workspace), in the order of their predicted times.
     std::vector<Candidate> contenders(Pass pass) const;
@@ -126,7 +127,7 @@ public:
     /// As Plan::input_grad. @throws std::invalid_argument, too, unless prepared for the pass.
     RunInfo input_grad(const ConstView& dy, const View& dx, const CallerWorkspace& workspace = {}) const;
 
-    Pass pass() const;
+    Pass pass() const;                                ///< What they were prepared for.
     std::int64_t bytes() const;                       ///< Memory held.
     std::int64_t workspace_bytes(int threads) const;  ///< As Plan::workspace_bytes of the pass.
 
@@ -160,7 +161,7 @@ public:
     /// As Plan::input_grad and Plan::weight_grad. To be called after forward.
     /// @param dx, dw Either may have null data to be left out.
     RunInfo backward(const ConstView& dy, const View& dx, const View& dw);
-    bool reuses_transforms() const;
+    bool reuses_transforms() const;  ///< Whether the passes share transforms.
 
 private:
     std::unique_ptr<StepImpl> impl_;

@@ -10,10 +10,12 @@
 
 namespace triconv {
 
-enum class DType : std::uint8_t { f32, f64 };                         ///< Type of the elements of all arrays.
-enum class Pass : std::uint8_t { forward, input_grad, weight_grad };  ///< One of the passes of a layer.
-inline constexpr int pass_count = 3;
-inline constexpr int max_rank = 3;  ///< Most spatial axes.
+/// Type of the elements of all arrays: float or double.
+enum class DType : std::uint8_t { f32, f64 };
+/// One of the passes of a layer.
+enum class Pass : std::uint8_t { forward, input_grad, weight_grad };
+inline constexpr int pass_count = 3;  ///< How many passes there are.
+inline constexpr int max_rank = 3;    ///< Most spatial axes.
 
 /// What the padding of an input holds, by the names of scipy.ndimage. Padding may be wider than the input.
 enum class Boundary : std::uint8_t {
@@ -23,6 +25,7 @@ enum class Boundary : std::uint8_t {
     mirror,    ///< . d c b | a b c d | c b a .
     wrap,      ///< a b c d | a b c d | a b c d
 };
+/// @return "constant", "nearest"...
 TRICONV_API const char* to_string(Boundary boundary);
 /// @throws std::invalid_argument for any other name.
 TRICONV_API Boundary parse_boundary(const std::string& name);
@@ -60,8 +63,9 @@ TRICONV_API void validate(const Problem& problem);
 /// asymmetric padding "p1:2" (low:high), per axis "p1x0:2", boundary "b=mirror" or "b=constant:2.5" with a fill. Written
 /// without the parts that have their default value.
 TRICONV_API std::string to_string(const Problem& problem);
-TRICONV_API std::string to_string(const Problem& problem, Pass pass);
-TRICONV_API const char* to_string(Pass pass);  ///< "fwd", "dx", "dw"
+TRICONV_API std::string to_string(const Problem& problem, Pass pass);  ///< With the pass at the end.
+TRICONV_API const char* to_string(Pass pass);                          ///< "fwd", "dx", "dw"
+/// What a text says.
 struct ProblemAndPass {
     Problem problem;
     Pass pass = Pass::forward;
@@ -72,14 +76,14 @@ TRICONV_API ProblemAndPass parse_problem(const std::string& text);
 /// A strided array that is read. Strides are in elements: of batch (or output channel), channel (or input channel), then
 /// each spatial axis. They may be zero or negative. `data` is element (0, 0, 0...), aligned as its type must be.
 struct ConstView {
-    const void* data = nullptr;
+    const void* data = nullptr;  ///< null only where the array has no elements
     std::ptrdiff_t strides[2 + max_rank] = {};
 };
 /// A strided array that is written: its elements must not overlap each other or those of an input.
 struct View {
     void* data = nullptr;
     std::ptrdiff_t strides[2 + max_rank] = {};
-    TRICONV_API operator ConstView() const;
+    TRICONV_API operator ConstView() const;  ///< The same array.
 };
 
 }  // namespace triconv

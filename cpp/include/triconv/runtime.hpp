@@ -28,7 +28,7 @@ struct HostParallelFor {
     /// It may be called from several threads at a time, and from within the host's own tasks. What it throws, when no
     /// piece is running any more, leaves the run.
     void (*run)(void* context, int pieces, void (*piece)(void* run, int index), void* piece_run) = nullptr;
-    void* context = nullptr;
+    void* context = nullptr;  ///< given back in each call
 };
 
 /// Sets the parallel-for of the process; with a null `run`, the library's own threads are used again. Runs in progress
@@ -42,7 +42,7 @@ struct HostAllocator {
     void* (*allocate)(void* context, std::size_t bytes, std::size_t alignment) = nullptr;
     /// Takes back what `allocate` gave, with the same number of bytes. Must not throw.
     void (*deallocate)(void* context, void* data, std::size_t bytes) = nullptr;
-    void* context = nullptr;
+    void* context = nullptr;  ///< given back in each call
 };
 
 /// Sets the allocator of the process; with null functions, the library's own memory is used again. What is in use goes
@@ -67,10 +67,11 @@ TRICONV_API std::size_t memory_capacity(void* data);
 /// @throws std::invalid_argument if the variable is not a number.
 TRICONV_API std::size_t max_idle_bytes();
 
+/// What was built, and the instruction set in use.
 struct BuildInfo {
-    std::string version;
-    std::string compiler;
-    std::string flags;
+    std::string version;            ///< of the library
+    std::string compiler;           ///< name and version
+    std::string flags;              ///< that all files were compiled with
     std::vector<std::string> isas;  ///< compiled in, least to most capable
     std::string isa;                ///< in use; TRICONV_MAX_ISA lowers it
 };
@@ -82,6 +83,7 @@ struct CpuInfo {
     std::string model;         ///< as the processor names itself; "unknown" where it does not
     std::int64_t l1d, l2, l3;  ///< bytes of cache, l1d and l2 of a core; defaults where the system does not tell
 };
+/// @return The same in every call.
 TRICONV_API CpuInfo cpu_info();
 
 }  // namespace triconv

@@ -52,9 +52,9 @@ public:
     RunInfo correlate(const ConstView& in1, const ConstView& in2, const View& out,
                       const CallerWorkspace& workspace = {}) const;
 
-    const SignalProblem& problem() const { return problem_; }
-    std::string algorithm() const;
-    std::int64_t workspace_bytes(int threads) const;  ///< As Plan::workspace_bytes.
+    const SignalProblem& problem() const { return problem_; }  ///< Lives as long as the plan.
+    std::string algorithm() const;                             ///< "direct", "fft:16x16"...
+    std::int64_t workspace_bytes(int threads) const;           ///< As Plan::workspace_bytes.
 
 private:
     RunInfo run(const ConstView& in1, const ConstView& in2, const View& out, const CallerWorkspace& workspace) const;
@@ -66,6 +66,7 @@ private:
 
 /// A single run of a SignalPlan. Where there are more of one problem, a plan saves planning again.
 TRICONV_API RunInfo convolve(const SignalProblem& problem, const ConstView& in1, const ConstView& in2, const View& out);
+/// As convolve, by SignalPlan::correlate.
 TRICONV_API RunInfo correlate(const SignalProblem& problem, const ConstView& in1, const ConstView& in2,
                               const View& out);
 

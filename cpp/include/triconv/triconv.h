@@ -86,6 +86,7 @@ typedef struct triconv_options {
     const char* pass_algorithm[TRICONV_PASSES]; /**< by pass; null or "": `algorithm` */
 } triconv_options;
 
+/** The defaults of triconv::Options. @param struct_size sizeof *options */
 TRICONV_API triconv_status triconv_options_init(triconv_options* options, size_t struct_size);
 
 /** What a run did: see triconv::RunInfo. */
@@ -97,16 +98,18 @@ typedef struct triconv_run_info {
     char isa[16];
 } triconv_run_info;
 
+/** @param struct_size sizeof *info */
 TRICONV_API triconv_status triconv_run_info_init(triconv_run_info* info, size_t struct_size);
 
 /* ---- layers ------------------------------------------------------------------------------------------------------ */
 
+/** A layer with an algorithm for each pass: see triconv::Plan. */
 typedef struct triconv_plan triconv_plan;
 
 /** @param options Null for the defaults. @param plan Set to the plan, on failure to null. */
 TRICONV_API triconv_status triconv_plan_create(const triconv_problem* problem, const triconv_options* options,
                                                triconv_plan** plan);
-/** Null: nothing, as of every ..._destroy. */
+/** Null: nothing is done, as by every function of this name. */
 TRICONV_API void triconv_plan_destroy(triconv_plan* plan);
 
 /** @param name Room for `size` characters; the name is cut to what fits, with a zero at its end. */
@@ -141,6 +144,7 @@ typedef struct triconv_prepared triconv_prepared;
 /** @param pass TRICONV_FORWARD or TRICONV_INPUT_GRAD. @param w May change afterwards. */
 TRICONV_API triconv_status triconv_prepare(const triconv_plan* plan, const void* w, const int64_t* w_strides,
                                            int32_t pass, triconv_prepared** prepared);
+/** Null: nothing is done. */
 TRICONV_API void triconv_prepared_destroy(triconv_prepared* prepared);
 /** As triconv_forward, of the prepared weights. */
 TRICONV_API triconv_status triconv_prepared_forward(const triconv_prepared* prepared, const void* x,
@@ -158,7 +162,9 @@ typedef struct triconv_step triconv_step;
 /** @param x, w Must stay alive and unchanged until the step is destroyed or triconv_step_backward has returned. */
 TRICONV_API triconv_status triconv_step_create(const triconv_plan* plan, const void* x, const int64_t* x_strides,
                                                const void* w, const int64_t* w_strides, triconv_step** step);
+/** Null: nothing is done. */
 TRICONV_API void triconv_step_destroy(triconv_step* step);
+/** As triconv_forward, by the step. */
 TRICONV_API triconv_status triconv_step_forward(triconv_step* step, const void* bias, int64_t bias_stride, void* y,
                                                 const int64_t* y_strides, triconv_run_info* info);
 /** To be called after triconv_step_forward. @param dx, dw Either may be null to be left out. */
@@ -183,23 +189,28 @@ typedef struct triconv_signal_problem {
     int32_t reserved; /**< 0 */
 } triconv_signal_problem;
 
-/** Rank 1, batches of one, mode full, float32. */
+/** Rank 1, batches of one, mode full, float32. @param struct_size sizeof *problem */
 TRICONV_API triconv_status triconv_signal_problem_init(triconv_signal_problem* problem, size_t struct_size);
 /** Checks the problem, and gives its output's extents. @param output Room for `rank` numbers, or null. */
 TRICONV_API triconv_status triconv_signal_problem_output(const triconv_signal_problem* problem, int64_t* output);
 
+/** See triconv::SignalPlan. */
 typedef struct triconv_signal_plan triconv_signal_plan;
 
 /** @param algorithm "auto", "direct", "fft"...; null: "auto". @param plan Set to the plan, on failure to null. */
 TRICONV_API triconv_status triconv_signal_plan_create(const triconv_signal_problem* problem, const char* algorithm,
                                                       triconv_signal_plan** plan);
+/** Null: nothing is done. */
 TRICONV_API void triconv_signal_plan_destroy(triconv_signal_plan* plan);
+/** As triconv_plan_workspace_bytes. */
 TRICONV_API triconv_status triconv_signal_plan_workspace_bytes(const triconv_signal_plan* plan, int32_t threads,
                                                                size_t* bytes);
+/** See triconv::SignalPlan::convolve; `workspace` and `info` as of all runs. */
 TRICONV_API triconv_status triconv_convolve(const triconv_signal_plan* plan, const void* in1,
                                             const int64_t* in1_strides, const void* in2, const int64_t* in2_strides,
                                             void* out, const int64_t* out_strides, void* workspace,
                                             size_t workspace_bytes, triconv_run_info* info);
+/** See triconv::SignalPlan::correlate. */
 TRICONV_API triconv_status triconv_correlate(const triconv_signal_plan* plan, const void* in1,
                                              const int64_t* in1_strides, const void* in2, const int64_t* in2_strides,
                                              void* out, const int64_t* out_strides, void* workspace,
@@ -209,6 +220,7 @@ TRICONV_API triconv_status triconv_correlate(const triconv_signal_plan* plan, co
 
 /** Threads a run uses at most; results do not depend on it. */
 TRICONV_API triconv_status triconv_set_num_threads(int32_t count);
+/** @param count Set to the number of threads a run uses at most. */
 TRICONV_API triconv_status triconv_num_threads(int32_t* count);
 
 /** A piece of a run. */
@@ -221,6 +233,7 @@ TRICONV_API triconv_status triconv_set_parallel_for(triconv_parallel_for paralle
 
 /** A host's memory: see triconv::HostAllocator. `allocate` returns null if there is none. */
 typedef void* (*triconv_allocate)(void* context, size_t bytes, size_t alignment);
+/** Takes back what triconv_allocate gave, with the same number of bytes. */
 typedef void (*triconv_deallocate)(void* context, void* data, size_t bytes);
 /** Both null: the library's own memory. */
 TRICONV_API triconv_status triconv_set_allocator(triconv_allocate allocate, triconv_deallocate deallocate,
@@ -238,6 +251,7 @@ typedef struct triconv_build_info {
     const char* isa;  /**< in use */
 } triconv_build_info;
 
+/** @param struct_size sizeof *info */
 TRICONV_API triconv_status triconv_build_info_init(triconv_build_info* info, size_t struct_size);
 /** Fails if TRICONV_MAX_ISA is unknown or not supported here. */
 TRICONV_API triconv_status triconv_get_build_info(triconv_build_info* info);
