@@ -31,6 +31,7 @@ from .runtime import (
     get_num_threads,
     last_run,
     num_threads,
+    register_threadpoolctl,
     release_memory,
     set_num_threads,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "plan_conv1d",
     "plan_conv2d",
     "plan_conv3d",
+    "register_threadpoolctl",
     "release_memory",
     "set_num_threads",
     "signal",

@@ -1,7 +1,7 @@
 """Programs that use triconv as their users would: each is built apart from its source tree and must run.
 
 Two against a build tree installed somewhere else (static or shared, as it was built), which the environment variable
-TRICONV_BUILD_DIR names; two against the wheel installed beside the running interpreter. `embed` is built by .ci/run.
+TRICONV_BUILD_DIR names; two against the wheel of the running interpreter. `embed` is built by .ci/run.
 """
 
 from __future__ import annotations
@@ -56,6 +56,23 @@ def test_installed_files(prefix):
 def test_cmake_program_trains(prefix, tmp_path):
     build(HERE / "cmake_train", tmp_path, CMAKE_PREFIX_PATH=prefix)
     assert "learned" in run(tmp_path / "train")
+
+
+@pytest.mark.parametrize("standard", ["c99", "c17"])
+def test_c_program_by_pkg_config(prefix, tmp_path, standard):
+    is_static = not list(prefix.glob("lib*/libtriconv.so*"))
+    (package,) = prefix.rglob("pkgconfig")
+    options = ["--cflags", "--libs", *(["--static"] if is_static else [])]
+    flags = run("pkg-config", *options, "triconv", PKG_CONFIG_PATH=package).split()
+    program = tmp_path / "gradients"
+    source = HERE / "pkgconfig_c/gradients.c"
+    run("cc", f"-std={standard}", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", program, *flags, "-lm")
+    assert "refused" in run(program, LD_LIBRARY_PATH=package.parent)
+
+
+def test_ctypes_program():
+    (library,) = Path(triconv.get_cmake_dir()).parents[1].glob("libtriconv.*")
+    assert "refused" in run(sys.executable, HERE / "ctypes_user.py", library)
 
 
 def test_extension_on_the_wheels_library(tmp_path):
