@@ -3,7 +3,6 @@
 
 #include "direct_pass.h"
 #include "parallel.h"
-#include "workspace.h"
 
 namespace triconv {
 
@@ -125,7 +124,7 @@ void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const BandTask& ba
                                  E* buffer) const {
     const std::size_t block = static_cast<std::size_t>(unit);
     E* const to = buffer + block * x_block_size_;
-    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, operands.x.inner, to);
     const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
     read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);
 }
@@ -443,15 +442,12 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
 }
 
 template <class E>
-RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const Workspace workspace(static_cast<std::size_t>(this->workspace().total(slots)));
-    char* const base = static_cast<char*>(workspace.data());
+RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
     if (lanewise_)
-        run_lanewise(operands, slots, base);
+        run_lanewise(operands, slots, workspace);
     else
-        run_matrix(operands, slots, base);
-    return {0, write(operands, reinterpret_cast<E*>(base), slots)};
+        run_matrix(operands, slots, workspace);
+    return {0, write(operands, reinterpret_cast<E*>(workspace), slots)};
 }
 
 template class DirectWeightGrad<float>;
