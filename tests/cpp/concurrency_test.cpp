@@ -72,7 +72,7 @@ TEST_P(Concurrency, EightThreadsGetTheSameBits) {
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Algorithms, Concurrency, testing::Values("direct", "fft", "winograd"),
+INSTANTIATE_TEST_SUITE_P(ByAlgorithm, Concurrency, testing::Values("direct", "fft", "winograd"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

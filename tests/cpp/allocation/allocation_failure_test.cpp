@@ -13,7 +13,7 @@
 #include <new>
 
 #include "layer_data.h"
-#include "workspace.h"
+#include "triconv/triconv.hpp"
 
 namespace {
 
@@ -86,8 +86,8 @@ Held held_now() {
 }
 
 // Runs the operation with its 1st, 2nd, ... allocation failing, until it has no more; in a first round, after each failure
-// once more as a whole: all results must have the same bits. What stays for the life of the process (threads, tables of roots of unity)
-// is made in that round, while its allocations fail, too; a second round must leave nothing.
+// once more as a whole: all results must have the same bits. What stays for the life of the process (threads, tables of
+// roots of unity) is made in that round, while its allocations fail, too; a second round must leave nothing.
 void fail_each_allocation(const std::function<Bits()>& operation) {
     Bits expected;
     const auto compare = [&](const Bits& result, long which) {
@@ -173,6 +173,34 @@ TEST_F(AllocationFailure, InEveryPass) {
 
 TEST_F(AllocationFailure, OfLargeWorkspaces) {
     fail_in_all_passes("n1c96k96 i6x6 r3x3 p1 f32", "fft:8", false);
+}
+
+// The memory of a host.
+TEST_F(AllocationFailure, OfAHostsAllocator) {
+    set_allocator({[](void*, std::size_t bytes, std::size_t alignment) -> void* {
+                       if (fails_now()) return nullptr;
+                       ++live_blocks;
+                       return std::aligned_alloc(alignment, bytes);
+                   },
+                   [](void*, void* data, std::size_t) { release(data); }, nullptr});
+    fail_in_all_passes("n2c3k18 i6x7 r3x3 p1 f32", "fft:8", false);
+    fail_in_all_passes("n1c2k3 i5x4 r3x3 p2 d2 b=mirror f32", "direct", false);
+    set_allocator({});
+}
+
+TEST_F(AllocationFailure, OfSignals) {
+    const std::vector<float> samples(300, 1), kernel(20, 1);
+    const auto convolved = [&] {
+        SignalProblem problem;
+        problem.in1[0] = static_cast<std::int64_t>(samples.size());
+        problem.in2[0] = static_cast<std::int64_t>(kernel.size());
+        const SignalPlan plan(problem, "fft");
+        Bits out;
+        out.emplace_back(static_cast<std::size_t>(problem.output(0)));
+        plan.convolve({samples.data(), {0, 1}}, {kernel.data(), {0, 1}}, {out[0].data(), {0, 1}});
+        return out;
+    };
+    fail_each_allocation(convolved);
 }
 
 TEST_F(AllocationFailure, WhileOutputsAreComputedByDefinition) {
