@@ -1,6 +1,7 @@
 #include "algorithms.h"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 
 #include "depthwise_pass.h"
@@ -223,9 +224,14 @@ std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& 
     return result;
 }
 
+// A direct pass lists its taps. A system that grants more memory than it has would let lists beyond this grow until it ends
+// some program.
+constexpr std::int64_t most_listed_taps = std::int64_t{1} << 30;
+
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                             const Costed& costed) {
+    if (costed.direct && layer.taps() > most_listed_taps) throw std::bad_alloc();
     if (pass == Pass::input_grad && layer.extended())
         return std::make_unique<FoldedInputGrad<E>>(kernels, layer, costed);
     if (!costed.direct)

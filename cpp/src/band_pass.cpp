@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "parallel.h"
-#include "workspace.h"
 
 namespace triconv {
 
@@ -58,21 +57,18 @@ void BandPass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads
 }
 
 template <class E>
-RunCounts BandPass<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const WorkspaceNeed need = workspace();
-    const Workspace workspace(static_cast<std::size_t>(need.total(slots)));
-    char* const base = static_cast<char*>(workspace.data());
-    E* const packed = reinterpret_cast<E*>(base);
+RunCounts BandPass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+    const WorkspaceNeed need = this->workspace();
+    E* const packed = reinterpret_cast<E*>(workspace);
     ArenaLayout fixed;
     fixed.add<E>(panels_size_);
-    E* const bias = operands.bias ? reinterpret_cast<E*>(base + fixed.size()) : nullptr;
+    E* const bias = operands.bias ? reinterpret_cast<E*>(workspace + fixed.size()) : nullptr;
     if (bias) spread_bias(operands, targets_, kernels_.lanes, bias);
     if (pass_ == Pass::input_grad && covered_ < layer_.inputs())
         fill_zero(operands.dx, layer_.batch, layer_.in_channels,
                   {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
     Damage damage(slots);
-    const Run run{operands, bias, slots, damage, base + need.fixed, static_cast<std::size_t>(need.per_thread)};
+    const Run run{operands, bias, slots, damage, workspace + need.fixed, static_cast<std::size_t>(need.per_thread)};
     for (std::size_t conv = 0; conv < conv_count_; ++conv) {
         if (!operands.prepared) pack_weights(operands.w, conv, packed, slots);
         run_bands(run, conv, operands.prepared ? operands.prepared + conv * panels_size_ : packed);

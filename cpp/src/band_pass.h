@@ -11,7 +11,7 @@ template <class E>
 class BandPass : public PassAlgorithm<E> {
 public:
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
     std::size_t prepared_size() const override { return conv_count_ * panels_size_; }
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 

@@ -11,6 +11,8 @@
 #endif
 #include <unistd.h>
 
+#include "triconv/triconv.hpp"
+
 namespace triconv {
 namespace {
 
@@ -167,11 +169,12 @@ const CacheSizes& cache_sizes() {
     return sizes;
 }
 
-std::string cpu_model() {
+CpuInfo cpu_info() {
     std::string model = model_name();
     model.erase(0, model.find_first_not_of(' '));
     model.erase(model.find_last_not_of(' ') + 1);
-    return model.empty() ? "unknown" : model;
+    const CacheSizes& caches = cache_sizes();
+    return {model.empty() ? "unknown" : model, caches.l1d, caches.l2, caches.l3};
 }
 
 }  // namespace triconv

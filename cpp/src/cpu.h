@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 namespace triconv {
 
@@ -13,7 +12,5 @@ struct CacheSizes {  // bytes per core; l3 as this core may use it
     std::int64_t l1d, l2, l3;
 };
 const CacheSizes& cache_sizes();  // conservative defaults where the system does not tell
-
-std::string cpu_model();  // as the processor names itself; "unknown" where it does not
 
 }  // namespace triconv

@@ -97,7 +97,7 @@ class DirectWeightGrad final : public PassAlgorithm<E> {
 public:
     DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer);
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
 
 private:
     struct TapRuns {

@@ -3,7 +3,6 @@
 
 #include "direct_pass.h"
 #include "parallel.h"
-#include "workspace.h"
 
 namespace triconv {
 
@@ -443,15 +442,12 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
 }
 
 template <class E>
-RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const Workspace workspace(static_cast<std::size_t>(this->workspace().total(slots)));
-    char* const base = static_cast<char*>(workspace.data());
+RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
     if (lanewise_)
-        run_lanewise(operands, slots, base);
+        run_lanewise(operands, slots, workspace);
     else
-        run_matrix(operands, slots, base);
-    return {0, write(operands, reinterpret_cast<E*>(base), slots)};
+        run_matrix(operands, slots, workspace);
+    return {0, write(operands, reinterpret_cast<E*>(workspace), slots)};
 }
 
 template class DirectWeightGrad<float>;

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "parallel.h"
-#include "workspace.h"
 
 namespace triconv {
 
@@ -14,7 +13,7 @@ std::ptrdiff_t offset_of(const Tensor<E>& tensor, const Index& at) {
     return at[0] * tensor.along[0] + at[1] * tensor.along[1] + at[2] * tensor.along[2];
 }
 
-// What an algorithm prepared starts on a cache line.
+// What an algorithm prepared starts on a cache line, as its workspace does.
 template <class E>
 std::size_t whole_lines(std::size_t elements) {
     constexpr std::size_t line = 64 / sizeof(E);
@@ -65,7 +64,7 @@ void FoldedInputGrad<E>::add_slab(const KernelTable<E>& kernels, const Costed& c
         slab.tap[a] = part.tap;
     }
     slab.algorithm = cheapest_within(kernels, slab.layer, costed);
-    buffer_size_ = std::max(buffer_size_, slab.size());
+    buffer_size_ = std::max(buffer_size_, whole_lines<E>(slab.size()));
     slabs_.push_back(std::move(slab));
 }
 
@@ -98,11 +97,11 @@ WorkspaceNeed FoldedInputGrad<E>::workspace() const {
 }
 
 template <class E>
-std::int64_t FoldedInputGrad<E>::workspace_bytes(int threads) const {
-    std::int64_t most = array_->workspace_bytes(threads);
+std::int64_t FoldedInputGrad<E>::workspace_bytes(int slots) const {
+    std::int64_t most = array_->workspace_bytes(slots);
     for (const Slab& slab : slabs_)
         most = std::max(most,
-                        static_cast<std::int64_t>(buffer_size_ * sizeof(E)) + slab.algorithm->workspace_bytes(threads));
+                        static_cast<std::int64_t>(buffer_size_ * sizeof(E)) + slab.algorithm->workspace_bytes(slots));
     return most;
 }
 
@@ -209,23 +208,22 @@ std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const 
 }
 
 template <class E>
-RunCounts FoldedInputGrad<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    RunCounts counts = array_->run(operands, max_threads);
+RunCounts FoldedInputGrad<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+    RunCounts counts = array_->run(operands, slots, workspace);
     if (slabs_.empty()) return counts;
-    const Workspace buffer(buffer_size_ * sizeof(E));
+    char* const slab_workspace = workspace + buffer_size_ * sizeof(E);
     const E* prepared = operands.prepared;
     if (prepared) prepared += whole_lines<E>(array_->prepared_size());
     std::vector<char> flagged(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
     for (const Slab& slab : slabs_) {
-        const Tensor<E> gradient = slab.array(static_cast<E*>(buffer.data()));
+        const Tensor<E> gradient = slab.array(reinterpret_cast<E*>(workspace));
         Operands<E> of_slab = operands;
         of_slab.w = slab.weights(operands.w);
         of_slab.dy.data += offset_of(operands.dy, slab.output);
         of_slab.dx = gradient;
         of_slab.prepared = prepared;
         if (prepared) prepared += whole_lines<E>(slab.algorithm->prepared_size());
-        const RunCounts more = slab.algorithm->run(of_slab, max_threads);
+        const RunCounts more = slab.algorithm->run(of_slab, slots, slab_workspace);
         counts.tiles += more.tiles;
         counts.recomputed += more.recomputed;
         const std::vector<char> non_finite =

@@ -30,8 +30,8 @@ public:
     // that is no less accurate and is not expected to need more workspace; direct convolution may always be.
     FoldedInputGrad(const KernelTable<E>& kernels, const Layer& layer, const Costed& costed);
     WorkspaceNeed workspace() const override;
-    std::int64_t workspace_bytes(int threads) const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    std::int64_t workspace_bytes(int slots) const override;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
     std::size_t prepared_size() const override;
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 

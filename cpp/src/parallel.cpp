@@ -1,4 +1,4 @@
-// The pool. One thread at a time owns it, for the length of one parallel_for; it publishes a job, takes part as slot 0
+// The pool, and the host's parallel-for. One thread at a time owns it, for the length of one parallel_for; it publishes a job, takes part as slot 0
 // and waits for the workers (slots 1, 2, ...) to finish. Any other caller runs its work serially instead of waiting.
 //
 // Fork: only the forking thread exists in the child, and any mutex may be locked there for ever. So nothing but the
@@ -28,6 +28,8 @@
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
+
+#include "process_setting.h"
 
 namespace triconv {
 namespace {
@@ -159,6 +161,34 @@ private:
     std::atomic<bool> failed_{false};
     std::exception_ptr error_;
 };
+
+// ---- the host's parallel-for ----------------------------------------------------------------------------------------
+
+ProcessSetting<HostParallelFor> host_parallel_for;
+
+struct HostRun {
+    Job& job;
+    int slots;
+    std::atomic<int> ended{0};
+};
+
+// No exception leaves a piece: the job keeps it.
+void run_piece(void* run, int piece) {
+    HostRun& host_run = *static_cast<HostRun*>(run);
+    if (piece < 0 || piece >= host_run.slots) { return; }
+    host_run.job.run(piece, host_run.slots);
+    host_run.ended.fetch_add(1, std::memory_order_acq_rel);
+}
+
+void run_by_host(const HostParallelFor& host, Job& job, int slots) {
+    HostRun run{job, slots};
+    host.run(host.context, slots, run_piece, &run);
+    const int ended = run.ended.load(std::memory_order_acquire);
+    if (ended != slots) {
+        throw std::logic_error("the host's parallel-for returned after " + std::to_string(ended) + " of " +
+                               std::to_string(slots) + " pieces");
+    }
+}
 
 // ---- the pool -------------------------------------------------------------------------------------------------------
 
@@ -325,11 +355,22 @@ void set_num_threads(int count) {
     configured_threads.store(count);
 }
 
+void set_parallel_for(const HostParallelFor& host) {
+    host_parallel_for.set(host);
+}
+
 void parallel_for(std::int64_t count, int max_threads, const std::function<void(std::int64_t, int)>& task) {
     if (count <= 0) { return; }
     const int threads = static_cast<int>(std::min<std::int64_t>(count, std::min(num_threads(), max_threads)));
     Job job(count, task);
-    if (threads <= 1 || !pool().try_run(job, threads)) { job.run(0, 1); }
+    const HostParallelFor& host = host_parallel_for.get();
+    if (threads <= 1) {
+        job.run(0, 1);
+    } else if (host.run != nullptr) {
+        run_by_host(host, job, threads);
+    } else if (!pool().try_run(job, threads)) {
+        job.run(0, 1);
+    }
     job.rethrow();
 }
 

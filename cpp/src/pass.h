@@ -34,10 +34,11 @@ class PassAlgorithm {
 public:
     virtual ~PassAlgorithm() = default;
     virtual WorkspaceNeed workspace() const = 0;
-    // What a run with so many threads takes: less than workspace() tells where parts with unlike needs follow each other.
-    virtual std::int64_t workspace_bytes(int threads) const { return workspace().total(threads); }
-    // Thread-safe. Outputs and reductions are not empty (Plan sees to those).
-    virtual RunCounts run(const Operands<E>& operands, int max_threads) const = 0;
+    // What a run on so many slots takes: less than workspace() tells where parts with unlike needs follow each other.
+    virtual std::int64_t workspace_bytes(int slots) const { return workspace().total(slots); }
+    // `workspace`: workspace_bytes(slots) bytes, 64-byte aligned, contents undefined. Thread-safe. Outputs and reductions
+    // are not empty (Plan sees to those).
+    virtual RunCounts run(const Operands<E>& operands, int slots, char* workspace) const = 0;
 
     // The kernel stage by itself, for runs that share their weights: prepared_size() elements, 64-byte aligned. Those
     // runs need w all the same, for outputs computed by definition.

@@ -1,6 +1,7 @@
 // Plans: the choice of an algorithm for each pass, checks of the arrays, and the cases with nothing to compute.
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <iomanip>
 #include <limits>
 #include <mutex>
@@ -42,6 +43,8 @@ struct PlannedPass {
     std::unique_ptr<PassAlgorithm<E>> algorithm;
     int max_threads = std::numeric_limits<int>::max();  // what max_workspace leaves room for
     std::vector<Costed> considered;
+
+    int slots(int threads) const { return std::max(1, std::min(threads, max_threads)); }
 };
 
 template <class E>
@@ -80,11 +83,22 @@ public:
         return result;
     }
 
-    RunInfo run(Pass which, const Operands<E>& operands) const {
+    std::int64_t workspace_bytes(Pass which, int threads) const {
+        if (threads < 1)
+            throw std::invalid_argument("threads is " + std::to_string(threads) + ", expected a positive integer");
         const PlannedPass<E>& planned = pass(which);
+        return planned.algorithm->workspace_bytes(planned.slots(threads));
+    }
+
+    RunInfo run(Pass which, const Operands<E>& operands, const CallerWorkspace& given) const {
+        const PlannedPass<E>& planned = pass(which);
+        const int slots = slots_within(given, which);
         RunInfo info{planned.costed.candidate.algorithm, kernels_.isa, 0, 0};
         if (!run_empty(which, operands)) {
-            const RunCounts counts = planned.algorithm->run(operands, planned.max_threads);
+            Workspace leased;
+            if (!given.data) leased = Workspace(static_cast<std::size_t>(planned.algorithm->workspace_bytes(slots)));
+            void* const workspace = given.data ? given.data : leased.data();
+            const RunCounts counts = planned.algorithm->run(operands, slots, static_cast<char*>(workspace));
             info.tiles = counts.tiles;
             info.recomputed_tiles = counts.recomputed;
         }
@@ -107,6 +121,24 @@ public:
     }
 
 private:
+    // As many as the plan allows and a caller's workspace has room for.
+    int slots_within(const CallerWorkspace& given, Pass which) const {
+        const PlannedPass<E>& planned = pass(which);
+        int slots = planned.slots(num_threads());
+        if (!given.data && given.bytes == 0) return slots;
+        if (!given.data) throw std::invalid_argument("workspace has null data");
+        if (reinterpret_cast<std::uintptr_t>(given.data) % workspace_alignment != 0)
+            throw std::invalid_argument("workspace is not aligned, expected a multiple of " +
+                                        std::to_string(workspace_alignment) + " bytes");
+        const auto need = [&] { return static_cast<std::size_t>(planned.algorithm->workspace_bytes(slots)); };
+        while (slots > 1 && need() > given.bytes)
+            --slots;
+        if (need() > given.bytes)
+            throw std::invalid_argument("workspace has " + std::to_string(given.bytes) + " bytes, expected at least " +
+                                        std::to_string(need()) + " for " + role_name(which));
+        return slots;
+    }
+
     void fill_bias(const Operands<E>& operands) const {
         const Tensor<E>& y = operands.y;
         for (std::int64_t n = 0; n < layer_.batch; ++n)
@@ -300,17 +332,21 @@ public:
             });
     }
 
+    std::int64_t workspace_bytes(Pass pass, int threads) const {
+        return visit([&](const auto& plan) { return plan.workspace_bytes(pass, threads); });
+    }
+
     const Problem& problem() const { return problem_; }
     bool limits_workspace() const { return limits_workspace_; }
 
     // prepared: null, or what the pass's algorithm prepared from the weights.
-    RunInfo run(Pass pass, const Views& views, const void* prepared = nullptr) const {
+    RunInfo run(Pass pass, const Views& views, const CallerWorkspace& workspace, const void* prepared = nullptr) const {
         views.check(problem_);
         return visit([&](const auto& plan) {
             using E = decltype(element_of(plan));
             Operands<E> operands = views.operands<E>(problem_.rank);
             operands.prepared = static_cast<const E*>(prepared);
-            return plan.run(pass, operands);
+            return plan.run(pass, operands, workspace);
         });
     }
 
@@ -339,15 +375,16 @@ public:
         plan_->visit([&](const auto& typed) { prepare(typed, w); });
     }
 
-    RunInfo run(Pass pass, Views views) const {
+    RunInfo run(Pass pass, Views views, const CallerWorkspace& workspace) const {
         if (pass != pass_)
             throw std::invalid_argument(std::string("the weights are prepared for ") + role_name(pass_) +
                                         ", expected " + role_name(pass));
         views.w = &weights_;
-        return plan_->run(pass, views, spectra_.data());
+        return plan_->run(pass, views, workspace, spectra_.data());
     }
 
     Pass pass() const { return pass_; }
+    std::int64_t workspace_bytes(int threads) const { return plan_->workspace_bytes(pass_, threads); }
     std::int64_t bytes() const { return static_cast<std::int64_t>(copy_.size() + spectra_.size()); }
 
 private:
@@ -396,13 +433,13 @@ PreparedWeights Plan::prepare(const ConstView& w, Pass pass) const {
     return PreparedWeights(std::make_shared<const PreparedImpl>(impl_, w, pass));
 }
 
-RunInfo PreparedWeights::forward(const ConstView& x, const void* bias, std::ptrdiff_t bias_stride,
-                                 const View& y) const {
-    return impl_->run(Pass::forward, {&x, nullptr, nullptr, &y, nullptr, nullptr, bias, bias_stride});
+RunInfo PreparedWeights::forward(const ConstView& x, const void* bias, std::ptrdiff_t bias_stride, const View& y,
+                                 const CallerWorkspace& workspace) const {
+    return impl_->run(Pass::forward, {&x, nullptr, nullptr, &y, nullptr, nullptr, bias, bias_stride}, workspace);
 }
 
-RunInfo PreparedWeights::input_grad(const ConstView& dy, const View& dx) const {
-    return impl_->run(Pass::input_grad, {nullptr, nullptr, &dy, nullptr, &dx, nullptr, nullptr, 0});
+RunInfo PreparedWeights::input_grad(const ConstView& dy, const View& dx, const CallerWorkspace& workspace) const {
+    return impl_->run(Pass::input_grad, {nullptr, nullptr, &dy, nullptr, &dx, nullptr, nullptr, 0}, workspace);
 }
 
 Pass PreparedWeights::pass() const {
@@ -413,21 +450,27 @@ std::int64_t PreparedWeights::bytes() const {
     return impl_->bytes();
 }
 
+std::int64_t PreparedWeights::workspace_bytes(int threads) const {
+    return impl_->workspace_bytes(threads);
+}
+
 const Problem& Plan::problem() const {
     return impl_->problem();
 }
 
 RunInfo Plan::forward(const ConstView& x, const ConstView& w, const void* bias, std::ptrdiff_t bias_stride,
-                      const View& y) const {
-    return impl_->run(Pass::forward, {&x, &w, nullptr, &y, nullptr, nullptr, bias, bias_stride});
+                      const View& y, const CallerWorkspace& workspace) const {
+    return impl_->run(Pass::forward, {&x, &w, nullptr, &y, nullptr, nullptr, bias, bias_stride}, workspace);
 }
 
-RunInfo Plan::input_grad(const ConstView& w, const ConstView& dy, const View& dx) const {
-    return impl_->run(Pass::input_grad, {nullptr, &w, &dy, nullptr, &dx, nullptr, nullptr, 0});
+RunInfo Plan::input_grad(const ConstView& w, const ConstView& dy, const View& dx,
+                         const CallerWorkspace& workspace) const {
+    return impl_->run(Pass::input_grad, {nullptr, &w, &dy, nullptr, &dx, nullptr, nullptr, 0}, workspace);
 }
 
-RunInfo Plan::weight_grad(const ConstView& x, const ConstView& dy, const View& dw) const {
-    return impl_->run(Pass::weight_grad, {&x, nullptr, &dy, nullptr, nullptr, &dw, nullptr, 0});
+RunInfo Plan::weight_grad(const ConstView& x, const ConstView& dy, const View& dw,
+                          const CallerWorkspace& workspace) const {
+    return impl_->run(Pass::weight_grad, {&x, nullptr, &dy, nullptr, nullptr, &dw, nullptr, 0}, workspace);
 }
 
 std::string Plan::algorithm(Pass pass) const {
@@ -435,10 +478,11 @@ std::string Plan::algorithm(Pass pass) const {
 }
 
 std::int64_t Plan::workspace_bytes(Pass pass) const {
-    return impl_->visit([&](const auto& plan) {
-        const auto& planned = plan.pass(pass);
-        return planned.algorithm->workspace_bytes(std::max(1, std::min(num_threads(), planned.max_threads)));
-    });
+    return workspace_bytes(pass, num_threads());
+}
+
+std::int64_t Plan::workspace_bytes(Pass pass, int threads) const {
+    return impl_->workspace_bytes(pass, threads);
 }
 
 double Plan::flops(Pass pass) const {

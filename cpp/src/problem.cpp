@@ -1,7 +1,11 @@
 // A problem: its checks and its one text form, which tests, benchmarks, logs and errors all print and read.
+#include <locale.h>
+#include <stdlib.h>
+
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <sstream>
 #include <stdexcept>
@@ -36,6 +40,17 @@ constexpr const char* boundary_names[] = {"constant", "nearest", "reflect", "mir
 std::string shortest(double value) {
     char text[32];
     return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+// The whole text as a decimal number, "inf" or "nan", whatever the locale; false if it is none or too large. (libc++ before
+// version 20 has std::from_chars for integers only.)
+bool parse_number(const std::string& text, double& value) {
+    static const locale_t c_locale = newlocale(LC_ALL_MASK, "C", nullptr);
+    if (text.empty() || text.find_first_not_of("+-.0123456789aefin") != std::string::npos) return false;
+    char* rest = nullptr;
+    value = strtod_l(text.c_str(), &rest, c_locale);
+    const bool overflows = std::isinf(value) && text.find('i') == std::string::npos;
+    return rest == text.c_str() + text.size() && !overflows;
 }
 
 // The size in bytes of an array, checked: every offset into it must fit a signed 64-bit number with room to spare.
@@ -202,11 +217,7 @@ public:
         const std::string name = text_.substr(at_, std::min(text_.find(':', at_), end_) - at_);
         p.boundary = parse_boundary(name);
         at_ += name.size();
-        if (take(':')) {
-            const char* const end = text_.data() + end_;
-            const auto [rest, error] = std::from_chars(text_.data() + at_, end, p.fill);
-            if (error != std::errc{} || rest != end) bad();
-        }
+        if (take(':') && !parse_number(text_.substr(at_, end_ - at_), p.fill)) bad();
     }
     [[noreturn]] void bad() const {
         fail("problem text '" + text_ + "' cannot be read at position " + std::to_string(at_) +

@@ -424,13 +424,10 @@ void TransformPass<E>::run_part(Run& run, const Slice& slice, int owner, const R
 }
 
 template <class E>
-RunCounts TransformPass<E>::run(const Operands<E>& operands, int max_threads) const {
-    const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const Workspace workspace(fixed_ + per_thread_ * static_cast<std::size_t>(slots));
-    char* const base = static_cast<char*>(workspace.data());
+RunCounts TransformPass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
     Run run{operands,
-            base,
-            base + fixed_,
+            workspace,
+            workspace + fixed_,
             per_thread_,
             slots,
             Damage(slots),

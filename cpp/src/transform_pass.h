@@ -32,7 +32,7 @@ public:
     TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                   LaneKind lane_kind, const Blocking& blocking);
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int max_threads) const override;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
     std::size_t prepared_size() const override;
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 

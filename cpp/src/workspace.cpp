@@ -1,7 +1,7 @@
 // The pool keeps the most recently returned blocks, at most max_idle_blocks of them and max_idle_bytes() in all, each for
 // most_idle_requests further requests. A request takes the smallest block that fits without wasting too much. Large
 // blocks are whole huge pages, mapped and unmapped directly: malloc would keep freed memory for itself or give it back
-// at each call, by a threshold that moves.
+// at each call, by a threshold that moves. Blocks of a host's allocator are not kept: what is idle is its affair.
 #include "workspace.h"
 
 #include <pthread.h>
@@ -33,20 +33,22 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-#include "triconv/triconv.hpp"
+#include "process_setting.h"
 
 namespace triconv {
 namespace {
 
-constexpr std::size_t cache_line = 64;
 constexpr std::size_t page = std::size_t{4} << 10;
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::size_t max_idle_blocks = 32;
 constexpr std::uint64_t most_idle_requests = 256;
 
+ProcessSetting<HostAllocator> host_allocator;
+
 struct Block {
     void* data;
     std::size_t capacity;
+    const HostAllocator* host;  // whose it is; null: the library's own
 };
 
 std::size_t read_max_idle_bytes() {
@@ -102,16 +104,30 @@ void* map_huge_pages(std::size_t capacity) {
 }
 
 Block allocate(std::size_t capacity) {
-    if (is_large(capacity)) { return {map_huge_pages(capacity), capacity}; }
-    return {::operator new(capacity, std::align_val_t{cache_line}), capacity};
+    if (is_large(capacity)) { return {map_huge_pages(capacity), capacity, nullptr}; }
+    return {::operator new(capacity, std::align_val_t{workspace_alignment}), capacity, nullptr};
+}
+
+Block allocate_by_host(const HostAllocator& host, std::size_t bytes) {
+    if (bytes > std::numeric_limits<std::size_t>::max() - workspace_alignment) { throw std::bad_alloc(); }
+    const std::size_t capacity = (bytes + workspace_alignment - 1) / workspace_alignment * workspace_alignment;
+    void* data = host.allocate(host.context, capacity, workspace_alignment);
+    if (data == nullptr) { throw std::bad_alloc(); }
+    if (reinterpret_cast<std::uintptr_t>(data) % workspace_alignment != 0) {
+        host.deallocate(host.context, data, capacity);
+        throw std::bad_alloc();
+    }
+    return {data, capacity, &host};
 }
 
 void release(const Block& block) {
     allow_access(block.data, block.capacity);
-    if (is_large(block.capacity)) {
+    if (block.host != nullptr) {
+        block.host->deallocate(block.host->context, block.data, block.capacity);
+    } else if (is_large(block.capacity)) {
         munmap(block.data, block.capacity);
     } else {
-        ::operator delete(block.data, std::align_val_t{cache_line});
+        ::operator delete(block.data, std::align_val_t{workspace_alignment});
     }
 }
 
@@ -119,9 +135,12 @@ class BlockPool {
 public:
     BlockPool() { idle_.reserve(max_idle_blocks + 1); }
 
-    // A large block has at most `slack` times the capacity asked for.
-    Block take(std::size_t capacity, double slack) {
+    // A large block has at most `slack` times the capacity needed.
+    Block take(std::size_t bytes, double slack) {
+        const HostAllocator& host = host_allocator.get();
+        if (host.allocate != nullptr) { return allocate_by_host(host, bytes); }
         max_idle_bytes();  // refuses a wrong setting now: a block's return cannot
+        const std::size_t capacity = capacity_for(bytes);
         {
             const std::lock_guard lock(mutex_);
             ++requests_;
@@ -143,6 +162,7 @@ public:
     }
 
     void give_back(const Block& block) noexcept {
+        if (block.host != nullptr) { return release(block); }
         std::array<Block, max_idle_blocks + 1> evicted;
         std::size_t evicted_count = 0;
         {
@@ -182,11 +202,12 @@ public:
     }
 
     // Blocks whose holders keep the bare pointer.
-    void* lend(std::size_t capacity, double slack) {
-        const Block block = take(capacity, slack);
+    void* lend(std::size_t bytes, double slack) {
+        const Block block = take(bytes, slack);
+        allow_access(block.data, block.capacity);
         try {
             const std::lock_guard lock(mutex_);
-            lent_.emplace(block.data, block.capacity);
+            lent_.emplace(block.data, block);
         } catch (...) {
             give_back(block);
             throw;
@@ -194,18 +215,18 @@ public:
         return block.data;
     }
     void take_back(void* data) noexcept {
-        std::size_t capacity = 0;
+        Block block{};
         {
             const std::lock_guard lock(mutex_);
             const auto found = lent_.find(data);
-            capacity = found->second;
+            block = found->second;
             lent_.erase(found);
         }
-        give_back({data, capacity});
+        give_back(block);
     }
     std::size_t capacity_of(void* data) {
         const std::lock_guard lock(mutex_);
-        return lent_.at(data);
+        return lent_.at(data).capacity;
     }
 
     std::mutex& mutex() { return mutex_; }
@@ -225,7 +246,7 @@ private:
     std::vector<IdleBlock> idle_;  // least recently returned first
     std::size_t idle_bytes_ = 0;
     std::uint64_t requests_ = 0;
-    std::unordered_map<void*, std::size_t> lent_;  // capacities of the lent blocks
+    std::unordered_map<void*, Block> lent_;
 };
 
 // The pages that a too-large block occupies are worth more than the time to get fresh ones, all the more in results,
@@ -243,35 +264,35 @@ BlockPool& pool = *new BlockPool;
 
 Workspace::Workspace(std::size_t bytes) {
     if (bytes == 0) { return; }
-    const Block block = pool.take(capacity_for(bytes), workspace_slack);
+    const Block block = pool.take(bytes, workspace_slack);
     data_ = block.data;
     size_ = bytes;
     capacity_ = block.capacity;
+    host_ = block.host;
     allow_access(data_, size_);
     forbid_access(static_cast<char*>(data_) + size_, capacity_ - size_);
 }
 
 Workspace::~Workspace() {
-    if (data_ != nullptr) { pool.give_back({data_, capacity_}); }
+    if (data_ != nullptr) { pool.give_back({data_, capacity_, host_}); }
 }
 
 Workspace::Workspace(Workspace&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      capacity_(std::exchange(other.capacity_, 0)) {}
+      capacity_(std::exchange(other.capacity_, 0)),
+      host_(std::exchange(other.host_, nullptr)) {}
 
 Workspace& Workspace::operator=(Workspace&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(host_, other.host_);
     return *this;
 }
 
 void* lend_memory(std::size_t bytes) {
-    const std::size_t capacity = capacity_for(std::max<std::size_t>(bytes, 1));
-    void* data = pool.lend(capacity, result_slack);
-    allow_access(data, capacity);
-    return data;
+    return pool.lend(std::max<std::size_t>(bytes, 1), result_slack);
 }
 
 void return_memory(void* data) noexcept {
@@ -280,6 +301,13 @@ void return_memory(void* data) noexcept {
 
 std::size_t memory_capacity(void* data) {
     return pool.capacity_of(data);
+}
+
+void set_allocator(const HostAllocator& host) {
+    if ((host.allocate == nullptr) != (host.deallocate == nullptr)) {
+        throw std::invalid_argument("a host's allocator has either allocate or deallocate, expected both or none");
+    }
+    host_allocator.set(host);
 }
 
 std::size_t max_idle_bytes() {

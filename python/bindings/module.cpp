@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "cpu.h"
 #include "functions.h"
 #include "geometry.h"
 #include "plan.h"
@@ -28,8 +27,8 @@ py::tuple build_info_tuple() {
 
 // (cpu, l1d, l2, l3): what, with the ISA, timings depend on.
 py::tuple machine_tuple() {
-    const CacheSizes& caches = cache_sizes();
-    return py::make_tuple(cpu_model(), caches.l1d, caches.l2, caches.l3);
+    const CpuInfo cpu = cpu_info();
+    return py::make_tuple(cpu.model, cpu.l1d, cpu.l2, cpu.l3);
 }
 
 void set_threads(const py::object& count) {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "workspace.h"
+#include "triconv/triconv.hpp"
 
 namespace triconv::python {
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from . import grad, nn
 from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, PassFlops
 from .functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .library import get_cmake_dir, get_include
 from .plan import (
     Backward,
     Plan,
@@ -30,6 +31,7 @@ from .runtime import (
     get_num_threads,
     last_run,
     num_threads,
+    register_threadpoolctl,
     release_memory,
     set_num_threads,
 )
@@ -58,6 +60,8 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "explain",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "grad",
     "last_run",
@@ -67,6 +71,7 @@ __all__ = [
     "plan_conv1d",
     "plan_conv2d",
     "plan_conv3d",
+    "register_threadpoolctl",
     "release_memory",
     "set_num_threads",
     "signal",

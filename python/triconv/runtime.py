@@ -17,6 +17,7 @@ __all__ = [
     "get_num_threads",
     "last_run",
     "num_threads",
+    "register_threadpoolctl",
     "release_memory",
     "set_num_threads",
 ]
@@ -189,6 +190,28 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         set_num_threads(before)
+
+
+def register_threadpoolctl() -> None:
+    """Let threadpoolctl see and limit the threads of triconv, beside those of BLAS and OpenMP.
+
+    Afterwards ``threadpoolctl.threadpool_info()`` lists the library, and ``threadpoolctl.threadpool_limits`` limits it:
+    alone with ``user_api="triconv"``, or with all others. A second call changes nothing.
+
+    Raises
+    ------
+    ImportError
+        If threadpoolctl is not installed.
+
+    Examples
+    --------
+    >>> import threadpoolctl, triconv as tc
+    >>> tc.register_threadpoolctl()
+    >>> with threadpoolctl.threadpool_limits(1):
+    ...     tc.get_num_threads()
+    1
+    """
+    from . import _threadpoolctl  # noqa: F401  registers when it is first imported
 
 
 def release_memory() -> int:

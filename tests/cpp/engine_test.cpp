@@ -58,6 +58,12 @@ KernelTable<float> table_with_blocks() {
     return table;
 }
 
+// With a workspace of exactly what it asks for.
+RunCounts run_pass(const PassAlgorithm<float>& pass, const Operands<float>& operands, int slots) {
+    const Workspace workspace(static_cast<std::size_t>(pass.workspace_bytes(slots)));
+    return pass.run(operands, slots, static_cast<char*>(workspace.data()));
+}
+
 void expect_all_passes(const KernelTable<float>& table, const Problem& problem, const std::string& algorithm,
                        const std::function<void(Costed&)>& change = {}) {
     const Layer layer(problem);
@@ -75,7 +81,7 @@ void expect_all_passes(const KernelTable<float>& table, const Problem& problem, 
         const Tensor<float> to = as_tensor<float>(
             contiguous(shape_of(problem, LayerData<float>::output_of(pass)), out.data()), problem.rank);
         operands.y = operands.dx = operands.dw = to;
-        run->run(operands, 2);
+        run_pass(*run, operands, 2);
         EXPECT_LE(largest_difference(out, data.reference(pass)),
                   costed.front().candidate.error_bound * data.largest_absolute_sum(pass));
     }
@@ -188,7 +194,7 @@ TEST(Engine, SlicesGiveTheSameBitsOnAnyThreads) {
                 operands.dy = as_tensor<float>(data.view(Array::y), problem.rank);
                 operands.y = operands.dx = operands.dw = as_tensor<float>(
                     contiguous(shape_of(problem, LayerData<float>::output_of(pass)), out.data()), problem.rank);
-                make_pass(kernels().f32, layer, pass, costed.front())->run(operands, threads);
+                run_pass(*make_pass(kernels().f32, layer, pass, costed.front()), operands, threads);
                 if (first.empty()) first = out;
                 EXPECT_EQ(out, first) << to_string(problem, pass) << ' ' << groups << ' ' << threads;
             }

@@ -9,17 +9,20 @@ namespace {
 TEST(ProblemText, RoundTrips) {
     for (const char* text : {"n8c64k64 i56x56 r7x7 p3 f32 fwd", "n1c2k4 i30 r5 s2 p1:2 d3 f64 bwd_weight",
                              "n2c8k8 i5x6x7 r3x3x1 s1x2x1 p1x1x0 g4 f32 bwd_input", "n0c3k4 i5x5 r3x3 f32 fwd",
-                             "n1c2k4 i30 r5 p9 b=reflect f32 fwd", "n1c2k4 i3x4 r5x5 p9:0x8 b=constant:-0.1 f32 fwd"}) {
+                             "n1c2k4 i30 r5 p9 b=reflect f32 fwd", "n1c2k4 i3x4 r5x5 p9:0x8 b=constant:-0.1 f32 fwd",
+                             "n1c2k4 i5 r3 b=constant:5e-324 f64 fwd", "n1c2k4 i5 r3 b=constant:-1.5e+300 f64 fwd",
+                             "n1c2k4 i5 r3 b=constant:-inf f64 fwd", "n1c2k4 i5 r3 b=constant:nan f64 fwd"}) {
         const ProblemAndPass parsed = parse_problem(text);
         EXPECT_EQ(to_string(parsed.problem, parsed.pass), text);
     }
 }
 
 TEST(ProblemText, RejectsWhatItCannotRead) {
-    for (const char* text :
-         {"", "n1c2k3", "n1c2k3 i5x5 r3x3x3", "n1c2k3 i5x5x5x5 r3", "n1c2 i5 r3", "q4 i5 r3", "n1c2k3 i5 r3 s",
-          "n1c2k3 i5 r3 p1x2", "n1c2k3 i5 r3 f16", "n1c2k3 i5 r3 b", "n1c2k3 i5 r3 b=", "n1c2k3 i5 r3 b=zeros",
-          "n1c2k3 i5 r3 b=constant:x", "n1c2k3 i5 r3 b=constant:1x", "n1c2k3 i5 r3 b=wrap:1"})
+    for (const char* text : {"", "n1c2k3", "n1c2k3 i5x5 r3x3x3", "n1c2k3 i5x5x5x5 r3", "n1c2 i5 r3", "q4 i5 r3",
+                             "n1c2k3 i5 r3 s", "n1c2k3 i5 r3 p1x2", "n1c2k3 i5 r3 f16", "n1c2k3 i5 r3 b",
+                             "n1c2k3 i5 r3 b=", "n1c2k3 i5 r3 b=zeros", "n1c2k3 i5 r3 b=constant:x",
+                             "n1c2k3 i5 r3 b=constant:1x", "n1c2k3 i5 r3 b=constant:", "n1c2k3 i5 r3 b=constant:0x10",
+                             "n1c2k3 i5 r3 b=constant:1e999", "n1c2k3 i5 r3 b=constant:1,5", "n1c2k3 i5 r3 b=wrap:1"})
         EXPECT_THROW(parse_problem(text), std::invalid_argument) << text;
 }
 
@@ -76,6 +79,13 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
     options.max_workspace = -1;
     options.tolerance = 1e-12;
     EXPECT_NE(message_of(problem, options).find("tolerance is 1e-12, expected at least "), std::string::npos);
+}
+
+// Neither hangs nor fills the memory.
+TEST(PlanChecks, KernelsBeyondAnyMemoryRunOutOfIt) {
+    const Plan plan(parse_problem("n1c1k1 i549755813888 r549755813888 f32").problem);
+    for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
+        EXPECT_THROW(plan.workspace_bytes(pass), std::bad_alloc);
 }
 
 // Extents that do not fit an int must not be cut down to one that does.

@@ -15,13 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 import triconv as tc
 from oracle import assert_within, chosen_row, direct_tolerance, scales, tolerance
 from shapes import PASSES, Problem
 from triconv import _core
 from triconv import reference as ref
 
-MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "nn", "plan", "reference", "runtime")]
+MODULES = [
+    f"triconv.{name}" for name in ("explanation", "functional", "grad", "library", "nn", "plan", "reference", "runtime")
+]
 # Where the public names of packages are defined: doctest leaves out what is imported.
 PARTS = [f"triconv.signal._{name}" for name in ("functions", "images", "prepared", "streaming")]
 PARTS += ["triconv.ndimage._filters"]
@@ -45,6 +48,8 @@ NAMES = [
     "conv_transpose2d",
     "conv_transpose3d",
     "explain",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "grad",
     "last_run",
@@ -54,6 +59,7 @@ NAMES = [
     "plan_conv1d",
     "plan_conv2d",
     "plan_conv3d",
+    "register_threadpoolctl",
     "release_memory",
     "set_num_threads",
     "signal",
@@ -109,7 +115,10 @@ SIGNATURES = {
     "nn.Conv2d.parameters": "self",
     "nn.Conv2d.gradients": "self",
     "build_info": "",
+    "get_cmake_dir": "",
+    "get_include": "",
     "last_run": "",
+    "register_threadpoolctl": "",
     "release_memory": "",
     "set_num_threads": "n",
     "get_num_threads": "",
@@ -420,6 +429,25 @@ def test_number_of_threads():
     with pytest.raises(RuntimeError, match="inside"), tc.num_threads(2):
         raise RuntimeError("inside")
     assert tc.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("keep_threads")
+def test_threadpoolctl_limits_the_threads():
+    for _ in range(2):
+        tc.register_threadpoolctl()
+    tc.set_num_threads(3)
+    (info,) = (pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "triconv")
+    assert info["num_threads"] == 3
+    assert info["version"] == tc.build_info().version
+    with threadpoolctl.threadpool_limits(2, user_api="triconv"):
+        assert tc.get_num_threads() == 2
+        with threadpoolctl.threadpool_limits({"blas": 1}):
+            assert tc.get_num_threads() == 2
+        with threadpoolctl.threadpool_limits(1):
+            assert tc.get_num_threads() == 1
+    assert tc.get_num_threads() == 3
+    with pytest.raises(ValueError, match="0"):
+        threadpoolctl.threadpool_limits(0, user_api="triconv")
 
 
 @pytest.mark.usefixtures("keep_threads")

@@ -1,4 +1,7 @@
-"""README.md keeps its promises: its Python blocks run and print what they say, its links lead somewhere."""
+"""README.md keeps its promises: its Python blocks run and print what they say, its links lead somewhere.
+
+The programs in C and C++ that it and docs/cpp.md quote are those of examples/cpp, which the C++ tests compile and run.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,18 @@ def test_there_are_seven_python_blocks():
 def test_the_two_commands():
     assert marked_block("example") == 'pip install ".[examples]" && python examples/train_digits.py'
     assert marked_block("test") == 'pip install ".[test]" && pytest tests/python'
+
+
+def test_quoted_programs_are_the_examples():
+    root, quoted = README.parent, set()
+    for page in (README, root / "docs/cpp.md"):
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"^<!-- (examples/cpp/\S+) -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        assert len(blocks) == len(re.findall(r"^```c(?:pp)?$", text, re.MULTILINE)), page
+        for name, program in blocks:
+            assert program == (root / name).read_text(encoding="utf-8"), f"{page} and {name} differ"
+            quoted.add(root / name)
+    assert quoted == set((root / "examples/cpp").iterdir())
 
 
 def test_local_links_lead_to_files():
