@@ -109,12 +109,15 @@ double array_ns(const Layer& layer, Pass pass, bool direct = false) {
     return array_bytes(layer) * (scattered ? scattered_byte_ns : array_byte_ns);
 }
 
-// Per byte of a working set that is passed over again and again. What of it is in L2 or L3 shrinks as it grows; of an L3 a
-// core can count on its share only, a few times its L2, however large it reports to be.
+// What a core's caches hold. Of an L3 it can count on its share only, a few times its L2, however large that reports to be.
+double cached_bytes() {
+    const double l2 = static_cast<double>(cache_sizes().l2);
+    return std::clamp(static_cast<double>(cache_sizes().l3), 1.25 * l2, 6 * l2);
+}
+
+// Per byte of a working set that is passed over again and again. What of it is in L2 or L3 shrinks as it grows.
 double stream_ns(double bytes, double memory_ns) {
-    const CacheSizes& cache = cache_sizes();
-    const double near = 1.25 * static_cast<double>(cache.l2);
-    const double far = std::clamp(static_cast<double>(cache.l3), near, 6 * static_cast<double>(cache.l2));
+    const double near = 1.25 * static_cast<double>(cache_sizes().l2), far = cached_bytes();
     if (bytes <= near) return l2_byte_ns;
     if (bytes >= far) return memory_ns;
     return l2_byte_ns + (memory_ns - l2_byte_ns) * (bytes - near) / (far - near);
@@ -237,7 +240,8 @@ Blocking blocking_of(const KernelTable<E>& kernels, const Layer& layer, Pass pas
 }
 
 // Reading and writing the arrays. Rows of pixels that tiles overlap in are read again for each. Lanes of tiles read and
-// write a run of pixels each for every row of a strip, from as many places: the shorter, the less of a cache line is used.
+// write a run of pixels each for every row of a strip, from as many places: the shorter, the less of a cache line is used,
+// and where tiles have several rows, memory is slow to follow.
 double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGrid& grid, const TileShape& shape,
                    double rows) {
     const double again = static_cast<double>(shape.transform[0]) * shape.transform[1] /
@@ -247,7 +251,9 @@ double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGr
     if (work.lane_kind != LaneKind::tiles) return ns;
     const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
     const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
-    return ns * (1 + grid.lanes / (strip * shape.outputs[axes - 1])) +
+    const double far =
+        shape.transform[0] * shape.transform[1] > 1 ? std::min(1.0, array_bytes(layer) / cached_bytes()) : 0;
+    return ns * (1 + far) * (1 + grid.lanes / (strip * shape.outputs[axes - 1])) +
            strips * static_cast<double>(work.read_blocks + work.write_blocks) * strip_ns;
 }
 

@@ -20,17 +20,19 @@ template <class E>
 void multiply_part(const KernelTable<E>& kernels, const BlockShape& shape, ProductArgs<E> args,
                    const ProductLines& lines, int rows, int cols) {
     const ProductArgs<E> whole = args;
-    for (std::int64_t line = 0; line < lines.count; ++line)
-        for (int j = 0; j < cols; j += args.cols) {
-            args.cols = equal_part(cols - j, shape.cols);
-            for (int i = 0; i < rows; i += args.rows) {
-                args.rows = equal_part(rows - i, shape.rows);
+    const EqualParts row_parts(rows, shape.rows), col_parts(cols, shape.cols);
+    for (int col_part = 0, j = 0; col_part < col_parts.count; ++col_part, j += args.cols) {
+        args.cols = col_parts.size(col_part);
+        for (int row_part = 0, i = 0; row_part < row_parts.count; ++row_part, i += args.rows) {
+            args.rows = row_parts.size(row_part);
+            for (std::int64_t line = 0; line < lines.count; ++line) {
                 args.a = whole.a + line * lines.a + i * whole.a_row;
                 args.b = whole.b + line * lines.b + j * whole.b_col;
                 args.c = whole.c + line * lines.c + i * whole.c_row + j * whole.c_col;
                 kernels.direct_product.run(args);
             }
         }
+    }
 }
 
 }  // namespace

@@ -89,10 +89,10 @@ BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::i
     return task;
 }
 
-BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels)
+BandLayout::BandLayout(const DenseConv& conv, std::int64_t output_rows, std::int64_t output_pixels, std::int64_t gap)
     : height(conv[1].samples(output_rows)),
       rows(ceil_div(height, conv[1].step)),
-      pixels(ceil_div(conv[2].samples(output_pixels), conv[2].step)),
+      pixels(ceil_div(conv[2].samples(output_pixels), conv[2].step) + gap),
       phase_entries(rows * pixels),
       entries(conv[0].taps * conv[1].step * conv[2].step * phase_entries),
       y_phase_used(static_cast<std::size_t>(conv[1].step)),
@@ -257,16 +257,15 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
 
 template <class E>
 void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
-                const BandLayout& layout, const Index& t, E* buffer) {
+                const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer) {
     constexpr std::int64_t line = 64 / sizeof(E);
     const E outside = static_cast<E>(conv[2].source.outside.fill);
     const auto fill = [&](std::int64_t entry, std::int64_t count) { std::fill_n(buffer + entry, count, outside); };
     for_each_line(tensor, n, channel, conv, layout, t, 0, layout.height, fill,
                   [&](const E* from, std::ptrdiff_t stride, std::int64_t count, std::int64_t entry) {
                       E* const to = buffer + entry;
-                      for (std::int64_t i = 0; i < count;
-                           i += line)  // the next channel's samples, on a page of their own
-                          __builtin_prefetch(from + tensor.inner + i * stride);
+                      for (std::int64_t i = 0; i < count; i += line)
+                          __builtin_prefetch(from + ahead + i * stride);
                       if (stride == 1)
                           std::copy_n(from, count, to);
                       else
@@ -342,7 +341,7 @@ void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, con
                                    const DenseConv&, const BandLayout&, const Index&, std::int64_t, std::int64_t, E*, \
                                    const LaneBlock*);                                                                 \
     template void read_plane(const Tensor<const E>&, std::int64_t, std::int64_t, const DenseConv&, const BandLayout&, \
-                             const Index&, E*);                                                                       \
+                             const Index&, std::ptrdiff_t, E*);                                                       \
     template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,  \
                             std::vector<DamagedBox>&);                                                                \
     template void write_plane_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*,      \

@@ -54,10 +54,10 @@ std::int64_t band_count(const DenseConv& conv, const Bands& bands);  // of one g
 // Bands are counted first, then groups, then images. Bands at the end may be smaller, or empty.
 BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::int64_t index);
 
-// The buffer of a band of `rows` x `pixels` outputs.
+// The buffer of a band of `rows` x `pixels` outputs; gap: entries more than needed in each row of a phase.
 struct BandLayout {
     BandLayout() = default;
-    BandLayout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels);
+    BandLayout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels, std::int64_t gap = 0);
 
     std::int64_t height = 0;            // rows of samples
     std::int64_t rows = 0, pixels = 0;  // of one phase; pixels: also the entries between two rows of outputs
@@ -90,10 +90,11 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
                       const LaneBlock& block, const DenseConv& conv, const BandLayout& layout, const Index& t,
                       std::int64_t first_row, std::int64_t last_row, E* buffer, const LaneBlock* next = nullptr);
 
-// The same for one channel, planar.
+// The same for one channel, planar. ahead: elements from each sample to the one that will be read after this call in its
+// place, prefetched.
 template <class E>
 void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
-                const BandLayout& layout, const Index& t, E* buffer);
+                const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
 
 // Outputs of a band: `pixels` from t on, of one block of image n.
 struct BandRow {

@@ -21,39 +21,83 @@ struct Ends {
     LaneBlocks sources, targets;
 };
 
+// Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the rows
+// between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
-DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
-    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
-    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
-    // cache, as its steps are a channel apart.
-    const double cycle_ns = planar ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
-    const int lanes = kernels.lanes;
-    const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
-    const std::int64_t source_vectors = std::int64_t{ends.sources.per_group} * lanes;
-    const std::int64_t target_vectors = std::int64_t{ends.targets.per_group} * lanes;
-    DirectTiling tiling;
-    tiling.conv = conv;
-    tiling.bands = cut_bands(conv, static_cast<std::int64_t>(sizeof(E)) * (planar ? channels : source_vectors));
-    tiling.layout = BandLayout(conv, tiling.bands.rows, tiling.bands.pixels);
-    const std::int64_t rows = tiling.bands.rows, pixels = tiling.bands.pixels;
-    const std::int64_t line = (rows - 1) * tiling.layout.pixels + pixels;
+Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements) {
+    constexpr std::int64_t bytes = 32 << 10, fewest_outputs = 256, most_outputs = 4096;
+    constexpr std::int64_t element = sizeof(E);
+    const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
+    std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
+    if (source_elements == 1) outputs = std::max(outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
+    return cut_bands(conv, element * source_elements, outputs);
+}
+
+// The buffer of a band. The taps of tall kernels read rows that must not all fall into a few sets of the cache.
+template <class E>
+BandLayout direct_layout(const DenseConv& conv, const Bands& bands, int step_axis) {
+    constexpr std::int64_t line = 64 / sizeof(E);
+    const BandLayout layout(conv, bands.rows, bands.pixels);
+    return step_axis == 1 && layout.pixels % (8 * line) == 0 ? BandLayout(conv, bands.rows, bands.pixels, line)
+                                                             : layout;
+}
+
+// The axis along which a single channel's taps read neighbours, so that they can be the steps of the reduction; none: -1.
+int axis_of_steps(const DenseConv& conv, std::int64_t channels) {
+    int best = -1;
+    for (int axis : {2, 1})
+        if (channels == 1 && conv[axis].step == 1 && conv[axis].taps <= max_reduction &&
+            (best < 0 || conv[axis].taps > conv[best].taps))
+            best = axis;
+    return best;
+}
+
+// The register blocks of a tiling: of each row of outputs, or of the band as one line.
+template <class E>
+void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar, DirectTiling& tiling) {
+    const std::int64_t rows = tiling.bands.rows, pixels = tiling.bands.pixels, lanes = kernels.lanes;
+    const std::int64_t targets = ends.targets.rows_per_group(kernels.lanes);
     const auto shape_for = [&](std::int64_t outputs) {
-        return planar ? best_block(kernels.direct_product, std::min<std::int64_t>(targets, lanes),
-                                   ceil_div(outputs, std::int64_t{lanes}))
+        return planar ? best_block(kernels.direct_product, std::min(targets, lanes), ceil_div(outputs, lanes))
                       : best_block(kernels.direct_product, outputs, ends.targets.per_group);
     };
-    const BlockShape by_row = shape_for(pixels), as_one = shape_for(line);
-    tiling.one_line = as_one.cycles <= by_row.cycles * static_cast<double>(rows);
+    const BlockShape by_row = shape_for(pixels), as_one = shape_for((rows - 1) * tiling.layout.pixels + pixels);
+    tiling.one_line = tiling.step_axis != 1 && as_one.cycles <= by_row.cycles * static_cast<double>(rows);
     tiling.shape = tiling.one_line ? as_one : by_row;
+    if (tiling.step_axis == 1) {  // the next row reads most of what this one does: from L1, if the columns are few
+        constexpr std::int64_t l1 = 24 << 10;
+        const std::int64_t column = tiling.conv[1].taps * lanes * static_cast<std::int64_t>(sizeof(E));
+        tiling.shape.cols = std::min(tiling.shape.cols, static_cast<int>(std::max<std::int64_t>(2, l1 / column)));
+    }
+}
+
+template <class E>
+DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
+    const int lanes = kernels.lanes;
+    const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
+    const std::int64_t source_elements = planar ? channels : std::int64_t{ends.sources.per_group} * lanes;
+    const std::int64_t target_elements = planar ? targets : std::int64_t{ends.targets.per_group} * lanes;
+    DirectTiling tiling;
+    tiling.conv = conv;
+    tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
+    tiling.bands = direct_bands<E>(conv, source_elements,
+                                   planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements);
+    tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
+    choose_blocks(kernels, ends, planar, tiling);
+
+    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
+    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
+    // cache where its steps are a channel apart.
+    const double cycle_ns = planar && tiling.step_axis < 0 ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066,
+                 row_ns = planar ? 32 : 0;
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
-    const double cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : rows) * target_parts *
-                          static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
-    const std::int64_t read = tiling.layout.entries, written = rows * pixels;
+    const double cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : tiling.bands.rows) *
+                          target_parts * static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
     const std::int64_t moved =
-        (planar ? channels : source_vectors) * read + (planar ? targets : target_vectors) * written;
-    const std::int64_t moved_rows = channels * tiling.layout.height + targets * rows;
+        source_elements * tiling.layout.entries + target_elements * tiling.bands.rows * tiling.bands.pixels;
+    const std::int64_t moved_rows = channels * tiling.layout.height + targets * tiling.bands.rows;
     tiling.ns =
         static_cast<double>((conv[0].end - conv[0].begin) * tiling.bands.bands_y * tiling.bands.bands_x) *
         (cycles * cycle_ns + static_cast<double>(moved) * element_ns + static_cast<double>(moved_rows) * row_ns);
@@ -112,12 +156,25 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
     const Index taps{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
     const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
+    sub.steps = lanes;
+    sub.tail_steps = sources_.tail_lanes;
+    sub.weight_step = lanes;
+    sub.sample_step = sub.channel_stride;
+    sub.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
+    Index first_taps = taps;  // of the blocks
+    if (sub.step_axis >= 0) {
+        sub.steps = sub.tail_steps = static_cast<int>(taps[sub.step_axis]);
+        sub.weight_step = sub.step_axis == 1 ? lanes * taps[2] : lanes;
+        sub.sample_step = sub.conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? sub.layout.pixels : 1);
+        first_taps[sub.step_axis] = 1;
+    }
     for (int block = 0; block < sources_.per_group; ++block)
-        for (std::int64_t tap = 0; tap < tap_count; ++tap) {
-            const int used = block < sources_.full_per_group ? lanes : sources_.tail_lanes;
-            const std::ptrdiff_t entry = sub.layout.entry_of_tap(sub.conv, unravel(tap, taps));
-            sub.sample_offset.push_back(block * sub.block_size + entry * (planar_ ? 1 : lanes));
-            sub.weight_offset.push_back((sources_.row_of(block, lanes) * tap_count + tap * used) * lanes);
+        for (std::int64_t i = 0; i < first_taps[0] * first_taps[1] * first_taps[2]; ++i) {
+            const Index at = unravel(i, first_taps);
+            const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
+            sub.sample_offset.push_back(block * sub.block_size +
+                                        sub.layout.entry_of_tap(sub.conv, at) * (planar_ ? 1 : lanes));
+            sub.weight_offset.push_back(weight_row(block, tap, tap_count) * lanes);
         }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
@@ -136,7 +193,13 @@ int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
 }
 
 // Panels: for each target block, one row of lane vectors for each (source block, tap, source lane), in the order of
-// the reduction.
+// the reduction. This is the first row of a block and tap.
+template <class E>
+std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t tap_count) const {
+    const int used = block < sources_.full_per_group ? kernels_.lanes : sources_.tail_lanes;
+    return sources_.row_of(block, kernels_.lanes) * tap_count + tap * used;
+}
+
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
     const SubProblem& sub = subs_[index];
@@ -161,8 +224,7 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
                 row.source = w.data + start;
                 for (int a = 0; a < axes; ++a)
                     row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
-                row.lanes =
-                    panels + i * panel_stride_ + sub.weight_offset[static_cast<std::size_t>(s * tap_count + tap)];
+                row.lanes = panels + i * panel_stride_ + weight_row(s, tap, tap_count) * kernels_.lanes;
                 kernels_.read_row(row);
             }
         }
@@ -172,15 +234,17 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
 template <class E>
 void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task,
                               E* buffer) const {
+    const std::ptrdiff_t next_band = task.pixels * sub.conv[2].step * sub.conv[2].source.step * from.along[2];
     for (int s = 0; s < sources_.per_group; ++s) {
         const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
+        const bool last = s + 1 == sources_.per_group;
         E* const to = buffer + s * sub.block_size;
         if (!planar_)
-            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to,
-                         s + 1 < sources_.per_group ? &block + 1 : nullptr);
+            read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to, last ? nullptr : &block + 1);
         else
             for (int l = 0; l < block.lanes; ++l)
-                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t, to + l * sub.channel_stride);
+                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t,
+                           last && l + 1 == block.lanes ? next_band : from.inner, to + l * sub.channel_stride);
     }
 }
 
@@ -197,17 +261,17 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
     ProductArgs<E> args{};
     args.c = scratch.sums;
     args.blocks = static_cast<int>(sub.sample_offset.size());
-    args.full_blocks = sources_.full_per_group * static_cast<int>(product_of(&DenseAxis::taps, sub.conv));
-    args.length = lanes;
-    args.tail_length = sources_.tail_lanes;
+    args.full_blocks = sub.full_blocks;
+    args.length = sub.steps;
+    args.tail_length = sub.tail_steps;
     if (planar_) {
         args.a = weights;
         args.b = scratch.buffer;
         args.a_offset = sub.weight_offset.data();
         args.b_offset = sub.sample_offset.data();
         args.a_row = 1;
-        args.a_step = lanes;
-        args.b_step = sub.channel_stride;
+        args.a_step = sub.weight_step;
+        args.b_step = sub.sample_step;
         args.b_col = args.c_col = lanes;
         args.c_row = sub.sums_stride;
         lines.b = sub.layout.pixels;

@@ -26,6 +26,7 @@ struct DirectTiling {
     DenseConv conv;
     Bands bands;
     BandLayout layout;
+    int step_axis;  // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
     bool one_line;  // the rows of a band are done as one line, gaps and all
     BlockShape shape;
     double ns;  // estimated, of all bands of one image and group
@@ -52,12 +53,15 @@ private:
         std::int64_t block_size;                                   // elements of the buffer per source block
         std::ptrdiff_t channel_stride, sums_stride;                // channel_stride: planar only
         std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
+        int steps, tail_steps, full_blocks;                        // of a block: of most, of those after full_blocks
+        std::ptrdiff_t sample_step, weight_step;                   // planar: elements from step to step
         std::size_t buffer_size, sums_size;                        // elements per thread
     };
     using typename BandPass<E>::Run;
     using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
+    std::int64_t weight_row(int block, std::int64_t tap, std::int64_t tap_count) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;

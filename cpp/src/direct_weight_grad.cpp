@@ -124,7 +124,7 @@ void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const BandTask& ba
                                  E* buffer) const {
     const std::size_t block = static_cast<std::size_t>(unit);
     E* const to = buffer + block * x_block_size_;
-    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, to);
+    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, operands.x.inner, to);
     const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
     read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);
 }

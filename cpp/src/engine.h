@@ -204,10 +204,13 @@ private:
 inline constexpr int max_reduction = 256;
 inline constexpr int parts_per_group = 16;
 
-// The size of the next of equal parts of at most `most`, when `left` are left.
-inline int equal_part(int left, int most) {
-    const int parts = (left + most - 1) / most;
-    return (left + parts - 1) / parts;
-}
+// `total` cut into as few parts of at most `most` as will do, sizes as equal as can be, the larger ones first.
+struct EqualParts {
+    EqualParts(int total, int most)
+        : count((total + most - 1) / most), small(total / std::max(1, count)), larger(total % std::max(1, count)) {}
+    int size(int part) const { return part < larger ? small + 1 : small; }
+
+    int count, small, larger;
+};
 
 }  // namespace triconv

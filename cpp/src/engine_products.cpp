@@ -22,13 +22,14 @@ void multiply_part(const MicroKernel<E>& kernel, const ProductArgs<E>& whole, in
     const int next_block = first_block + blocks;
     const std::ptrdiff_t after =
         (next_block < whole.blocks ? whole.b_offset[next_block] : whole.b_ahead) - whole.b_offset[first_block];
-    for (int j = 0; j < cols; j += args.cols) {
-        args.cols = equal_part(cols - j, kernel.nr);
-        const bool last = j + args.cols == cols;
+    const EqualParts row_parts(rows, kernel.mr), col_parts(cols, kernel.nr);
+    for (int col_part = 0, j = 0; col_part < col_parts.count; ++col_part, j += args.cols) {
+        args.cols = col_parts.size(col_part);
+        const bool last = col_part + 1 == col_parts.count;
         const std::ptrdiff_t next = last ? after - j * whole.b_col : args.cols * whole.b_col;
-        for (int i = 0, column = 0; i < rows; i += args.rows, ++column) {
-            args.b_ahead = column < kernel.nr ? next + column * whole.b_col : 0;
-            args.rows = equal_part(rows - i, kernel.mr);
+        for (int row_part = 0, i = 0; row_part < row_parts.count; ++row_part, i += args.rows) {
+            args.b_ahead = row_part < kernel.nr ? next + row_part * whole.b_col : 0;
+            args.rows = row_parts.size(row_part);
             args.a = whole.a + i * whole.a_row;
             args.b = whole.b + j * whole.b_col;
             args.c = whole.c + i * whole.c_row + j * whole.c_col;

@@ -120,10 +120,17 @@ void TileTransform<E>::list_bin_runs() {
     }
 }
 
-// Scratch of one level: T values (complex from level 1 on) for each index of the outer axes.
+// Elements of the scratch buffer that a level has for one line: T values. An odd number of lane vectors: the next level
+// reads across the lines, and strides of many lines by a power of two would all fall into a few sets of the cache.
+template <class E>
+std::ptrdiff_t TileTransform<E>::line_size(std::size_t level, bool complex) const {
+    return (shape_.transform[levels_[level]] * (complex ? 2 : 1) | 1) * std::ptrdiff_t{lanes_};
+}
+
+// Scratch of one level: a line (complex from level 1 on) for each index of the outer axes.
 template <class E>
 std::size_t TileTransform<E>::level_size(const Role& role, std::size_t level) const {
-    std::size_t size = static_cast<std::size_t>(shape_.transform[levels_[level]]) * lanes_ * (level > 0 ? 2 : 1);
+    std::size_t size = static_cast<std::size_t>(line_size(level, level > 0));
     for (std::size_t outer = level + 1; outer < levels_.size(); ++outer)
         size *= role.extent[levels_[outer]];
     return size;
@@ -159,7 +166,7 @@ struct TileTransform<E>::LineLoop {
 template <class E>
 auto TileTransform<E>::line_loop(const Role& role, std::size_t level, const Boxes& boxes) const -> LineLoop {
     LineLoop loop;
-    loop.line_size = loop.size = shape_.transform[levels_[level]] * lanes_ * (boxes.complex ? 2 : 1);
+    loop.line_size = loop.size = line_size(level, boxes.complex);
     for (std::size_t outer = level + 1; outer < levels_.size(); ++outer) {
         const int a = levels_[outer], slot = static_cast<int>(outer - level - 1);
         loop.count[slot] = role.count[a];

@@ -94,6 +94,7 @@ private:
     void for_runs_of_values(std::size_t level, const Boxes& boxes, const LineLoop& loop, std::ptrdiff_t plane_stride,
                             const Run& run) const;
     LineLoop line_loop(const Role& role, std::size_t level, const Boxes& boxes) const;
+    std::ptrdiff_t line_size(std::size_t level, bool complex) const;
     std::size_t level_size(const Role& role, std::size_t level) const;
     bool is_pair(int packed, int length) const {
         return shape_.fft && packed > 0 && !(length % 2 == 0 && packed == length - 1);
