@@ -60,7 +60,7 @@ Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_
     while (rows > 1 && bytes(rows) > buffer_bytes)
         --rows;
     while (bands.pixels > 32 && bytes(rows) > buffer_bytes) {
-        bands.bands_x *= 2;
+        bands.bands_x = ceil_div(width, bands.pixels - 1);
         bands.pixels = ceil_div(width, bands.bands_x);
     }
     bands.bands_y = ceil_div(height, rows);
