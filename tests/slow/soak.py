@@ -2,8 +2,8 @@
 
 Layers of random shapes, algorithms and numbers of threads, signals, filters, training steps, results kept for a while,
 plans of more shapes than the cache holds, other Python threads, and child processes. Resident memory is read after
-release_memory() at the end of each of several equal intervals, and must not rise by more than a few mebibytes above that
-of the first, in which everything has run.
+release_memory() at the end of each of several equal intervals, and must not rise by more than a few mebibytes above
+that of the first, in which everything has run.
 """
 
 from __future__ import annotations
