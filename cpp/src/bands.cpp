@@ -59,8 +59,10 @@ Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_
     const auto bytes = [&](std::int64_t r) { return BandLayout(conv, r, bands.pixels).entries * bytes_per_entry; };
     while (rows > 1 && bytes(rows) > buffer_bytes)
         --rows;
-    while (bands.pixels > 32 && bytes(rows) > buffer_bytes)
-        bands.pixels = ceil_div(width, ++bands.bands_x);
+    while (bands.pixels > 32 && bytes(rows) > buffer_bytes) {
+        bands.bands_x = ceil_div(width, bands.pixels - 1);
+        bands.pixels = ceil_div(width, bands.bands_x);
+    }
     bands.bands_y = ceil_div(height, rows);
     bands.rows = ceil_div(height, bands.bands_y);
     return bands;

@@ -85,7 +85,7 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
     choose_blocks(kernels, ends, planar, tiling);
 
-    // Nanoseconds on the machine of the constants in algorithms.cpp: of a cycle of the products, for an element moved to or
+    // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved to or
     // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
     // cache where its steps are a channel apart.
     const double cycle_ns = planar && tiling.step_axis < 0 ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066,
