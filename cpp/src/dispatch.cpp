@@ -7,7 +7,7 @@
 #include "cpu.h"
 
 // The accessors that kernels/table.cpp defines. Only one of an ISA that the machine has may be called.
-#define TRICONV_ISA(name, test) extern "C" const triconv::IsaKernels& triconv_kernels_##name();
+#define TRICONV_ISA(name, test) extern "C" const triconv::IsaKernels* triconv_kernels_##name();
 #include "isa.def"
 #undef TRICONV_ISA
 
@@ -17,7 +17,7 @@ namespace {
 struct Isa {
     const char* name;
     bool (*supported)();
-    const IsaKernels& (*kernels)();
+    const IsaKernels* (*kernels)();
 };
 
 #define TRICONV_ISA(name, test) {#name, [] { return test; }, triconv_kernels_##name},
@@ -68,7 +68,7 @@ std::string choose_isa(const char* max_isa) {
 }
 
 const IsaKernels& kernels(const std::string& isa) {
-    return find_isa(isa, "isa").kernels();
+    return *find_isa(isa, "isa").kernels();
 }
 
 const IsaKernels& kernels() {

@@ -25,6 +25,8 @@
 #include <thread>
 #include <vector>
 
+#include "float_mode.h"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -33,49 +35,6 @@
 
 namespace triconv {
 namespace {
-
-// ---- floating-point mode --------------------------------------------------------------------------------------------
-
-// Within the scope: round to nearest, no traps, denormals are zero. The whole mode is set, not only the denormal bits,
-// because workers inherit theirs from whichever thread started them, and results must not depend on that. The mode
-// before, exception flags included, comes back at the end.
-#if defined(__SSE2__)
-class TaskFloatMode {
-public:
-    TaskFloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(all_masked | flush_to_zero | denormals_are_zero); }
-    ~TaskFloatMode() { _mm_setcsr(saved_); }
-    TaskFloatMode(const TaskFloatMode&) = delete;
-    TaskFloatMode& operator=(const TaskFloatMode&) = delete;
-
-private:
-    static constexpr unsigned all_masked = 0x1f80, flush_to_zero = 0x8000, denormals_are_zero = 0x0040;
-    unsigned saved_;
-};
-#elif defined(__aarch64__)
-class TaskFloatMode {
-public:
-    TaskFloatMode() {
-        __asm__ volatile("mrs %0, fpcr" : "=r"(control_));
-        __asm__ volatile("mrs %0, fpsr" : "=r"(status_));
-        __asm__ volatile("msr fpcr, %0" : : "r"(flush_to_zero));
-    }
-    ~TaskFloatMode() {
-        __asm__ volatile("msr fpcr, %0" : : "r"(control_));
-        __asm__ volatile("msr fpsr, %0" : : "r"(status_));
-    }
-    TaskFloatMode(const TaskFloatMode&) = delete;
-    TaskFloatMode& operator=(const TaskFloatMode&) = delete;
-
-private:
-    static constexpr std::uint64_t flush_to_zero = std::uint64_t{1} << 24;
-    std::uint64_t control_, status_;
-};
-#else
-class TaskFloatMode {
-public:
-    TaskFloatMode() {}
-};
-#endif
 
 // ---- how many threads -----------------------------------------------------------------------------------------------
 
@@ -132,7 +91,7 @@ public:
 
     // Runs the indices of one of `slots` slots; keeps the first exception.
     void run(int slot, int slots) noexcept {
-        const TaskFloatMode mode;
+        const FloatMode mode(Denormals::flush);
         const bool outer = inside_task;
         inside_task = true;
         try {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "float_mode.h"
 #include "parallel.h"
 #include "reference.h"
 
@@ -46,8 +47,8 @@ std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>&
                                const std::vector<DamagedBox>& boxes, int max_threads) {
     if (pass == Pass::forward)
         recompute(operands.y, boxes, max_threads, [&](std::int64_t n, std::int64_t k, const Index& o) {
-            const E value = reference_forward_at(layer, operands.x, operands.w, n, k, o);
-            return operands.bias ? value + operands.bias[k * operands.bias_stride] : value;
+            const E* const bias = operands.bias ? operands.bias + k * operands.bias_stride : nullptr;
+            return reference_forward_at(layer, operands.x, operands.w, bias, n, k, o);
         });
     else
         recompute(operands.dx, boxes, max_threads, [&](std::int64_t n, std::int64_t c, const Index& i) {
@@ -59,6 +60,7 @@ std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>&
 template <class E>
 void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, const LaneBlock& x, const LaneBlock& y,
                            bool lanewise, const Index& first, const Index& step) {
+    const FloatMode mode(Denormals::keep);
     const Tensor<E>& dw = operands.dw;
     for (int j = 0; j < y.lanes; ++j)
         for (int l = 0; l < x.lanes; ++l) {

@@ -1,11 +1,10 @@
 // Plans: the choice of an algorithm for each pass, checks of the arrays, and the cases with nothing to compute.
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstdint>
-#include <iomanip>
 #include <limits>
 #include <mutex>
-#include <sstream>
 #include <stdexcept>
 #include <variant>
 
@@ -21,9 +20,8 @@ namespace triconv {
 namespace {
 
 std::string in_short(double value) {
-    std::ostringstream text;
-    text << std::setprecision(3) << value;
-    return text.str();
+    char text[32];
+    return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, 3).ptr};
 }
 
 const char* role_name(Pass pass) {

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <utility>
@@ -252,6 +253,8 @@ const char* to_string(Pass pass) {
 
 std::string to_string(const Problem& p) {
     std::ostringstream out;
+    out.exceptions(std::ios::badbit);  // or the text would be cut short without a word when memory runs out
+    out.imbue(std::locale::classic());
     out << 'n' << p.batch << 'c' << p.in_channels << 'k' << p.out_channels;
     write_axes(out, "i", p.input, p.rank);
     write_axes(out, "r", p.kernel, p.rank);

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "float_mode.h"
 #include "geometry.h"
 #include "parallel.h"
 
@@ -37,6 +38,7 @@ private:
 template <class E, class ValueAt>
 void recompute(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, int max_threads, ValueAt value_at) {
     parallel_for(static_cast<std::int64_t>(boxes.size()), max_threads, [&](std::int64_t i, int) {
+        const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
         const DamagedBox& box = boxes[static_cast<std::size_t>(i)];
         Index t, at;
         for (t[0] = box.begin[0]; t[0] < box.end[0]; ++t[0])

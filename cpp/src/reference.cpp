@@ -21,23 +21,30 @@ private:
     double sum_ = 0;
 };
 
+// From where partial sums overflow on, they are formed in long double, which has room for them: so the class of a sum does
+// not depend on the order of its terms.
 template <>
 class Sum<double> {
 public:
     void add(double a, double b) {
+        if (overflowed_) return void(wide_ += static_cast<long double>(a) * b);
         const double product = a * b;
         const double total = sum_ + product;
+        if (!std::isfinite(total)) {
+            overflowed_ = true;
+            wide_ = static_cast<long double>(sum_) + error_ + static_cast<long double>(a) * b;
+            return;
+        }
         const double back = total - sum_;
         error_ += std::fma(a, b, -product) + ((sum_ - (total - back)) + (product - back));
         sum_ = total;
     }
-    double value() const {  // an overflowed or NaN sum makes the error term meaningless
-        const double corrected = sum_ + error_;
-        return std::isfinite(corrected) ? corrected : sum_;
-    }
+    double value() const { return overflowed_ ? static_cast<double>(wide_) : sum_ + error_; }
 
 private:
     double sum_ = 0, error_ = 0;
+    long double wide_ = 0;
+    bool overflowed_ = false;
 };
 
 // Positions of the padded input that one output or one tap reads: along each axis `count` of them, from `first` on.
@@ -125,9 +132,10 @@ Index times(const Index& a, const Index& b) {
 }  // namespace
 
 template <class E>
-E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, std::int64_t n,
-                       std::int64_t k, const Index& o) {
+E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, const E* bias,
+                       std::int64_t n, std::int64_t k, const Index& o) {
     Sum<E> sum;
+    if (bias) sum.add(*bias, E(1));
     const PaddedSamples samples(layer, times(o, strides(layer)), dilations(layer), kernel_extent(layer));
     const std::int64_t first = k / layer.out_per_group() * layer.in_per_group();
     for (std::int64_t c = 0; c < layer.in_per_group(); ++c) {
@@ -175,10 +183,10 @@ E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const T
     return sum.value();
 }
 
-template float reference_forward_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&, std::int64_t,
-                                    std::int64_t, const Index&);
+template float reference_forward_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&, const float*,
+                                    std::int64_t, std::int64_t, const Index&);
 template double reference_forward_at(const Layer&, const Tensor<const double>&, const Tensor<const double>&,
-                                     std::int64_t, std::int64_t, const Index&);
+                                     const double*, std::int64_t, std::int64_t, const Index&);
 template float reference_input_grad_at(const Layer&, const Tensor<const float>&, const Tensor<const float>&,
                                        std::int64_t, std::int64_t, const Index&);
 template double reference_input_grad_at(const Layer&, const Tensor<const double>&, const Tensor<const double>&,
@@ -204,7 +212,7 @@ void reference_pass_of(const Layer& layer, Pass pass, const ConstView& a, const 
     switch (pass) {
         case Pass::forward:
             return fill(layer.batch, layer.out_channels, output_extent(layer), [&](auto n, auto k, const Index& o) {
-                return reference_forward_at(layer, first, second, n, k, o);
+                return reference_forward_at<E>(layer, first, second, nullptr, n, k, o);
             });
         case Pass::input_grad:
             return fill(layer.batch, layer.in_channels, input_extent(layer), [&](auto n, auto c, const Index& i) {

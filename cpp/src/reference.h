@@ -2,7 +2,8 @@
 //
 // Sums are formed in double (float data) or in double with compensation (double data: plain summation errs 2e-14 on
 // 2e5 terms). Padding is a number in forward and weight_grad, so 0 * NaN = NaN there; input_grad sums the positions of
-// outputs only, and over all those of the padded input that hold its sample.
+// outputs only, and over all those of the padded input that hold its sample. Denormals count: to be called where they are
+// kept (float_mode.h).
 #pragma once
 
 #include <array>
@@ -12,8 +13,9 @@
 namespace triconv {
 
 template <class E>
-E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, std::int64_t n,
-                       std::int64_t k, const Index& o);
+E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w,
+                       const E* bias,  // of channel k, or null
+                       std::int64_t n, std::int64_t k, const Index& o);
 template <class E>
 E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Tensor<const E>& dy, std::int64_t n,
                           std::int64_t c, const Index& i);

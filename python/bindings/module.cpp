@@ -5,6 +5,7 @@
 #include "functions.h"
 #include "geometry.h"
 #include "plan.h"
+#include "released_gil.h"
 #include "runs.h"
 #include "triconv/triconv.hpp"
 
@@ -37,7 +38,7 @@ void set_threads(const py::object& count) {
     if (number > limit)
         throw py::value_error("n is " + std::to_string(number) + ", expected at most " + std::to_string(limit) +
                               " threads");
-    const py::gil_scoped_release released;
+    const ReleasedGil released;
     set_num_threads(static_cast<int>(number));
 }
 

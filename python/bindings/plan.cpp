@@ -9,6 +9,7 @@
 
 #include "geometry.h"
 #include "plan_cache.h"
+#include "released_gil.h"
 #include "runs.h"
 
 namespace triconv::python {
@@ -91,7 +92,7 @@ std::optional<Argument> read_planned_bias(const py::object& value, const Problem
 
 template <class F>
 auto without_gil(F f) {
-    const py::gil_scoped_release released;
+    const ReleasedGil released;
     return f();
 }
 
@@ -114,7 +115,7 @@ public:
         const View y_view = mutable_view(y, geometry_.batched);
         RunInfo info;
         {
-            const py::gil_scoped_release released;
+            const ReleasedGil released;
             const std::lock_guard lock(mutex_);
             info = step_->forward(bias_data, bias_stride, y_view);
         }
@@ -146,7 +147,7 @@ public:
         if (needs_dx || needs_dw) {
             RunInfo info;
             {
-                const py::gil_scoped_release released;
+                const ReleasedGil released;
                 const std::lock_guard lock(mutex_);
                 info = step_->backward(dy_view, dx_view, dw_view);
             }

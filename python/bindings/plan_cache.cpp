@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "released_gil.h"
+
 namespace triconv::python {
 
 namespace {
@@ -72,7 +74,7 @@ Plan PlanCache::get(const Problem& problem, const Options& options) {
 }
 
 Plan cached_plan(const Problem& problem, const Options& options) {
-    const pybind11::gil_scoped_release released;
+    const ReleasedGil released;
     constexpr std::size_t capacity = 256;
     static PlanCache cache(capacity);
     return cache.get(problem, options);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "released_gil.h"
+
 namespace triconv::python {
 
 namespace {
@@ -35,7 +37,7 @@ py::array forward_by(Run run, const Problem& problem, bool batched, const Argume
     const std::ptrdiff_t bias_stride = bias ? b.strides(0) / b.itemsize() : 0;
     RunInfo info;
     {
-        const py::gil_scoped_release released;
+        const ReleasedGil released;
         info = run(x_view, bias_data, bias_stride, y_view);
     }
     record_run(problem, Pass::forward, std::move(info));
@@ -53,7 +55,7 @@ py::array input_grad_by(Run run, const Problem& problem, bool batched, const Arg
     const View dx_view = mutable_view(result, batched);
     RunInfo info;
     {
-        const py::gil_scoped_release released;
+        const ReleasedGil released;
         info = run(dy_view, dx_view);
     }
     record_run(problem, Pass::input_grad, std::move(info));
@@ -103,7 +105,7 @@ py::array run_weight_grad(const Plan& plan, bool batched, const Argument& input,
     const View dw_view = mutable_view(result, true);
     RunInfo info;
     {
-        const py::gil_scoped_release released;
+        const ReleasedGil released;
         info = plan.weight_grad(x_view, dy_view, dw_view);
     }
     record_run(problem, Pass::weight_grad, std::move(info));

@@ -1,13 +1,12 @@
 // Line transforms of every ISA against their definitions: explicit DFT sums and Cook-Toom matrices in long double,
 // lane by lane, for every kind, length and pruning, with odd, interleaved and negative strides. Whatever a transform
-// has no business to read is NaN, whatever it has no business to write must keep its value.
+// has no business to read is NaN or an unmapped page, whatever it has no business to write must keep its value.
 #include <algorithm>
 #include <cmath>
 #include <complex>
 #include <cstddef>
 #include <limits>
 #include <memory>
-#include <new>
 #include <random>
 #include <string>
 #include <thread>
@@ -16,9 +15,13 @@
 #include <gtest/gtest.h>
 
 #include "dispatch.h"
+#include "guarded_buffer.h"
 
 namespace triconv {
 namespace {
+
+using test::Guard;
+using test::GuardedBuffer;
 
 using Real = long double;
 using Complex = std::complex<Real>;
@@ -45,35 +48,28 @@ struct Layout {
 };
 constexpr Layout layouts[] = {{1, 0, 1, 0}, {2, 1, 2, 1}, {-3, 1, 5, 2}, {3, -1, 7, 3}};
 
-// A line of lane vectors in aligned memory, everything else filled with `filler`.
+// A line of lane vectors, everything between them filled with `filler`; the first or the last adjoins an unmapped page.
 template <class E>
 class Line {
 public:
-    Line(int count, int lanes, int stride, int im, E filler) : lanes_(lanes), stride_(stride * lanes) {
-        const int span = std::max(count - 1, 0) * std::abs(stride) + 1;
-        im_ = (im == 0 ? span : im) * lanes;
-        const int vectors = span * 2 + 2 * std::abs(im) + 4;
-        size_ = static_cast<std::size_t>(vectors) * lanes;
-        memory_.reset(static_cast<E*>(::operator new(size_ * sizeof(E), std::align_val_t{64})));
-        std::fill_n(memory_.get(), size_, filler);
-        start_ = (stride < 0 ? span + std::abs(im) : 1 + std::abs(im)) * lanes;
+    Line(int count, int parts, int lanes, int stride, int im, Guard side, E filler)
+        : stride_(stride * lanes), im_((im == 0 ? (count - 1) * std::abs(stride) + 1 : im) * lanes) {
+        const std::ptrdiff_t last = (count - 1) * stride_, last_part = (parts - 1) * im_;
+        start_ = -std::min<std::ptrdiff_t>(0, last) - std::min<std::ptrdiff_t>(0, last_part);
+        const std::ptrdiff_t size = std::abs(last) + std::abs(last_part) + lanes;
+        memory_ = std::make_unique<GuardedBuffer<E>>(size, side, filler);
     }
-    E* start() { return memory_.get() + start_; }
+    E* start() { return memory_->data() + start_; }
     std::ptrdiff_t stride() const { return stride_; }
     std::ptrdiff_t im() const { return im_; }
     E& at(int i, int part, int lane) { return start()[i * stride_ + part * im_ + lane]; }
     bool all_equal(E filler) const {
-        return std::all_of(memory_.get(), memory_.get() + size_, [&](E value) { return value == filler; });
+        return std::all_of(memory_->begin(), memory_->end(), [&](E value) { return value == filler; });
     }
 
 private:
-    struct Release {
-        void operator()(E* p) const { ::operator delete(p, std::align_val_t{64}); }
-    };
-    int lanes_;
-    std::ptrdiff_t stride_, im_ = 0, start_ = 0;
-    std::size_t size_ = 0;
-    std::unique_ptr<E, Release> memory_;
+    std::ptrdiff_t stride_, im_, start_;
+    std::unique_ptr<GuardedBuffer<E>> memory_;
 };
 
 // Runs `transform` over random data and gives what went in and what came out: entry-major, [entry][part][lane].
@@ -83,11 +79,12 @@ struct Execution {
     int parts, lanes;
 
     Execution(const LineTransform<E>& transform, int lanes_in, bool complex, const Layout& layout, int nonzero,
-              unsigned seed)
+              unsigned seed, Guard side)
         : parts(complex ? 2 : 1), lanes(lanes_in) {
         constexpr E untouched = E(12345.5);
-        Line<E> source(transform.n_in, lanes, layout.in_stride, layout.in_im, std::numeric_limits<E>::quiet_NaN());
-        Line<E> target(transform.n_out, lanes, layout.out_stride, layout.out_im, untouched);
+        Line<E> source(transform.n_in, parts, lanes, layout.in_stride, layout.in_im, side,
+                       std::numeric_limits<E>::quiet_NaN());
+        Line<E> target(transform.n_out, parts, lanes, layout.out_stride, layout.out_im, side, untouched);
         std::mt19937 random(seed);
         std::uniform_real_distribution<double> uniform(-1, 1);
         for_each(transform.n_in, [&](int i, int part, int lane) {
@@ -180,7 +177,11 @@ void check_fft(const KernelTable<E>& table, LineKind kind, int length, int count
     ASSERT_LE(actual, length);
 
     const int nonzero = inverse ? length : count;
-    const Execution<E> run(transform, table.lanes, is_complex(kind), layout, nonzero, length * 41u + count);
+    const auto execute = [&](Guard side) {
+        return Execution<E>(transform, table.lanes, is_complex(kind), layout, nonzero, length * 41u + count, side);
+    };
+    const Execution<E> run = execute(Guard::after);
+    ASSERT_EQ(execute(Guard::before).out, run.out);
     const Roots roots(length, inverse ? 1 : -1);
     // Long lines: some lanes and entries only, else the sums of the definition take minutes.
     const int lane_step = length <= 128 ? 1 : std::max(1, table.lanes - 1);
@@ -232,7 +233,7 @@ TEST_P(LinesTest, FftOfLongLineKeepsParseval) {
     const KernelTable<double>& table = kernels(GetParam()).f64;
     constexpr int length = 65536;
     const auto transform = table.fft_line(LineKind::fft_complex, length, length, length);
-    const Execution<double> run(transform, table.lanes, true, layouts[0], length, 7);
+    const Execution<double> run(transform, table.lanes, true, layouts[0], length, 7, Guard::after);
     for (int lane = 0; lane < table.lanes; ++lane) {
         Real in = 0, out = 0;
         for (int i = 0; i < length; ++i)
@@ -325,11 +326,12 @@ CookToom matrices(int m, int r) {
 
 // Rounding of a sum of products, in any order: at most one error per term and one for the constant.
 template <class E>
-void check_product(const LineTransform<E>& transform, int lanes, const Matrix& matrix, const Layout& layout) {
+void check_product(const LineTransform<E>& transform, int lanes, const Matrix& matrix, const Layout& layout,
+                   Guard side) {
     ASSERT_NE(transform.run, nullptr);
     ASSERT_EQ(transform.n_out, static_cast<int>(matrix.size()));
     ASSERT_EQ(transform.n_in, static_cast<int>(matrix[0].size()));
-    const Execution<E> run(transform, lanes, false, layout, transform.n_in, 3);
+    const Execution<E> run(transform, lanes, false, layout, transform.n_in, 3, side);
     for (int lane = 0; lane < lanes; ++lane) {
         for (int o = 0; o < transform.n_out; ++o) {
             Real expected = 0, moduli = 0;
@@ -361,7 +363,8 @@ void check_all_winograds(const std::string& isa) {
             for (const Layout& layout : layouts) {
                 const auto check = [&](LineKind kind, const Matrix& matrix) {
                     SCOPED_TRACE(name_of(kind));
-                    check_product(table.winograd_line(kind, m, r), table.lanes, matrix, layout);
+                    for (const Guard side : {Guard::before, Guard::after})
+                        check_product(table.winograd_line(kind, m, r), table.lanes, matrix, layout, side);
                 };
                 check(LineKind::winograd_data, f.data);
                 check(LineKind::winograd_kernel, f.kernel);
@@ -386,9 +389,10 @@ template <class E>
 void check_several_lines(const LineTransform<E>& transform, int lanes, bool complex) {
     constexpr int lines = 3;
     ASSERT_NE(transform.run, nullptr);
-    Line<E> source(lines * transform.n_in, lanes, 1, 0, E(0));
-    Line<E> apart(lines * transform.n_out, lanes, 1, 0, E(0)), together(lines * transform.n_out, lanes, 1, 0, E(0));
-    for (int part = 0; part < (complex ? 2 : 1); ++part)
+    const int parts = complex ? 2 : 1;
+    const auto line = [&](int entries) { return Line<E>(lines * entries, parts, lanes, 1, 0, Guard::after, E(0)); };
+    Line<E> source = line(transform.n_in), apart = line(transform.n_out), together = line(transform.n_out);
+    for (int part = 0; part < parts; ++part)
         for (int i = 0; i < lines * transform.n_in; ++i)
             for (int lane = 0; lane < lanes; ++lane)
                 source.at(i, part, lane) = static_cast<E>((37 * i + 11 * lane + 5 * part) % 101 - 50);
@@ -400,7 +404,7 @@ void check_several_lines(const LineTransform<E>& transform, int lanes, bool comp
     args.out = apart.start();
     for (int i = 0; i < lines; ++i, args.in += in_step, args.out += out_step)
         transform.run(transform.context, args);
-    for (int part = 0; part < (complex ? 2 : 1); ++part)
+    for (int part = 0; part < parts; ++part)
         for (int i = 0; i < lines * transform.n_out; ++i)
             for (int lane = 0; lane < lanes; ++lane)
                 ASSERT_EQ(together.at(i, part, lane), apart.at(i, part, lane)) << "entry " << i << " lane " << lane;

@@ -1,6 +1,8 @@
 // The text form of problems, and the checks made before any work.
 #include <gtest/gtest.h>
 
+#include <locale>
+
 #include "layer_data.h"
 
 namespace triconv::test {
@@ -15,6 +17,19 @@ TEST(ProblemText, RoundTrips) {
         const ProblemAndPass parsed = parse_problem(text);
         EXPECT_EQ(to_string(parsed.problem, parsed.pass), text);
     }
+}
+
+// Of a locale that groups digits, say.
+TEST(ProblemText, DoesNotDependOnTheGlobalLocale) {
+    struct Grouping : std::numpunct<char> {
+        char do_thousands_sep() const override { return ','; }
+        std::string do_grouping() const override { return "\3"; }
+    };
+    const std::string text = "n1c1k2 i12345 r3 f32";
+    const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Grouping));
+    const std::string written = to_string(parse_problem(text).problem);
+    std::locale::global(before);
+    EXPECT_EQ(written, text);
 }
 
 TEST(ProblemText, RejectsWhatItCannotRead) {

@@ -1,0 +1,192 @@
+// NaN, infinities, numbers next to overflow and denormals: the class (finite, NaN, +Inf, -Inf) of every output is that of
+// the exact sum, for every algorithm, pass, boundary and element type.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "layer_data.h"
+
+namespace triconv::test {
+namespace {
+
+template <class E>
+std::string class_of(E value) {
+    if (std::isnan(value)) return "NaN";
+    return std::isfinite(value) ? "finite" : value > 0 ? "+Inf" : "-Inf";
+}
+
+template <class E>
+void expect_same_classes(const std::vector<E>& out, const std::vector<E>& expected) {
+    ASSERT_EQ(out.size(), expected.size());
+    for (std::size_t i = 0; i < out.size(); ++i)
+        ASSERT_EQ(class_of(out[i]), class_of(expected[i])) << "output " << i;
+}
+
+template <class E>
+LayerData<E> data_with_odd_values(const Problem& problem, std::uint64_t seed) {
+    using Limits = std::numeric_limits<E>;
+    constexpr E odd[] = {Limits::quiet_NaN(),
+                         Limits::infinity(),
+                         -Limits::infinity(),
+                         Limits::max(),
+                         -Limits::max(),
+                         Limits::denorm_min(),
+                         E(0)};
+    LayerData<E> data(problem, seed);
+    std::mt19937_64 random(seed);
+    for (auto* values : {&data.x, &data.w, &data.dy, &data.bias})
+        for (std::uint64_t count = random() % 3; count > 0; --count)
+            (*values)[random() % values->size()] = odd[random() % std::size(odd)];
+    return data;
+}
+
+template <class E>
+using Outputs = std::array<std::vector<E>, pass_count>;
+
+// The passes by themselves, in a step, and forward with prepared weights.
+template <class E>
+void expect_classes(const LayerData<E>& data, const std::string& algorithm, const Outputs<E>& expected) {
+    const Problem& problem = data.problem;
+    Options options;
+    options.algorithm = algorithm;
+    const Plan plan(problem, options);
+    Outputs<E> of_step;
+    std::array<View, pass_count> views;
+    for (Pass pass : all_passes) {
+        const auto i = static_cast<std::size_t>(pass);
+        of_step[i] = data.empty_output(pass);
+        views[i] = contiguous(shape_of(problem, LayerData<E>::output_of(pass)), of_step[i].data());
+    }
+    Step step(plan, data.view(Array::x), data.view(Array::w));
+    step.forward(nullptr, 0, views[0]);
+    step.backward(data.view(Array::y), views[1], views[2]);
+    for (Pass pass : all_passes) {
+        SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
+        const auto i = static_cast<std::size_t>(pass);
+        std::vector<E> out = data.empty_output(pass);
+        data.run(plan, pass, out);
+        expect_same_classes(out, expected[i]);
+        SCOPED_TRACE("in a step");
+        expect_same_classes(of_step[i], expected[i]);
+    }
+    SCOPED_TRACE(to_string(problem) + " prepared, " + algorithm);
+    std::vector<E> out = data.empty_output(Pass::forward);
+    plan.prepare(data.view(Array::w))
+        .forward(data.view(Array::x), nullptr, 0, contiguous(shape_of(problem, Array::y), out.data()));
+    expect_same_classes(out, expected[0]);
+}
+
+constexpr const char* algorithms[] = {"direct", "fft", "winograd"};
+
+template <class E>
+void expect_classes_of_the_reference(const Problem& problem) {
+    for (std::uint64_t seed = 0; seed < 4; ++seed) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        const LayerData<E> data = data_with_odd_values<E>(problem, seed);
+        Outputs<E> expected;
+        for (Pass pass : all_passes)
+            expected[static_cast<std::size_t>(pass)] = data.reference(pass);
+        for (const char* algorithm : algorithms)
+            expect_classes(data, algorithm, expected);
+    }
+}
+
+TEST(NonFiniteClass, IsThatOfTheReference) {
+    constexpr const char* layers[] = {"n2c3k18 i11x10 r3x3 p1",     "n1c1k2 i90 r7 p4",
+                                      "n1c17k17 i9x10 r3x3 p1 g17", "n1c3k2 i13x12 r3x3 s2 p1 d3",
+                                      "n1c2k3 i5x6x4 r2x3x3 p1",    "n2c2k2 i7x6 r5x5 p5x9"};
+    constexpr const char* boundaries[] = {"", " b=constant:1.5", " b=nearest", " b=reflect", " b=mirror", " b=wrap"};
+    for (const char* layer : layers)
+        for (const char* boundary : boundaries) {
+            expect_classes_of_the_reference<float>(parse_problem(layer + std::string(boundary) + " f32").problem);
+            expect_classes_of_the_reference<double>(parse_problem(layer + std::string(boundary) + " f64").problem);
+        }
+}
+
+template <class E>
+std::vector<E> output_of(const LayerData<E>& data, Pass pass, const std::string& algorithm, const E* bias = nullptr) {
+    Options options;
+    options.algorithm = algorithm;
+    const Plan plan(data.problem, options);
+    std::vector<E> out = data.empty_output(pass);
+    if (bias)
+        plan.forward(data.view(Array::x), data.view(Array::w), bias, 1,
+                     contiguous(shape_of(data.problem, Array::y), out.data()));
+    else
+        data.run(plan, pass, out);
+    return out;
+}
+
+// Denormals are zeros in the kernels, but a denormal times an infinity is not zero times an infinity.
+template <class E>
+void expect_denormals_to_meet_infinities(const std::string& problem) {
+    LayerData<E> data(parse_problem(problem).problem);
+    std::fill(data.x.begin(), data.x.end(), std::numeric_limits<E>::denorm_min());
+    std::fill(data.w.begin(), data.w.end(), std::numeric_limits<E>::infinity());
+    std::fill(data.dy.begin(), data.dy.end(), -std::numeric_limits<E>::denorm_min());
+    for (const char* algorithm : algorithms) {
+        for (E y : output_of(data, Pass::forward, algorithm))
+            ASSERT_EQ(y, std::numeric_limits<E>::infinity()) << algorithm;
+        for (E dx : output_of(data, Pass::input_grad, algorithm))
+            ASSERT_EQ(dx, -std::numeric_limits<E>::infinity()) << algorithm;
+        LayerData<E> other = data;
+        std::fill(other.dy.begin(), other.dy.end(), std::numeric_limits<E>::infinity());
+        for (E dw : output_of(other, Pass::weight_grad, algorithm))
+            ASSERT_EQ(dw, std::numeric_limits<E>::infinity()) << algorithm;
+    }
+}
+
+TEST(NonFiniteClass, ADenormalTimesAnInfinityIsInfinite) {
+    expect_denormals_to_meet_infinities<float>("n2c3k5 i9x8 r3x3 f32");
+    expect_denormals_to_meet_infinities<double>("n2c3k5 i9x8 r3x3 f64");
+    expect_denormals_to_meet_infinities<float>("n2c6k6 i9x8 r3x3 g6 f32");
+}
+
+// Terms that overflow on the way in some orders: their sum does not, so no algorithm's result may.
+TEST(NonFiniteClass, SumsMayOverflowOnTheWay) {
+    LayerData<double> data(parse_problem("n1c4k1 i3 r3 f64").problem);
+    constexpr double huge = 1.5e308;
+    std::fill(data.w.begin(), data.w.end(), 1);
+    std::vector<double> terms = {huge, huge, -huge, -huge, huge, -huge, 1, 2, 3, 4, 5, 6};
+    for (std::size_t shift = 0; shift < terms.size(); ++shift) {
+        std::rotate_copy(terms.begin(), terms.begin() + static_cast<std::ptrdiff_t>(shift), terms.end(),
+                         data.x.begin());
+        EXPECT_TRUE(std::isfinite(data.reference(Pass::forward)[0])) << shift;
+        for (const char* algorithm : algorithms)
+            EXPECT_TRUE(std::isfinite(output_of(data, Pass::forward, algorithm)[0])) << algorithm << ' ' << shift;
+    }
+    data.x = terms;
+    EXPECT_EQ(data.reference(Pass::forward)[0], 21);
+}
+
+// The bias is a term of the sum: it may bring back what has overflowed without it, and the other way round.
+template <class E>
+void expect_bias_to_be_a_term(const std::string& problem) {
+    constexpr E largest = std::numeric_limits<E>::max();
+    LayerData<E> data(parse_problem(problem).problem);
+    std::fill(data.x.begin(), data.x.end(), largest);
+    std::fill(data.w.begin(), data.w.end(), E(0.5));
+    const E bias[] = {-largest, 0, largest};
+    for (const char* algorithm : algorithms) {
+        const std::vector<E> out = output_of(data, Pass::forward, algorithm, bias);
+        const std::size_t outputs = out.size() / 3;
+        for (std::size_t i = 0; i < outputs; ++i) {
+            EXPECT_NEAR(out[i] / largest, 0.5, 1e-5) << algorithm;
+            EXPECT_EQ(out[i + outputs], std::numeric_limits<E>::infinity()) << algorithm;
+            EXPECT_EQ(out[i + 2 * outputs], std::numeric_limits<E>::infinity()) << algorithm;
+        }
+    }
+}
+
+TEST(NonFiniteClass, TheBiasIsATermOfTheSum) {
+    expect_bias_to_be_a_term<float>("n1c1k3 i20 r3 f32");
+    expect_bias_to_be_a_term<double>("n1c1k3 i20 r3 f64");
+    expect_bias_to_be_a_term<float>("n1c3k3 i20 r3 g3 f32");
+}
+
+}  // namespace
+}  // namespace triconv::test
