@@ -31,6 +31,7 @@ import atexit, multiprocessing, os, signal, sys, threading, time
 import numpy as np
 import triconv as tc
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background may have had it ignored
 tc.set_num_threads(4)
 rng = np.random.default_rng(5)
 x, w = rng.normal(size=(4, 8, 33, 31)).astype("f"), rng.normal(size=(8, 8, 5, 5)).astype("f")
