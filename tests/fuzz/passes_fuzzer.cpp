@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <random>
@@ -306,7 +307,10 @@ void run_case(FuzzedDataProvider& bytes, const Problem& problem) {
         algorithm->prepare(operands.w, static_cast<E*>(memory.data()), threads);
         operands.prepared = static_cast<const E*>(memory.data());
     }
-    algorithm->run(operands, threads);
+    const Workspace workspace(static_cast<std::size_t>(algorithm->workspace_bytes(threads)));
+    if (workspace.size() > 0)
+        std::memset(workspace.data(), 0xff, workspace.size());  // NaN: nothing may be read before it is written
+    algorithm->run(operands, threads, static_cast<char*>(workspace.data()));
     check(out.values(), expect(data, pass, tame, with_bias, costed));
 }
 
