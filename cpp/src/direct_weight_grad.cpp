@@ -36,7 +36,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         constexpr std::int64_t sums_bytes = 32 << 20;
         const std::int64_t part_bytes = taps * lane_bytes * static_cast<std::int64_t>(ys_.blocks.size());
         const auto root = static_cast<std::int64_t>(std::sqrt(static_cast<double>(band_count_)));
-        parts_ = std::clamp<std::int64_t>(std::min(root, sums_bytes / part_bytes), 1, 64);
+        parts_ = std::clamp<std::int64_t>(std::min(root, sums_bytes / std::max<std::int64_t>(1, part_bytes)), 1, 64);
         sums_size_ = static_cast<std::size_t>(parts_ * taps * lanes) * ys_.blocks.size();
         return;
     }

@@ -6,7 +6,6 @@
 // A failure prints the descriptor in one line; of a valid problem as triconv::parse_problem reads it.
 #include "triconv/triconv.h"
 
-#include <fuzzer/FuzzedDataProvider.h>
 #include <sanitizer/common_interface_defs.h>
 
 #include <algorithm>
@@ -17,9 +16,13 @@
 #include <string>
 #include <vector>
 
+#include "draw.h"
 #include "triconv/triconv.hpp"
 
-// AddressSanitizer's operator new ends the process where there is no memory.
+// AddressSanitizer's operator new ends the process where there is no memory. This one meets the deletes of the others.
+extern "C" const char* __asan_default_options() {
+    return "alloc_dealloc_mismatch=0";
+}
 void* operator new(std::size_t bytes) {
     constexpr std::size_t most = std::size_t{256} << 20;
     void* const memory = bytes > most ? nullptr : std::malloc(bytes ? bytes : 1);
@@ -34,6 +37,8 @@ void operator delete(void* memory, std::size_t) noexcept {
 }
 
 namespace {
+
+using triconv::test::Draw;
 
 std::string current_case;  // printed should the process die
 
@@ -58,33 +63,34 @@ bool check(triconv_status status) {
 // ---- descriptors ------------------------------------------------------------------------------------------------------
 
 // Mostly one of the range, at times anything.
-std::int64_t number(FuzzedDataProvider& bytes, std::int64_t least, std::int64_t most) {
+std::int64_t number(Draw& draw, std::int64_t least, std::int64_t most) {
     constexpr std::int64_t odd[] = {-1,
                                     0,
                                     1 << 20,
                                     std::int64_t{1} << 40,
                                     std::numeric_limits<std::int64_t>::max(),
                                     std::numeric_limits<std::int64_t>::min()};
-    switch (bytes.ConsumeIntegralInRange<int>(0, 60)) {
+    switch (draw.between(0, 60)) {
         case 0:
-            return odd[bytes.ConsumeIntegralInRange<std::size_t>(0, std::size(odd) - 1)];
+            return draw.one_of(odd);
         case 1:
-            return bytes.ConsumeIntegral<std::int64_t>();
+            return draw.any_integer();
         default:
-            return bytes.ConsumeIntegralInRange(least, most);
+            return draw.between(least, most);
     }
 }
 
-triconv_problem draw_problem(FuzzedDataProvider& bytes) {
+triconv_problem draw_problem(Draw& draw) {
     triconv_problem p;
     check(triconv_problem_init(&p, sizeof p));
-    const auto small = [&](std::int64_t least, std::int64_t most) { return number(bytes, least, most); };
+    const auto small = [&](std::int64_t least, std::int64_t most) { return number(draw, least, most); };
     p.rank = static_cast<std::int32_t>(small(1, 3));
     p.dtype = static_cast<std::int32_t>(small(0, 1));
     p.batch = small(0, 3);
     p.groups = small(1, 3);
-    p.in_channels = small(0, 4) * (p.groups > 0 && p.groups < 100 ? p.groups : 1);
-    p.out_channels = small(0, 4) * (p.groups > 0 && p.groups < 100 ? p.groups : 1);
+    const std::int64_t factor = p.groups > 0 && p.groups < 100 ? p.groups : 1;
+    p.in_channels = draw.one_in(31) ? small(0, 4) : factor * draw.between(0, 4);
+    p.out_channels = draw.one_in(31) ? small(0, 4) : factor * draw.between(0, 4);
     for (int a = 0; a < TRICONV_MAX_RANK; ++a) {
         p.input[a] = small(1, 20);
         p.kernel[a] = small(1, 6);
@@ -94,9 +100,9 @@ triconv_problem draw_problem(FuzzedDataProvider& bytes) {
         p.pad_hi[a] = small(0, 5);
     }
     p.boundary = static_cast<std::int32_t>(small(0, 4));
-    if (p.boundary == TRICONV_CONSTANT && bytes.ConsumeBool()) p.fill = bytes.ConsumeFloatingPoint<double>();
-    if (bytes.ConsumeIntegralInRange(0, 30) == 0) p.struct_size = bytes.ConsumeIntegral<std::uint16_t>();
-    if (bytes.ConsumeIntegralInRange(0, 30) == 0) p.reserved = bytes.ConsumeIntegral<std::int32_t>();
+    if (p.boundary == TRICONV_CONSTANT && draw.one_in(2)) p.fill = draw.any_float();
+    if (draw.one_in(31)) p.struct_size = draw.between<std::size_t>(0, 400);
+    if (draw.one_in(31)) p.reserved = draw.between(-2, 2);
     return p;
 }
 
@@ -161,7 +167,7 @@ private:
 
 class Runner {
 public:
-    Runner(FuzzedDataProvider& bytes, const triconv_problem& p, const std::int64_t* output) : bytes_(bytes) {
+    Runner(Draw& draw, const triconv_problem& p, const std::int64_t* output) : draw_(draw) {
         const std::size_t element = p.dtype == TRICONV_F64 ? 8 : 4;
         const auto array = [&](std::int64_t outer, std::int64_t inner, const std::int64_t* extent) {
             const double count = elements(outer, inner, extent, p.rank);
@@ -178,32 +184,32 @@ public:
     bool affordable() const { return small_ && products_ < 1e6; }
 
     void run(const triconv_plan* plan) {
-        const int pass = bytes_.ConsumeIntegralInRange(0, 2), threads = bytes_.ConsumeIntegralInRange(1, 3);
+        const int pass = draw_.between(0, 2), threads = draw_.between(1, 3);
         std::size_t need = 0;
         if (!check(triconv_plan_workspace_bytes(plan, pass, threads, &need)) ||
             static_cast<double>(need) > 64 * most_bytes)
             return;
-        const std::size_t given = bytes_.ConsumeBool() ? need : bytes_.ConsumeIntegralInRange<std::size_t>(0, 2 * need);
-        const bool own = bytes_.ConsumeBool();
-        const std::size_t offset = bytes_.ConsumeIntegralInRange(0, 7) ? 0 : bytes_.ConsumeIntegralInRange(1, 63);
+        const std::size_t given = draw_.one_in(2) ? need : draw_.between<std::size_t>(0, 2 * need);
+        const bool own = draw_.one_in(2);
+        const std::size_t offset = draw_.one_in(8) ? draw_.between<std::size_t>(1, 63) : 0;
         const Memory workspace(given, offset);
         const bool proper_workspace = own || (given >= need && offset == 0);
         void* const memory = own ? nullptr : workspace.data();
         const std::size_t room = own ? 0 : given;
         triconv_run_info info;
         check(triconv_run_info_init(&info, sizeof info));
-        const bool proper_info = bytes_.ConsumeIntegralInRange(0, 15) != 0;
-        if (!proper_info) info.struct_size = bytes_.ConsumeIntegral<std::uint8_t>();
+        const bool proper_info = !draw_.one_in(16);
+        if (!proper_info) info.struct_size = draw_.between<std::size_t>(0, 200);
         // Arrays without elements may be null, others not.
         bool nulls = false;
         const auto given_array = [&](std::vector<char>& array) -> void* {
             if (array.empty()) return nullptr;
-            if (bytes_.ConsumeIntegralInRange(0, 30) != 0) return array.data();
+            if (!draw_.one_in(31)) return array.data();
             nulls = true;
             return nullptr;
         };
         triconv_plan* const none = nullptr;
-        const triconv_plan* const which = bytes_.ConsumeIntegralInRange(0, 30) ? plan : none;
+        const triconv_plan* const which = draw_.one_in(31) ? none : plan;
         triconv_status status = TRICONV_OK;
         void *const a = given_array(pass == TRICONV_INPUT_GRAD ? w_ : x_),
                     *const b = given_array(pass == TRICONV_FORWARD ? w_ : y_),
@@ -211,7 +217,7 @@ public:
                                            : pass == TRICONV_INPUT_GRAD ? x_
                                                                         : w_);
         if (pass == TRICONV_FORWARD)
-            status = triconv_forward(which, a, nullptr, b, nullptr, bytes_.ConsumeBool() ? bias_.data() : nullptr, 1, c,
+            status = triconv_forward(which, a, nullptr, b, nullptr, draw_.one_in(2) ? bias_.data() : nullptr, 1, c,
                                      nullptr, memory, room, &info);
         else if (pass == TRICONV_INPUT_GRAD)
             status = triconv_input_grad(which, a, nullptr, b, nullptr, c, nullptr, memory, room, &info);
@@ -222,14 +228,14 @@ public:
     }
 
 private:
-    FuzzedDataProvider& bytes_;
+    Draw& draw_;
     bool small_ = true;
     double products_ = 0;
     std::vector<char> x_, w_, y_, bias_;
 };
 
-void use_layer(FuzzedDataProvider& bytes) {
-    const triconv_problem problem = draw_problem(bytes);
+void use_layer(Draw& draw) {
+    const triconv_problem problem = draw_problem(draw);
     current_case = text_of(problem);
     std::int64_t output[TRICONV_MAX_RANK] = {};
     const bool valid = check(triconv_problem_output(&problem, output));
@@ -243,16 +249,14 @@ void use_layer(FuzzedDataProvider& bytes) {
     std::string algorithm[1 + TRICONV_PASSES];
     constexpr const char* known[] = {"auto", "direct", "fft", "winograd", "fft:8", "winograd:2", "fft:4x4", ""};
     for (std::string& name : algorithm)
-        name = bytes.ConsumeIntegralInRange(0, 3)
-                   ? known[bytes.ConsumeIntegralInRange<std::size_t>(0, std::size(known) - 1)]
-                   : bytes.ConsumeRandomLengthString(12);
-    options.algorithm = bytes.ConsumeBool() ? algorithm[0].c_str() : nullptr;
+        name = draw.one_in(4) ? draw.text(12) : draw.one_of(known);
+    options.algorithm = draw.one_in(2) ? algorithm[0].c_str() : nullptr;
     for (int pass = 0; pass < TRICONV_PASSES; ++pass)
-        options.pass_algorithm[pass] = bytes.ConsumeIntegralInRange(0, 3) ? nullptr : algorithm[1 + pass].c_str();
-    if (bytes.ConsumeIntegralInRange(0, 3) == 0) options.tolerance = bytes.ConsumeFloatingPoint<double>();
-    if (bytes.ConsumeIntegralInRange(0, 3) == 0) options.max_workspace = number(bytes, 0, 1 << 20);
-    if (bytes.ConsumeIntegralInRange(0, 30) == 0) options.struct_size = bytes.ConsumeIntegral<std::uint8_t>();
-    const bool default_options = bytes.ConsumeBool();
+        options.pass_algorithm[pass] = !draw.one_in(4) ? nullptr : algorithm[1 + pass].c_str();
+    if (draw.one_in(4)) options.tolerance = draw.any_float();
+    if (draw.one_in(4)) options.max_workspace = number(draw, 0, 1 << 20);
+    if (draw.one_in(31)) options.struct_size = draw.between<std::size_t>(0, 200);
+    const bool default_options = draw.one_in(2);
     current_case += default_options ? "" : ", algorithm " + algorithm[0];
 
     triconv_plan* plan = nullptr;
@@ -263,25 +267,25 @@ void use_layer(FuzzedDataProvider& bytes) {
     require(!valid || made || !default_options || status == TRICONV_OUT_OF_MEMORY, "no plan by auto");
     if (!made) return;
     char name[8];
-    const std::int32_t pass = static_cast<std::int32_t>(number(bytes, 0, 2));
-    if (check(triconv_plan_algorithm(plan, pass, name, bytes.ConsumeIntegralInRange<std::size_t>(0, sizeof name))))
+    const std::int32_t pass = static_cast<std::int32_t>(number(draw, 0, 2));
+    if (check(triconv_plan_algorithm(plan, pass, name, draw.between<std::size_t>(0, sizeof name))))
         require(pass >= 0 && pass < TRICONV_PASSES, "a pass that there is not");
-    Runner runner(bytes, problem, output);
+    Runner runner(draw, problem, output);
     if (runner.affordable()) runner.run(plan);
     triconv_plan_destroy(plan);
 }
 
-void use_signal(FuzzedDataProvider& bytes) {
+void use_signal(Draw& draw) {
     triconv_signal_problem p;
     check(triconv_signal_problem_init(&p, sizeof p));
-    p.rank = static_cast<std::int32_t>(number(bytes, 1, 3));
-    p.dtype = static_cast<std::int32_t>(number(bytes, 0, 1));
-    p.mode = static_cast<std::int32_t>(number(bytes, 0, 2));
-    p.batch1 = number(bytes, 0, 3);
-    p.batch2 = number(bytes, 0, 3);
+    p.rank = static_cast<std::int32_t>(number(draw, 1, 3));
+    p.dtype = static_cast<std::int32_t>(number(draw, 0, 1));
+    p.mode = static_cast<std::int32_t>(number(draw, 0, 2));
+    p.batch1 = number(draw, 0, 3);
+    p.batch2 = number(draw, 0, 3);
     for (int a = 0; a < TRICONV_MAX_RANK; ++a) {
-        p.in1[a] = number(bytes, 1, 20);
-        p.in2[a] = number(bytes, 1, 20);
+        p.in1[a] = number(draw, 1, 20);
+        p.in2[a] = number(draw, 1, 20);
     }
     current_case = "signals of rank " + std::to_string(p.rank) + ", mode " + std::to_string(p.mode) + ", batches " +
                    std::to_string(p.batch1) + " and " + std::to_string(p.batch2) + ":";
@@ -301,7 +305,7 @@ void use_signal(FuzzedDataProvider& bytes) {
         const std::size_t element = p.dtype == TRICONV_F64 ? 8 : 4;
         std::vector<char> a(static_cast<std::size_t>(in1) * element), b(static_cast<std::size_t>(in2) * element),
             c(static_cast<std::size_t>(out) * element);
-        check(bytes.ConsumeBool()
+        check(draw.one_in(2)
                   ? triconv_convolve(plan, a.data(), nullptr, b.data(), nullptr, c.data(), nullptr, nullptr, 0, nullptr)
                   : triconv_correlate(plan, a.data(), nullptr, b.data(), nullptr, c.data(), nullptr, nullptr, 0,
                                       nullptr));
@@ -317,12 +321,12 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    FuzzedDataProvider bytes(data, size);
+    Draw draw(data, size);
     current_case = "(not drawn yet)";
-    check(triconv_set_num_threads(static_cast<std::int32_t>(number(bytes, 1, 3))));
-    if (bytes.ConsumeIntegralInRange(0, 4))
-        use_layer(bytes);
+    check(triconv_set_num_threads(static_cast<std::int32_t>(number(draw, 1, 3))));
+    if (!draw.one_in(5))
+        use_layer(draw);
     else
-        use_signal(bytes);
+        use_signal(draw);
     return 0;
 }
