@@ -209,9 +209,28 @@ AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
     return request;
 }
 
+namespace {
+
+// Passes list their blocks of channels, the phases of strides and dilations, and direct ones their taps. A system that
+// grants more memory than it has would let lists beyond these grow until it ends some program.
+constexpr std::int64_t most_listed_taps = std::int64_t{1} << 30;
+constexpr double most_listed_phases = 1 << 24, most_listed_blocks = 1 << 27;
+
+void check_lists(const Layer& layer) {
+    double phases = 1;
+    for (const Axis& a : layer.axis)
+        phases *= static_cast<double>(a.output_phases) * static_cast<double>(a.kernel_phases);
+    const double channels = static_cast<double>(layer.in_channels) + static_cast<double>(layer.out_channels);
+    const double blocks = std::max(static_cast<double>(layer.groups), channels) * phases;
+    if (phases > most_listed_phases || blocks > most_listed_blocks) throw std::bad_alloc();
+}
+
+}  // namespace
+
 template <class E>
 std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                     const AlgorithmRequest& request) {
+    check_lists(layer);
     const bool any = request.name == "auto";
     const bool one_tap = layer.axis[0].taps * layer.axis[1].taps * layer.axis[2].taps == 1;
     std::vector<Costed> result;
@@ -223,10 +242,6 @@ std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& 
         }
     return result;
 }
-
-// A direct pass lists its taps. A system that grants more memory than it has would let lists beyond this grow until it ends
-// some program.
-constexpr std::int64_t most_listed_taps = std::int64_t{1} << 30;
 
 template <class E>
 std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const Layer& layer, Pass pass,

@@ -57,16 +57,22 @@ int available_cpus() {
     return std::max(1, control_group_cpus(cpus));
 }
 
+// Far beyond any machine; what is kept for each thread stays small.
+constexpr int most_threads = 1 << 16;
+
+[[noreturn]] void refuse_threads(const std::string& name, const std::string& value) {
+    throw std::invalid_argument(name + " is " + value + ", expected an integer from 1 to " +
+                                std::to_string(most_threads));
+}
+
 int initial_threads() {
     const char* text = std::getenv("TRICONV_NUM_THREADS");
     if (text == nullptr) { return available_cpus(); }
     int value = 0;
     const char* end = text + std::strlen(text);
     const auto [parsed_to, error] = std::from_chars(text, end, value);
-    if (error != std::errc() || parsed_to != end || value < 1) {
-        throw std::invalid_argument("TRICONV_NUM_THREADS is \"" + std::string(text) +
-                                    "\", expected a positive integer");
-    }
+    if (error != std::errc() || parsed_to != end || value < 1 || value > most_threads)
+        refuse_threads("TRICONV_NUM_THREADS", std::string("\"").append(text).append("\""));
     return value;
 }
 
@@ -307,10 +313,7 @@ int num_threads() {
 }
 
 void set_num_threads(int count) {
-    if (count < 1) {
-        throw std::invalid_argument("the number of threads is " + std::to_string(count) +
-                                    ", expected a positive integer");
-    }
+    if (count < 1 || count > most_threads) refuse_threads("the number of threads", std::to_string(count));
     configured_threads.store(count);
 }
 

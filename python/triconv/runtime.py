@@ -130,12 +130,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n
-        Number of threads, at least 1.
+        Number of threads, from 1 to 65536.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an int, or less than 1.
+        If `n` is not an int, or out of range.
 
     Examples
     --------

@@ -149,8 +149,8 @@ TEST_F(ParallelTest, BusyPoolMeansSerialAsSlotZero) {
     owner.join();
 }
 
-TEST_F(ParallelTest, NumberOfThreadsMustBePositive) {
-    for (int count : {0, -1, std::numeric_limits<int>::min()}) {
+TEST_F(ParallelTest, NumberOfThreadsMustBeReasonable) {
+    for (int count : {0, -1, std::numeric_limits<int>::min(), 65537, std::numeric_limits<int>::max()}) {
         EXPECT_THROW(set_num_threads(count), std::invalid_argument);
     }
 }
@@ -249,7 +249,7 @@ TEST_F(NumThreadsVariable, PositiveInteger) {
 }
 
 TEST_F(NumThreadsVariable, AnythingElseIsAnError) {
-    for (const char* value : {"0", "-2", "", "two", "2x", " 2", "2.5", "99999999999999999999"}) {
+    for (const char* value : {"0", "-2", "", "two", "2x", " 2", "2.5", "65537", "99999999999999999999"}) {
         EXPECT_EXIT(report_threads(value), ::testing::ExitedWithCode(0), "invalid: TRICONV_NUM_THREADS is ") << value;
     }
 }

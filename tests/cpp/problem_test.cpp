@@ -97,10 +97,16 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
 }
 
 // Neither hangs nor fills the memory.
-TEST(PlanChecks, KernelsBeyondAnyMemoryRunOutOfIt) {
-    const Plan plan(parse_problem("n1c1k1 i549755813888 r549755813888 f32").problem);
-    for (Pass pass : {Pass::forward, Pass::input_grad, Pass::weight_grad})
-        EXPECT_THROW(plan.workspace_bytes(pass), std::bad_alloc);
+TEST(PlanChecks, ListsBeyondAnyMemoryRunOutOfIt) {
+    for (const char* text :
+         {"n1c1k1 i549755813888 r549755813888 f32",        // taps
+          "n1c1k1 i1000000000000 r1000 d1000000000 f32",   // phases of the outputs
+          "n1c1k1 i1000000000 r500000000 s499999999 f32",  // phases of the kernel
+          "n1c1099511627776k1099511627776 i1 r1 g1099511627776 f32", "n1c0k0 i1 r1 g1099511627776 f32"}) {
+        const Plan plan(parse_problem(text).problem);
+        for (Pass pass : all_passes)
+            EXPECT_THROW(plan.workspace_bytes(pass), std::bad_alloc) << text;
+    }
 }
 
 // Extents that do not fit an int must not be cut down to one that does.

@@ -173,7 +173,10 @@ bool draw_algorithm(Draw& draw, const KernelTable<E>& kernels, const Layer& laye
     if (asked.back() == ':')
         for (int a = 0; a < layer.rank; ++a)
             asked += (a ? "x" : "") + std::to_string(draw.between(1, asked[0] == 'f' ? 70 : 8));
-    std::vector<Costed> candidates = cost_candidates(kernels, layer, pass, parse_algorithm(asked, layer.rank));
+    std::vector<Costed> candidates;
+    try {
+        candidates = cost_candidates(kernels, layer, pass, parse_algorithm(asked, layer.rank));
+    } catch (const std::invalid_argument&) { return false; }  // no such tile for this kernel
     std::erase_if(candidates, [](const Costed& c) { return !c.candidate.possible; });
     if (candidates.empty()) return false;
     costed = candidates[draw.between<std::size_t>(0, candidates.size() - 1)];
@@ -274,7 +277,8 @@ void run_case(Draw& draw, const Problem& problem) {
     const KernelTable<E>& table = table_of<E>(kernels(isa));
     const Pass pass = draw.one_of(all_passes);
     const int threads = draw.between(1, 4);
-    const bool with_bias = draw.one_in(2), prepared = draw.one_in(4), channels_last = draw.one_in(2);
+    const bool with_bias = draw.one_in(2) && pass == Pass::forward, prepared = draw.one_in(4),
+               channels_last = draw.one_in(2);
     const int gap = draw.one_in(4) ? 2 : 1;
     const Layer layer(problem);
     current_case = to_string(problem, pass) + "  isa " + isa + ", threads " + std::to_string(threads) +

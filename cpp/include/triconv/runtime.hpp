@@ -13,10 +13,10 @@ namespace triconv {
 
 /// Threads a run uses at most; results do not depend on it. The first value comes from TRICONV_NUM_THREADS, else from
 /// the number of cores this process may use.
-/// @throws std::invalid_argument if `count` is less than 1.
+/// @throws std::invalid_argument if `count` is less than 1 or more than 65536.
 TRICONV_API void set_num_threads(int count);
 /// @return At least 1; 1 inside a task of the library.
-/// @throws std::invalid_argument if TRICONV_NUM_THREADS is not a positive integer.
+/// @throws std::invalid_argument if TRICONV_NUM_THREADS is not an integer from 1 to 65536.
 TRICONV_API int num_threads();
 
 /// A host's parallel-for, to be used instead of the library's threads. A run is a sequence of calls of it.

@@ -218,7 +218,7 @@ TRICONV_API triconv_status triconv_correlate(const triconv_signal_plan* plan, co
 
 /* ---- the process --------------------------------------------------------------------------------------------------- */
 
-/** Threads a run uses at most; results do not depend on it. */
+/** Threads a run uses at most, 1 to 65536; results do not depend on it. */
 TRICONV_API triconv_status triconv_set_num_threads(int32_t count);
 /** @param count Set to the number of threads a run uses at most. */
 TRICONV_API triconv_status triconv_num_threads(int32_t* count);
