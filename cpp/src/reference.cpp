@@ -29,14 +29,14 @@ public:
     void add(double a, double b) {
         if (overflowed_) return void(wide_ += static_cast<long double>(a) * b);
         const double product = a * b;
-        const double total = sum_ + product;
-        if (!std::isfinite(total)) {
+        const double total = sum_ + product, back = total - sum_;
+        const double error = error_ + (std::fma(a, b, -product) + ((sum_ - (total - back)) + (product - back)));
+        if (!std::isfinite(error)) {  // nor is it where `back` alone overflows, next to the largest number
             overflowed_ = true;
             wide_ = static_cast<long double>(sum_) + error_ + static_cast<long double>(a) * b;
             return;
         }
-        const double back = total - sum_;
-        error_ += std::fma(a, b, -product) + ((sum_ - (total - back)) + (product - back));
+        error_ = error;
         sum_ = total;
     }
     double value() const { return overflowed_ ? static_cast<double>(wide_) : sum_ + error_; }

@@ -163,6 +163,15 @@ TEST(NonFiniteClass, SumsMayOverflowOnTheWay) {
     EXPECT_EQ(data.reference(Pass::forward)[0], 21);
 }
 
+// The rounding error of an addition is found by going back from the total, which may overflow where the total does not.
+TEST(NonFiniteClass, ASumNextToTheLargestNumberIsFinite) {
+    LayerData<double> data(parse_problem("n1c1k1 i2 r2 f64").problem);
+    constexpr double largest = std::numeric_limits<double>::max();
+    data.w = {1, 1};
+    data.x = {0x1.8p971, -largest};  // the total is rounded away from the first
+    EXPECT_EQ(data.reference(Pass::forward)[0], 0x1.8p971 - largest);
+}
+
 // The bias is a term of the sum: it may bring back what has overflowed without it, and the other way round.
 template <class E>
 void expect_bias_to_be_a_term(const std::string& problem) {
