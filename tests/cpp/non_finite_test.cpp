@@ -197,5 +197,34 @@ TEST(NonFiniteClass, TheBiasIsATermOfTheSum) {
     expect_bias_to_be_a_term<float>("n1c3k3 i20 r3 g3 f32");
 }
 
+// Where the samples are zeros, the bias is the result, although a tile's rounding errors may take their sum past the
+// largest number.
+template <class E>
+void expect_bias_not_to_overflow(const std::string& problem) {
+    constexpr E largest = std::numeric_limits<E>::max();
+    LayerData<E> data(parse_problem(problem).problem);
+    const E bias[] = {largest, -largest};
+    std::mt19937_64 random(1);
+    for (E scale : {E(0.25), E(0.1), E(0.03)}) {
+        std::uniform_real_distribution<E> sample(-scale * largest, scale * largest);
+        for (std::size_t i = 0; i < data.x.size(); ++i)
+            data.x[i] = i % 10 < 6 ? E(0) : sample(random);
+        for (const char* algorithm : algorithms) {
+            const std::vector<E> out = output_of(data, Pass::forward, algorithm, bias);
+            const std::size_t outputs = out.size() / 2;
+            for (std::size_t i = 0; i < outputs; ++i) {
+                if (i % 10 >= 4) continue;
+                ASSERT_EQ(out[i], bias[0]) << algorithm << ' ' << i;
+                ASSERT_EQ(out[i + outputs], bias[1]) << algorithm << ' ' << i;
+            }
+        }
+    }
+}
+
+TEST(NonFiniteClass, RoundingErrorsDoNotOverflowWithTheBias) {
+    expect_bias_not_to_overflow<float>("n1c1k2 i400 r3 f32");
+    expect_bias_not_to_overflow<double>("n1c1k2 i400 r3 f64");
+}
+
 }  // namespace
 }  // namespace triconv::test
