@@ -182,14 +182,17 @@ assert is_right()
 def test_interrupt_of_a_long_call(tmp_path):
     """Raised once the call ends, in the thread that called; the next calls work."""
     program = """
-def interrupt():
+def interrupt(begun):
+    begun.wait()
     time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGINT)
 
 for _ in range(5):
-    interrupter = threading.Thread(target=interrupt)
+    begun = threading.Event()
+    interrupter = threading.Thread(target=interrupt, args=(begun,))
     interrupter.start()
     try:
+        begun.set()
         while True:
             tc.conv2d(big, big_w, algorithm="direct")
     except KeyboardInterrupt:

@@ -325,6 +325,13 @@ def test_explain_lists_every_algorithm_and_marks_the_choice():
     assert sum(line.split()[0].startswith("fft") for line in text if line.startswith("   ")) <= 9, "the table is short"
 
 
+def test_explain_says_what_is_impossible():
+    text = str(tc.explain((1, 1, 64), (1, 1, 40)))
+    rows = [line.split(maxsplit=7) for line in text.splitlines() if line.startswith("   winograd")]
+    assert [row[:7] for row in rows] == [["winograd", *"------"]] * 3
+    assert all(row[7].startswith("winograd has no transform for 40 taps") for row in rows)
+
+
 def test_explain_takes_every_rank():
     assert tc.explain((1, 2, 9), (3, 2, 4)).problem == "n1c2k3 i9 r4 f32"
     assert tc.explain((1, 2, 5, 5, 5), (3, 2, 3, 3, 3), dtype="float64").problem == "n1c2k3 i5x5x5 r3x3x3 f64"

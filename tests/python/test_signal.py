@@ -452,7 +452,7 @@ def test_signatures_are_those_of_scipy_and_workers(name):
 
 # ---- Errors ----------------------------------------------------------------------------------------------------------
 
-ONE, TWO = np.ones(4), np.ones((3, 4))
+ONE, TWO, LONG = np.ones(4), np.ones((3, 4)), np.ones(4, np.longdouble)
 MISUSE = [
     *((name, (ONE, ONE, mode)) for name in ("convolve", "fftconvolve", "oaconvolve") for mode in ("bogus", None, 1)),
     *(("correlate", (ONE, ONE, mode)) for mode in ("bogus", None, 1)),
@@ -509,6 +509,11 @@ def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args):
         (lambda: signal.OverlapAdd(TWO, axis=2), "axis is 2, expected an axis of the kernel, which has 2"),
         (lambda: signal.OverlapAdd(ONE, axis=1).process(ONE), "axis is 1, expected an axis of the chunk, which has 1"),
         (lambda: signal.OverlapSave(ONE, block_size=0), "block_size is 0, expected at least 1"),
+        (lambda: signal.OverlapAdd(LONG), f"kernel has dtype {LONG.dtype}, expected at most float64 or complex128"),
+        (
+            lambda: signal.OverlapAdd(ONE).process(LONG),
+            f"chunk has dtype {LONG.dtype}, expected at most float64 or complex128",
+        ),
         (lambda: signal.OverlapSave(TWO).process(ONE), "chunk has 1 axes, expected 2, as many as the kernel"),
         (
             lambda: signal.OverlapSave(TWO).process(np.ones((2, 5))),
@@ -795,6 +800,7 @@ def test_prepared_kernel_transforms_once_for_each_shape(rng):
     np.testing.assert_array_equal(prepared.convolve(image), signal.prepare(prepared.kernel).convolve(image))
     assert prepared.convolve(image).any()
     assert repr(prepared) == "PreparedKernel(shape=(31, 31), dtype=float32, axes=[0, 1])"
+    assert prepared.convolve(image[:0]).size == 0
 
 
 def test_prepared_kernel_tells_layouts_apart(rng):
