@@ -7,6 +7,7 @@
 #include "depthwise_pass.h"
 #include "direct_pass.h"
 #include "folded_input_grad.h"
+#include "image_pass.h"
 
 namespace triconv {
 
@@ -68,6 +69,11 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     };
     keep(ranked, 8);
     if (lane_kinds(layer, kernels.lanes).size() > 1) keep(ranked_dealt, 4);
+    if (is_image_filter(layer, pass)) {  // those that fill lanes with samples
+        const int whole = axis == 2 ? 2 * kernels.lanes : axis == 1 ? kernels.lanes : 1;
+        std::erase_if(ranked, [&](const auto& length) { return length.second % whole != 0; });
+        keep(ranked, 6);
+    }
     return lengths;
 }
 
@@ -169,6 +175,10 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
                     Costed other = cost_transform(kernels, layer, pass, works[i], shape);
                     if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
                 }
+                if (is_image_filter(layer, pass) && is_image_tile(shape, kernels.lanes)) {
+                    Costed other = cost_image(kernels, layer, pass, shape);
+                    if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
+                }
                 all.push_back(std::move(best));
             }
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
@@ -249,6 +259,8 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
     if (costed.direct && layer.taps() > most_listed_taps) throw std::bad_alloc();
     if (pass == Pass::input_grad && layer.extended())
         return std::make_unique<FoldedInputGrad<E>>(kernels, layer, costed);
+    if (costed.lane_kind == LaneKind::samples)
+        return std::make_unique<ImagePass<E>>(kernels, layer, pass, costed.shape);
     if (!costed.direct)
         return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
                                                   costed.blocking);

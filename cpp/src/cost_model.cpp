@@ -6,6 +6,7 @@
 
 #include "cpu.h"
 #include "direct_pass.h"
+#include "image_pass.h"
 #include "winograd_bounds.h"
 
 namespace triconv {
@@ -55,6 +56,10 @@ double epsilon(const Layer& layer) {
     return layer.dtype == DType::f32 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
 }
 
+double fft_error_bound(const Layer& layer, double samples_of_tile) {
+    return epsilon(layer) * 4 * (1 + std::log2(samples_of_tile));
+}
+
 double x_bytes(const Layer& layer) {
     return element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
 }
@@ -69,8 +74,12 @@ double array_bytes(const Layer& layer) {
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded).
-constexpr double fma_ns = 0.28;             // one lane-vector multiply-add within a micro-kernel
-constexpr double value_ns = 1.8;            // reading and writing one lane vector of a spectrum, besides the lines
+constexpr double fma_ns = 0.28;   // one lane-vector multiply-add within a micro-kernel
+constexpr double value_ns = 1.8;  // reading and writing one lane vector of a spectrum, besides the lines
+// Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
+// blocks for each line, and of the arrays in units of array_ns.
+constexpr double image_lines = 0.69, image_rows_ns = 150, image_touches = 1.7, image_block_touches = 3.3,
+                 image_crossings = 0.65, image_twiddle_ns = 4;
 constexpr double lane_block_ns = 60;        // transform of a lane block of a tile, apart from its size
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
@@ -305,13 +314,63 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
         (slice.kernels + static_cast<double>(result.blocking.rows) * slice.target) / result.blocking.parts +
         static_cast<double>(result.blocking.rows) * (slice.tile() - slice.target) + 3 * planes * vector_bytes);
     if (shape.fft) {
-        c.error_bound = epsilon(layer) * 4 * (1 + std::log2(planes));
+        c.error_bound = fft_error_bound(layer, planes);
     } else {
         c.error_bound = epsilon(layer);
         for (int a = 0; a < axes; ++a)
             if (shape.taps[a] > 1) c.error_bound *= winograd_amplification(shape.outputs[a], shape.taps[a]);
         c.error_bound += sum_error * epsilon(layer);
     }
+    return result;
+}
+
+template <class E>
+Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape) {
+    const TileShape image = image_of(shape, kernels.lanes);
+    const std::int64_t lanes = kernels.lanes, depth = image.transform[0], height = image.transform[1];
+    const auto in = static_cast<double>(layer.in_per_group()), out = static_cast<double>(layer.out_per_group()),
+               sources = pass == Pass::forward ? in : out, targets = pass == Pass::forward ? out : in, pairs = in * out,
+               groups = static_cast<double>(layer.groups);
+    std::int64_t count = layer.batch;
+    double values = 1;
+    for (int a = 0; a < axes; ++a) {
+        count *= ceil_div(samples_along(layer.axis[a], pass), std::int64_t{shape.outputs[a]});
+        values *= shape.transform[a];
+    }
+    const double tiles = groups * (static_cast<double>(count) + 0.5 * pairs / (sources + targets));
+    const double used = static_cast<double>(image.outputs[0]) * image.outputs[1] / static_cast<double>(depth * height);
+    const double along_x = line_ns(kernels, image, 2), across = line_ns(kernels, image, 1) + line_ns(kernels, image, 0);
+    const double lines = sources * (along_x + across) + targets * (along_x * used + across);
+    const double row_vectors = sources * static_cast<double>(depth * ceil_div(height, lanes)) +
+                               targets * static_cast<double>(image.outputs[0] * ceil_div(image.outputs[1], lanes));
+    const double vectors = values / static_cast<double>(lanes), bytes = values * element_bytes(layer);
+    const double block_bytes = 2 * static_cast<double>(depth * height * lanes) * element_bytes(layer);
+    const bool signal = shape.transform[0] * shape.transform[1] == 1;  // whose factors are read as the tile is
+    const double kept = bytes * (std::max(sources, targets) + pairs + (signal ? 1 : 0)),
+                 passed = bytes * (sources + targets) / 2 * (signal ? 3 : 1);
+    const double far = std::min(1.0, array_bytes(layer) / cached_bytes());
+    const double read = (pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer)) / array_bytes(layer);
+    const double again = signal ? 1 : 1 / used;
+    const double ns = transform_call_ns +
+                      tiles * (vectors * (lines * image_lines + (pairs - 1) * lanewise_ns +
+                                          (signal ? (sources + targets) * image_twiddle_ns : 0)) +
+                               row_vectors * image_rows_ns + image_touches * passed * stream_ns(kept, memory_byte_ns) +
+                               image_block_touches * (depth > 1 ? 6 : 4) * passed *
+                                   stream_ns((sources + (depth > 1 ? 2 : 1)) * block_bytes, memory_byte_ns)) +
+                      array_ns(layer, pass) * image_crossings * (1 + far) * (1 + (again - 1) * read);
+    Costed result;
+    result.shape = shape;
+    result.lane_kind = LaneKind::samples;
+    result.blocking.fused = true;
+    Candidate& c = result.candidate;
+    c.algorithm = shape.name(layer.rank);
+    c.possible = true;
+    c.multiplications = tiles * values * 2 * pairs;
+    c.transform_flops = tiles * values * lines / fma_ns;
+    c.bytes = tiles * 3 * passed + array_bytes(layer);
+    c.predicted_seconds = ns * 1e-9;
+    c.workspace_bytes = static_cast<std::int64_t>(kept + (sources + 2) * block_bytes);
+    c.error_bound = fft_error_bound(layer, values);
     return result;
 }
 
@@ -360,6 +419,8 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
 // and dx is added up from the T samples of each tile.
 template <class E>
 StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const TileShape& shape, LaneKind lane_kind) {
+    if (lane_kind == LaneKind::samples)
+        return {std::numeric_limits<double>::infinity(), 1};  // a step has no such passes
     const TileGrid grid = tile_grid(layer, Pass::forward, shape, lane_kind, kernels.lanes);
     const double tiles = static_cast<double>(grid.rows());
     const LaneBlocks xs = lane_blocks(layer, kernels.lanes, lane_kind, true),
@@ -404,6 +465,7 @@ StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const Tile
 #define TRICONV_INSTANTIATE(E)                                                                                \
     template double line_ns(const KernelTable<E>&, const TileShape&, int);                                    \
     template Costed cost_transform(const KernelTable<E>&, const Layer&, Pass, const Work&, const TileShape&); \
+    template Costed cost_image(const KernelTable<E>&, const Layer&, Pass, const TileShape&);                  \
     template Costed cost_direct(const KernelTable<E>&, const Layer&, Pass);                                   \
     template StepCost cost_step(const KernelTable<E>&, const Layer&, const TileShape&, LaneKind);
 TRICONV_INSTANTIATE(float)

@@ -37,6 +37,9 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis);
 template <class E>
 Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Work& work,
                       const TileShape& shape);
+// The same with samples in the lanes: for is_image_filter and is_image_tile (image_pass.h).
+template <class E>
+Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape);
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass);
 

@@ -133,6 +133,16 @@ struct RowArgs {
     const std::ptrdiff_t* lane_offset;  // of each lane_count lanes, instead of lane * lane_stride; null: none
 };
 
+// `lanes` x `lanes` elements, lane vectors a stride apart, turned so that element (i, j) becomes (j, i); `count` of those
+// squares, a step apart.
+template <class E>
+struct TransposeArgs {
+    const E* in;
+    E* out;
+    std::ptrdiff_t in_stride, out_stride, in_step, out_step;
+    int count;
+};
+
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
 //   forward:      out[i] (+)= sum over runs, k of  in[run.offset + (i + k) * in_step] * w[tap]       i < count
@@ -168,7 +178,8 @@ struct KernelTable {
     void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
-    int depthwise_outputs;                 // that forward takes together
+    void (*transpose)(const TransposeArgs<E>&);
+    int depthwise_outputs;  // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
     // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated

@@ -20,10 +20,10 @@ double TileTransform<E>::scale() const {
 }
 
 template <class E>
-auto TileTransform<E>::make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const -> Lines {
-    const int t = shape_.transform[axis], m = shape_.outputs[axis], r = shape_.taps[axis];
-    Lines lines;
-    if (shape_.fft) {
+AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis) {
+    const int t = shape.transform[axis], m = shape.outputs[axis], r = shape.taps[axis];
+    AxisLines<E> lines;
+    if (shape.fft) {
         int n_in = t, n_out = t;
         switch (role) {
             case TileRole::read_tile:
@@ -76,7 +76,7 @@ TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& 
     }
     for (int i = 0; i < tile_role_count; ++i)
         for (int a = 0; a < axes; ++a) {
-            roles_[i].lines[a] = make_lines(kernels, static_cast<TileRole>(i), a);
+            roles_[i].lines[a] = axis_lines(kernels, shape, static_cast<TileRole>(i), a);
             roles_[i].count[a] = roles_[i].lines[a].count;
             roles_[i].extent[a] = roles_[i].lines[a].extent;
         }
@@ -267,6 +267,8 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const 
     }
 }
 
+template AxisLines<float> axis_lines(const KernelTable<float>&, const TileShape&, TileRole, int);
+template AxisLines<double> axis_lines(const KernelTable<double>&, const TileShape&, TileRole, int);
 template class TileTransform<float>;
 template class TileTransform<double>;
 

@@ -47,6 +47,15 @@ enum class TileRole : std::uint8_t {
 };
 inline constexpr int tile_role_count = 6;
 
+// The line transforms of a role along one axis; samples that the caller provides, and has room for: see TileTransform.
+template <class E>
+struct AxisLines {
+    LineTransform<E> real, complex;
+    int count = 1, extent = 1;
+};
+template <class E>
+AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis);
+
 template <class E>
 class TileTransform {
 public:
@@ -72,18 +81,13 @@ public:
                  const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const;
 
 private:
-    struct Lines {
-        LineTransform<E> real, complex;
-        int count = 1, extent = 1;
-    };
     struct Role {
-        std::array<Lines, axes> lines;
+        std::array<AxisLines<E>, axes> lines;
         std::array<int, axes> count, extent;
     };
     struct Boxes;
     struct LineLoop;
 
-    Lines make_lines(const KernelTable<E>& kernels, TileRole role, int axis) const;
     void list_bins(std::size_t level, int plane, bool complex);
     void list_bin_runs();
     void forward_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,

@@ -244,6 +244,24 @@ void check_all_writes(const KernelTable<E>& table) {
     }
 }
 
+template <class E>
+void check_transpose(const KernelTable<E>& table) {
+    const std::ptrdiff_t n = table.lanes, count = 3;
+    for (std::ptrdiff_t stride : {n, 2 * n, 5 * n})
+        for (Guard side : {Guard::before, Guard::after}) {
+            const std::ptrdiff_t step = n * stride, size = count * step - stride + n;
+            GuardedBuffer<E> in(size, side, poison<E>), out(size, side, poison<E>);
+            for (std::ptrdiff_t i = 0; i < size; ++i)
+                in.data()[i] = static_cast<E>(i);
+            table.transpose({in.data(), out.data(), stride, stride, step, step, static_cast<int>(count)});
+            for (std::ptrdiff_t i = 0; i < size; ++i) {
+                const std::ptrdiff_t square = i / step, row = i % step / stride, column = i % stride;
+                ASSERT_EQ(out.data()[i], column < n ? static_cast<E>(square * step + column * stride + row) : poison<E>)
+                    << "stride " << stride << " element " << i;
+            }
+        }
+}
+
 class TileIoOfIsa : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(TileIoOfIsa, ReadsAnyStridesFloat) {
@@ -262,6 +280,11 @@ TEST_P(TileIoOfIsa, ReadsAndWritesLanesAnywhere) {
     check_all_scattered(table_of<float>(kernels(GetParam())));
     check_all_scattered(table_of<double>(kernels(GetParam())));
 }
+TEST_P(TileIoOfIsa, TransposesSquares) {
+    check_transpose(kernels(GetParam()).f32);
+    check_transpose(kernels(GetParam()).f64);
+}
+
 TEST_P(TileIoOfIsa, NoticesWhatIsNotFinite) {
     check_non_finite_detection(table_of<float>(kernels(GetParam())));
     check_non_finite_detection(table_of<double>(kernels(GetParam())));

@@ -23,6 +23,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     table.direct_product = {direct_rows, direct_cols, run_direct_product<E>};
     table.read_row = read_row<E>;
     table.write_row = write_row<E>;
+    table.transpose = transpose_squares<E>;
     table.depthwise_outputs = depthwise_outputs;
     table.depthwise_forward = depthwise_forward<E>;
     table.depthwise_weight_grad = depthwise_weight_grad<E>;

@@ -74,6 +74,22 @@ TRICONV_INLINE void transpose(Vec<E> (&rows)[lanes<E>]) {
         transpose_blocks<E, inner, outer>(rows + i, inner);
 }
 
+template <class E>
+void transpose_squares(const TransposeArgs<E>& args) {
+    for (int square = 0; square < args.count; ++square) {
+        const E* in = args.in + square * args.in_step;
+        E* out = args.out + square * args.out_step;
+        Vec<E> rows[lanes<E>];
+        TRICONV_UNROLL
+        for (int i = 0; i < lanes<E>; ++i)
+            rows[i] = load(in + i * args.in_stride);
+        transpose<E>(rows);
+        TRICONV_UNROLL
+        for (int i = 0; i < lanes<E>; ++i)
+            store(out + i * args.out_stride, rows[i]);
+    }
+}
+
 // ---- read -----------------------------------------------------------------------------------------------------------
 
 template <class E>

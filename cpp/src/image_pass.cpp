@@ -1,0 +1,587 @@
+#include "image_pass.h"
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <numbers>
+#include <utility>
+
+#include "parallel.h"
+#include "transform_pass.h"
+
+namespace triconv {
+
+bool is_image_filter(const Layer& layer, Pass pass) {
+    constexpr std::int64_t most_channels = 4;
+    return pass != Pass::weight_grad && layer.in_per_group() <= most_channels &&
+           layer.out_per_group() <= most_channels && layer.output_phases() == 1 && layer.kernel_phases() == 1;
+}
+
+TileShape image_of(const TileShape& shape, int lanes) {
+    TileShape image = shape;
+    const int length = shape.transform[2];
+    if (shape.transform[0] * shape.transform[1] > 1) return image;
+    int rows = length;  // as many as there are columns, or the next larger number
+    for (int r = lanes; r < length; r += lanes)
+        if (length % (2 * r) == 0 && std::int64_t{r} * r >= length) {
+            rows = r;
+            break;
+        }
+    const auto ceil = [&](int samples) { return static_cast<int>(ceil_div(samples, rows)); };
+    image.transform = {1, rows, length / rows};
+    image.outputs = {1, std::min(shape.outputs[2], rows), ceil(shape.outputs[2])};
+    image.taps = {1, std::min(shape.taps[2], rows), ceil(shape.taps[2])};
+    return image;
+}
+
+bool is_image_tile(const TileShape& shape, int lanes) {
+    const bool signal = shape.transform[0] * shape.transform[1] == 1;
+    const TileShape image = image_of(shape, lanes);
+    return shape.fft && image.transform[1] % lanes == 0 && image.transform[2] > 1 &&
+           image.transform[2] % (signal ? 2 : 2 * lanes) == 0;
+}
+
+template <class E>
+ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape)
+    : kernels_(kernels),
+      layer_(layer),
+      pass_(pass),
+      shape_(shape),
+      image_(image_of(shape, kernels.lanes)),
+      sources_(static_cast<int>(pass == Pass::forward ? layer.in_per_group() : layer.out_per_group())),
+      targets_(static_cast<int>(pass == Pass::forward ? layer.out_per_group() : layer.in_per_group())) {
+    for (int a = 0; a < axes; ++a) {
+        read_[a] = axis_lines(kernels, image_, TileRole::read_tile, a);
+        kernel_[a] = axis_lines(kernels, image_, TileRole::read_kernel, a);
+        write_[a] = axis_lines(kernels, image_, TileRole::write_tile, a);
+        const Axis& axis = layer.axis[a];
+        const std::int64_t samples = samples_along(axis, pass);
+        tiles_[a] = ceil_div(samples, shape.outputs[a]);
+        source_[a] = input_grid(axis, 0, 0);
+        target_[a] = output_grid(axis, 0);
+        from_[a] = to_[a] = 0;
+        if (pass == Pass::input_grad) {  // forward on dy with the flipped kernel
+            std::swap(source_[a], target_[a]);
+            to_[a] = input_support(axis).begin;
+            from_[a] = to_[a] - (axis.taps - 1);
+        }
+        end_[a] = to_[a] + samples;
+    }
+    block_im_ = odd_lines<E>(std::ptrdiff_t{rows()} * kernels.lanes);
+    block_size_ = 2 * block_im_;
+    tile_size_ = frequency_blocks() * block_size_;
+    kernel_size_ = static_cast<std::size_t>(sources_ * targets_ * tile_size_);
+    ArenaLayout layout;
+    lay_out(nullptr, layout);
+    scratch_bytes_ = layout.size();
+    if (is_signal()) make_twiddles();
+}
+
+template <class E>
+int ImagePass<E>::frequency_blocks() const {
+    const int half = image_.transform[2] / 2, lanes = kernels_.lanes;
+    return is_signal() ? half / lanes + 1 : half / lanes;
+}
+
+template <class E>
+void ImagePass<E>::make_twiddles() {
+    const int lanes = kernels_.lanes, height = image_.transform[1], frequencies = image_.transform[2] / 2 + 1;
+    twiddles_ = Workspace(2 * sizeof(E) * static_cast<std::size_t>(height) * static_cast<std::size_t>(frequencies));
+    E* const table = static_cast<E*>(twiddles_.data());
+    for (int k = 0; k < frequencies; ++k) {
+        const double angle = -2 * std::numbers::pi * k / shape_.transform[2];
+        const std::complex<double> step = std::polar(1.0, angle);
+        std::complex<double> factor;
+        for (int y = 0; y < height; ++y) {
+            factor = y % lanes == 0 ? std::polar(1.0, angle * y) : factor * step;
+            E* const to = table + 2 * (y / lanes * frequencies + k) * lanes + y % lanes;
+            to[0] = static_cast<E>(factor.real());
+            to[lanes] = static_cast<E>(factor.imag());
+        }
+    }
+}
+
+template <class E>
+auto ImagePass<E>::lay_out(char* memory, ArenaLayout& layout) const -> Scratch {
+    const auto next = [&](std::ptrdiff_t size) {
+        return reinterpret_cast<E*>(memory + layout.add<E>(static_cast<std::size_t>(size)));
+    };
+    const std::ptrdiff_t lanes = kernels_.lanes, channels = std::max(sources_, targets_);
+    Scratch scratch;
+    scratch.samples = next(is_signal() ? shape_.transform[2] : 0);
+    scratch.pixels = next(image_.transform[2] * lanes);
+    scratch.spectra = next((2 * lanes * frequency_blocks() + 1) * lanes) + lanes;
+    scratch.blocks = next(channels * tile_size_);
+    scratch.columns = next((sources_ + 2) * block_size_);
+    scratch.first = next(2 * rows());
+    scratch.kernels = next(static_cast<std::ptrdiff_t>(kernel_size_));
+    return scratch;
+}
+
+template <class E>
+auto ImagePass<E>::scratch_at(char* memory) const -> Scratch {
+    ArenaLayout layout;
+    return lay_out(memory, layout);
+}
+
+template <class E>
+WorkspaceNeed ImagePass<E>::workspace() const {
+    return {0, static_cast<std::int64_t>(scratch_bytes_)};
+}
+
+template <class E>
+struct ImagePass<E>::Run {
+    const Operands<E>& operands;
+    char* workspace;
+    std::size_t per_thread;
+    Damage damage;
+
+    char* of(int slot) const { return workspace + per_thread * static_cast<std::size_t>(slot); }
+};
+
+// ---- rows of an image -----------------------------------------------------------------------------------------------
+
+namespace {
+
+// Brings rows of neighbouring pixels to the caches while something else is computed: each is on a page of its own, so that
+// the processor does not foresee them. Addresses beyond the array do no harm.
+template <int for_writing, class E>
+void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows, std::ptrdiff_t pixel_stride,
+                   std::int64_t pixels) {
+    constexpr std::int64_t line = 64 / sizeof(E);
+    if (pixel_stride != 1) return;
+    for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t x = 0; x < pixels; x += line)
+            __builtin_prefetch(first + row * row_stride + x, for_writing);
+}
+
+}  // namespace
+
+template <class E>
+void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
+                              const Scratch& scratch, E* blocks) const {
+    const int lanes = kernels_.lanes, height = shape_.transform[1];
+    const std::ptrdiff_t row_stride = from.along[1] * source_[1].step;
+    const E fill = static_cast<E>(source_[2].outside.fill);
+    const E* const array = from.data + tile.n * from.outer + channel * from.inner;
+    const std::int64_t end = tile.from[2] + shape_.transform[2];
+    std::array<std::ptrdiff_t, most_lanes> offset{};
+    RowArgs<E> row{};
+    row.lane_count = lanes;
+    row.lane_stride = row_stride;
+    for (int z = 0; z < shape_.transform[0]; ++z)
+        for (int y = 0; y < height; y += lanes) {
+            const std::int64_t plane = source_[0].sample(tile.from[0] + z);
+            int present = 0;
+            bool regular = true;  // the rows are a constant stride apart
+            for (int l = 0; l < lanes; ++l) {
+                const std::int64_t at = plane < 0 ? -1 : source_[1].sample(tile.from[1] + y + l);
+                offset[l] = at < 0 ? absent_lane : plane * from.along[0] + at * from.along[1];
+                present += at >= 0;
+                regular = regular && at >= 0 && (l == 0 || offset[l] == offset[l - 1] + row_stride);
+            }
+            row.lane_offset = regular ? nullptr : offset.data();
+            const E* const base = array + (regular ? offset[0] : 0);
+            for (std::int64_t x = tile.from[2]; x < end; x += row.count) {
+                const SampleRun run = source_[2].run_from(x, end);
+                row.count = run.end - x;
+                row.lanes = scratch.pixels + (x - tile.from[2]) * lanes;
+                if (run.index < 0 || present == 0) {
+                    std::fill_n(row.lanes, row.count * lanes, fill);
+                    continue;
+                }
+                row.source = base + run.index * from.along[2];
+                row.pixel_stride = run.step * from.along[2];
+                kernels_.read_row(row);
+                if (present == lanes || fill == E(0)) continue;
+                for (int l = 0; l < lanes; ++l)
+                    for (std::int64_t i = 0; i < row.count && offset[l] == absent_lane; ++i)
+                        row.lanes[i * lanes + l] = fill;
+            }
+            if (regular) {  // next: the rows below, at last those that the tile on the right begins with
+                const std::ptrdiff_t next = y + lanes < height
+                                                ? lanes * row_stride
+                                                : shape_.outputs[2] * row.pixel_stride + (lanes - height) * row_stride;
+                prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row_stride, lanes,
+                                 row.pixel_stride, shape_.transform[2]);
+            }
+            rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
+        }
+}
+
+template <class E>
+void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                               const E* blocks, std::vector<DamagedBox>& damage) const {
+    const int lanes = kernels_.lanes;
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
+    std::array<E, most_lanes> bias{};
+    RowArgs<E> row{};
+    if (pass_ == Pass::forward && run.operands.bias) {
+        bias.fill(run.operands.bias[channel * run.operands.bias_stride]);
+        row.bias = bias.data();
+    }
+    row.lanes = scratch.pixels;
+    row.lane_stride = to.along[1] * target_[1].step;
+    row.pixel_stride = to.along[2] * target_[2].step;
+    Index count;
+    for (int a = 0; a < axes; ++a)
+        count[a] = std::min<std::int64_t>(shape_.outputs[a], end_[a] - tile.to[a]);
+    row.count = count[2];
+    for (std::int64_t z = 0; z < count[0]; ++z)
+        for (std::int64_t y = 0; y < count[1]; y += lanes) {
+            row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
+            const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2]};
+            row.destination = to.data + tile.n * to.outer + channel * to.inner;
+            for (int a = 0; a < axes; ++a)
+                row.destination += target_[a].index(first[a]) * to.along[a];
+            prefetch_rows<1>(row.destination, row.lane_stride, row.lane_count, row.pixel_stride, row.count);
+            blocks_to_rows(blocks, scratch, static_cast<int>(z * shape_.transform[1] + y));
+            if (kernels_.write_row(row))
+                damage.push_back({tile.n,
+                                  {channel, 0, 1, {}},
+                                  target_,
+                                  first,
+                                  {first[0] + 1, first[1] + row.lane_count, first[2] + row.count}});
+        }
+}
+
+// ---- the samples of a signal ----------------------------------------------------------------------------------------
+
+namespace {
+
+// Moves samples 0 to count - 1 of a signal that are in rows [first, first + lanes) of its image, of which `row` describes
+// sample `first` and its lanes: first columns of whole lane vectors, then the last, shorter one.
+template <class E, class Move>
+void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t count, std::int64_t height,
+                 const Move& move) {
+    const std::int64_t whole = count < first + lanes ? 0 : (count - first - lanes) / height + 1;
+    const std::int64_t rest = std::clamp<std::int64_t>(count - first - whole * height, 0, lanes);
+    row.lane_count = lanes;
+    row.count = whole;
+    if (whole > 0) move(row);
+    row.lanes += whole * lanes;
+    if (row.source) row.source += whole * row.pixel_stride;
+    if (row.destination) row.destination += whole * row.pixel_stride;
+    row.lane_count = static_cast<int>(rest);
+    row.count = 1;
+    if (rest > 0) move(row);
+}
+
+}  // namespace
+
+template <class E>
+void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
+                               const Scratch& scratch, E* blocks) const {
+    const int height = image_.transform[1], length = shape_.transform[2];
+    const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
+    const std::int64_t begin = tile.from[2], end = begin + length;
+    const E fill = static_cast<E>(source_[2].outside.fill);
+    const E* const array = from.data + tile.n * from.outer + channel * from.inner +
+                           std::max<std::int64_t>(0, plane) * from.along[0] +
+                           std::max<std::int64_t>(0, line) * from.along[1];
+    const bool exists = plane >= 0 && line >= 0;
+    const E* samples = scratch.samples;
+    const SampleRun whole = source_[2].run_from(begin, end);
+    if (exists && whole.end == end && whole.index >= 0 && whole.step * from.along[2] == 1) {
+        samples = array + whole.index;
+    } else {
+        for (std::int64_t x = begin; x < end;) {
+            const SampleRun run = source_[2].run_from(x, end);
+            E* const to = scratch.samples + (x - begin);
+            if (!exists || run.index < 0) {
+                std::fill_n(to, run.end - x, fill);
+            } else {
+                const std::ptrdiff_t stride = run.step * from.along[2];
+                for (std::int64_t i = 0; i < run.end - x; ++i)
+                    to[i] = array[run.index * from.along[2] + i * stride];
+            }
+            x = run.end;
+        }
+    }
+    RowArgs<E> row{};
+    row.lanes = scratch.pixels;
+    row.lane_stride = 1;
+    row.pixel_stride = height;
+    row.lane_count = kernels_.lanes;
+    row.count = image_.transform[2];
+    for (int y = 0; y < height; y += kernels_.lanes) {
+        row.source = samples + y;
+        kernels_.read_row(row);
+        rows_to_blocks(read_[2].real, scratch, y, blocks);
+    }
+}
+
+template <class E>
+void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                                const E* blocks, std::vector<DamagedBox>& damage) const {
+    const int lanes = kernels_.lanes, height = image_.transform[1];
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
+    const std::int64_t count = std::min<std::int64_t>(shape_.outputs[2], end_[2] - tile.to[2]);
+    const std::ptrdiff_t stride = to.along[2] * target_[2].step;
+    E* destination = to.data + tile.n * to.outer + channel * to.inner;
+    for (int a = 0; a < axes; ++a)
+        destination += target_[a].index(tile.to[a]) * to.along[a];
+    E* const samples = stride == 1 ? destination : scratch.samples;
+    std::array<E, most_lanes> bias{};
+    RowArgs<E> row{};
+    if (pass_ == Pass::forward && run.operands.bias) {
+        bias.fill(run.operands.bias[channel * run.operands.bias_stride]);
+        row.bias = bias.data();
+    }
+    row.lanes = scratch.pixels;
+    row.lane_stride = 1;
+    row.pixel_stride = height;
+    bool non_finite = false;
+    for (int y = 0; y < std::min<std::int64_t>(height, count); y += lanes) {
+        blocks_to_rows(blocks, scratch, y);
+        row.destination = samples + y;
+        for_columns(row, lanes, y, count, height,
+                    [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+    }
+    for (std::int64_t i = 0; stride != 1 && i < count; ++i)
+        destination[i * stride] = samples[i];
+    if (non_finite)
+        damage.push_back(
+            {tile.n, {channel, 0, 1, {}}, target_, tile.to, {tile.to[0] + 1, tile.to[1] + 1, tile.to[2] + count}});
+}
+
+// ---- rows in the lanes, frequencies in the lanes ----------------------------------------------------------------------
+
+// The pixels of a lane vector of rows, from row `first` on, to half spectra, and those to the blocks.
+template <class E>
+void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const {
+    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    E* const spectra = scratch.spectra;
+    line.run(line.context, {scratch.pixels, spectra, lanes, lanes, 0, 0});
+    std::copy_n(spectra + (is_signal() ? 0 : width - 1) * lanes, lanes, spectra - lanes);
+    if (is_signal()) {
+        std::fill_n(spectra, lanes, E(0));
+        std::fill_n(spectra + width * lanes, (2 * lanes * frequency_blocks() - width) * lanes, E(0));
+        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
+        kernels_.lanewise[static_cast<int>(ProductKind::complex)]({spectra - lanes, factors, spectra - lanes, lanes,
+                                                                   lanes, lanes, 2 * lanes, 2 * lanes, 2 * lanes,
+                                                                   frequencies, false});
+    }
+    for (int im = 0; im < 2; ++im)
+        kernels_.transpose({spectra + (im - 1) * lanes, blocks + first * lanes + im * block_im_, 2 * lanes, lanes,
+                            2 * lanes * lanes, block_size_, frequency_blocks()});
+}
+
+// And back.
+template <class E>
+void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const {
+    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    E* const spectra = scratch.spectra;
+    for (int im = 0; im < 2; ++im)
+        kernels_.transpose({blocks + first * lanes + im * block_im_, spectra + (im - 1) * lanes, lanes, 2 * lanes,
+                            block_size_, 2 * lanes * lanes, frequency_blocks()});
+    if (is_signal()) {
+        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
+        kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)]({spectra - lanes, factors, spectra - lanes,
+                                                                          lanes, lanes, lanes, 2 * lanes, 2 * lanes,
+                                                                          2 * lanes, frequencies, false});
+    }
+    std::copy_n(spectra - lanes, lanes, spectra + (is_signal() ? 0 : width - 1) * lanes);
+    const LineTransform<E>& line = write_[2].real;
+    line.run(line.context, {spectra, scratch.pixels, lanes, lanes, 0, 0});
+}
+
+// Along one axis of a block, of `count` lines.
+template <class E>
+void ImagePass<E>::transform_columns(const LineTransform<E>& line, int axis, int count, const E* from, E* to) const {
+    const std::ptrdiff_t lanes = kernels_.lanes, plane = image_.transform[1] * lanes;
+    const std::ptrdiff_t stride = axis == 1 ? lanes : plane, step = axis == 1 ? plane : lanes;
+    line.run(line.context, {from, to, stride, stride, block_im_, block_im_, count, step, step});
+}
+
+// Frequency 0 and the middle one of an image: along the rows, the imaginary and the real part of one complex sequence.
+// Their transforms are what is odd and even in that of the sequence.
+template <class E>
+void ImagePass<E>::multiply_first(const E* columns, const E* kernel, bool accumulate, E* products) const {
+    struct Pair {
+        E even_re, even_im, odd_re, odd_im;
+    };
+    const std::ptrdiff_t lanes = kernels_.lanes;
+    const int depth = image_.transform[0], height = image_.transform[1];
+    const auto pair = [&](const E* values, std::ptrdiff_t at, std::ptrdiff_t mirrored) -> Pair {
+        const E re = values[at], im = values[at + block_im_], mirrored_re = values[mirrored],
+                mirrored_im = values[mirrored + block_im_];
+        return {(re + mirrored_re) / 2, (im - mirrored_im) / 2, (im + mirrored_im) / 2, (mirrored_re - re) / 2};
+    };
+    const auto put = [&](int at, E re, E im) {
+        products[2 * at] = accumulate ? products[2 * at] + re : re;
+        products[2 * at + 1] = accumulate ? products[2 * at + 1] + im : im;
+    };
+    for (int z = 0; z < depth; ++z)
+        for (int y = 0; y < height; ++y) {
+            const int at = z * height + y, mirrored = (depth - z) % depth * height + (height - y) % height;
+            if (mirrored < at) continue;
+            const Pair a = pair(columns, at * lanes, mirrored * lanes), b = pair(kernel, at * lanes, mirrored * lanes);
+            const E even_re = a.even_re * b.even_re + a.even_im * b.even_im,
+                    even_im = a.even_im * b.even_re - a.even_re * b.even_im;
+            const E odd_re = a.odd_re * b.odd_re + a.odd_im * b.odd_im,
+                    odd_im = a.odd_im * b.odd_re - a.odd_re * b.odd_im;
+            put(at, even_re - odd_im, odd_re + even_im);
+            if (mirrored != at) put(mirrored, even_re + odd_im, odd_re - even_im);
+        }
+}
+
+// The blocks of a tile, in place.
+template <class E>
+void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
+    const int lanes = kernels_.lanes, depth = image_.transform[0], height = image_.transform[1];
+    const bool in_place = sources_ * targets_ == 1;
+    E* const sum = scratch.columns + (in_place ? 0 : sources_) * block_size_;
+    E* const along_y = scratch.columns + (sources_ + 1) * block_size_;
+    for (int block = 0; block < frequency_blocks(); ++block) {
+        const std::ptrdiff_t at = block * block_size_;
+        for (int s = 0; s < sources_; ++s) {
+            E* const columns = scratch.columns + s * block_size_;
+            transform_columns(read_[1].complex, 1, depth, blocks_of(scratch, s) + at, depth > 1 ? along_y : columns);
+            if (depth > 1) transform_columns(read_[0].complex, 0, height, along_y, columns);
+        }
+        for (int t = 0; t < targets_; ++t) {
+            const bool packed = block == 0 && !is_signal();
+            for (int s = 0; s < sources_; ++s) {
+                const E* const columns = scratch.columns + s * block_size_;
+                const E* const kernel = kernels + (t * sources_ + s) * tile_size_ + at;
+                if (packed) multiply_first(columns, kernel, s > 0, scratch.first);
+                kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)](
+                    {columns, kernel, sum, block_im_, block_im_, block_im_, lanes, lanes, lanes, rows(), s > 0});
+            }
+            for (int i = 0; packed && i < rows(); ++i) {
+                sum[i * lanes] = scratch.first[2 * i];
+                sum[i * lanes + block_im_] = scratch.first[2 * i + 1];
+            }
+            if (depth > 1) transform_columns(write_[0].complex, 0, height, sum, along_y);
+            transform_columns(write_[1].complex, 1, image_.outputs[0], depth > 1 ? along_y : sum,
+                              blocks_of(scratch, t) + at);
+        }
+    }
+}
+
+// ---- kernels --------------------------------------------------------------------------------------------------------
+
+// The taps of one pair of channels, the first of them at w, to the first channel's blocks.
+template <class E>
+void ImagePass<E>::read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const {
+    const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
+    const E scale = E(1) / (static_cast<E>(rows()) * static_cast<E>(image_.transform[2]));
+    RowArgs<E> row{};
+    row.lane_stride = is_signal() ? strides.along[2] : strides.along[1];
+    row.pixel_stride = is_signal() ? strides.along[2] * height : strides.along[2];
+    for (int z = 0; z < image_.taps[0]; ++z)
+        for (int y = 0; y < image_.taps[1]; y += lanes) {
+            std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
+            row.source = w + z * strides.along[0] + y * row.lane_stride;
+            row.lanes = scratch.pixels;
+            if (is_signal()) {
+                for_columns(row, lanes, y, shape_.taps[2], height,
+                            [&](const RowArgs<E>& part) { kernels_.read_row(part); });
+            } else {
+                row.lane_count = std::min(lanes, image_.taps[1] - y);
+                row.count = width_taps;
+                kernels_.read_row(row);
+            }
+            for (int i = 0; i < width_taps * lanes; ++i)
+                scratch.pixels[i] *= scale;
+            rows_to_blocks(kernel_[2].real, scratch, z * height + y, scratch.blocks);
+        }
+}
+
+template <class E>
+void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra,
+                                     const Scratch& scratch) const {
+    const bool flip = pass_ == Pass::input_grad;
+    Tensor<const E> strides = w;
+    std::ptrdiff_t first = 0;
+    for (int a = 0; flip && a < axes; ++a) {
+        first += (shape_.taps[a] - 1) * w.along[a];
+        strides.along[a] = -w.along[a];
+    }
+    const int depth = image_.transform[0];
+    for (int t = 0; t < targets_; ++t)
+        for (int s = 0; s < sources_; ++s, spectra += tile_size_) {
+            const std::int64_t out = group * layer_.out_per_group() + (flip ? s : t);
+            std::fill_n(scratch.blocks, tile_size_, E(0));  // rows without taps
+            read_taps(w.data + first + out * w.outer + (flip ? t : s) * w.inner, strides, scratch);
+            for (std::ptrdiff_t at = 0; at < tile_size_; at += block_size_) {
+                E* const along_y = depth > 1 ? scratch.columns : spectra + at;
+                if (depth > 1) std::fill_n(along_y, block_size_, E(0));
+                transform_columns(kernel_[1].complex, 1, image_.taps[0], scratch.blocks + at, along_y);
+                if (depth > 1) transform_columns(kernel_[0].complex, 0, image_.transform[1], along_y, spectra + at);
+            }
+        }
+}
+
+// ---- the pass -------------------------------------------------------------------------------------------------------
+
+template <class E>
+void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
+    const std::int64_t count = tiles_[0] * tiles_[1] * tiles_[2];
+    const Index at = unravel(index % count, tiles_);
+    Tile tile{index / count, group, from_, to_};
+    for (int a = 0; a < axes; ++a) {
+        tile.from[a] += at[a] * shape_.outputs[a];
+        tile.to[a] += at[a] * shape_.outputs[a];
+    }
+    const Scratch scratch = scratch_at(run.of(slot));
+    const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
+    for (int s = 0; s < sources_; ++s)
+        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(from, tile, group * sources_ + s,
+                                                                                  scratch, blocks_of(scratch, s));
+    filter(kernels, scratch);
+    for (int t = 0; t < targets_; ++t)
+        (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
+            run, tile, group * targets_ + t, scratch, blocks_of(scratch, t), run.damage.of(slot));
+}
+
+template <class E>
+RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+    Run run{operands, workspace, scratch_bytes_, Damage(slots)};
+    if (pass_ == Pass::input_grad && !input_covered(layer_))
+        fill_zero(operands.dx, layer_.batch, layer_.in_channels,
+                  {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
+    const std::int64_t tiles = layer_.batch * tiles_[0] * tiles_[1] * tiles_[2];
+    const auto kernels_of = [&](std::int64_t group, int slot) -> const E* {
+        if (operands.prepared) return operands.prepared + static_cast<std::size_t>(group) * kernel_size_;
+        const Scratch scratch = scratch_at(run.of(slot));
+        transform_kernels(operands.w, group, scratch.kernels, scratch);
+        return scratch.kernels;
+    };
+    // Threads take groups where that keeps all of them busy, else they share the tiles of each.
+    if (layer_.groups % slots == 0 || layer_.groups >= 4 * slots) {
+        parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
+            const E* const kernels = kernels_of(group, slot);
+            for (std::int64_t tile = 0; tile < tiles; ++tile)
+                run_tile(run, group, tile, kernels, slot);
+        });
+    } else {
+        for (std::int64_t group = 0; group < layer_.groups; ++group) {
+            const E* const kernels = kernels_of(group, 0);
+            parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_tile(run, group, tile, kernels, slot); });
+        }
+    }
+    return {layer_.groups * tiles, recompute_outputs(layer_, pass_, operands, run.damage.all(), slots)};
+}
+
+template <class E>
+std::size_t ImagePass<E>::prepared_size() const {
+    return static_cast<std::size_t>(layer_.groups) * kernel_size_;
+}
+
+template <class E>
+void ImagePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    const int slots = std::max(1, std::min(num_threads(), max_threads));
+    const Workspace memory(scratch_bytes_ * static_cast<std::size_t>(slots));
+    parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
+        transform_kernels(
+            w, group, prepared + static_cast<std::size_t>(group) * kernel_size_,
+            scratch_at(static_cast<char*>(memory.data()) + scratch_bytes_ * static_cast<std::size_t>(slot)));
+    });
+}
+
+template class ImagePass<float>;
+template class ImagePass<double>;
+
+}  // namespace triconv

@@ -1,0 +1,103 @@
+// FFT convolution of signals, images and volumes of few channels: one tile at a time, with samples in the lanes.
+//
+//   read      lanes: rows           transform along x; each 16 x 16 values (as many as there are lanes) transposed
+//   filter    lanes: frequencies    transform along y and z, multiply, transform back
+//   write     lanes: rows           transposed back; inverse transform along x
+//
+// Between the stages, a block is a lane vector of frequencies along x, of every row:
+//
+//   block 0:  re [ row (z, y) = 0 ][ 1 ] ...  im [ 0 ][ 1 ] ...     frequencies 0 to 15
+//   block 1:  ...                                                   frequencies 16 to 31
+//
+// Frequency 0 shares its place with the middle one. Both are real, so that together they are one complex sequence along
+// the rows, and the T / 2 frequencies fill whole lane vectors.
+//
+// A tile of a signal is taken for an image, too, of which a column holds neighbouring samples: T = columns * rows, sample
+// n = x * rows + y. Between its two transforms every value is multiplied by exp(-2 pi i kx y / T) (Cooley and Tukey), and
+// the middle frequency, no longer real then, has a place of its own.
+//
+// A tile's spectrum has the size of the tile. Where lanes hold tiles (engine.h) it has that of as many tiles as there are
+// lanes: large ones leave the L2 cache.
+#pragma once
+
+#include <vector>
+
+#include "pass.h"
+#include "transform.h"
+#include "workspace.h"
+
+namespace triconv {
+
+// Whether a layer has few channels in a group and no phases: what an ImagePass can do, in forward and input_grad.
+bool is_image_filter(const Layer& layer, Pass pass);
+// The image that a tile is taken for: itself, or that of a signal. No T: the tile does not fill the lanes with whole vectors
+// of rows and of frequencies.
+TileShape image_of(const TileShape& shape, int lanes);
+bool is_image_tile(const TileShape& shape, int lanes);
+
+template <class E>
+class ImagePass final : public PassAlgorithm<E> {
+public:
+    // For is_image_filter(layer, pass) and an FFT shape with is_image_tile.
+    ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape);
+    WorkspaceNeed workspace() const override;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    std::size_t prepared_size() const override;
+    void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
+
+private:
+    struct Run;
+    struct Scratch {
+        E* samples;  // of a signal's tile, where it meets padding
+        E *pixels,
+            *spectra;  // of a lane vector of rows; frequency 0, in front of which there is room for another value
+        E* blocks;     // of the tile, of each channel
+        E* columns;    // blocks: of each channel read, then of a product, then between y and z
+        E* first;      // frequency 0 and the middle one: products
+        E* kernels;    // blocks of each pair of a group's channels
+    };
+    struct Tile {
+        std::int64_t n, group;
+        Index from, to;  // t of the first sample read, of the first output
+    };
+    using Lines = std::array<AxisLines<E>, axes>;
+
+    bool is_signal() const { return shape_.transform[0] * shape_.transform[1] == 1; }
+    Scratch lay_out(char* memory, ArenaLayout& layout) const;
+    Scratch scratch_at(char* memory) const;
+    int rows() const { return image_.transform[0] * image_.transform[1]; }
+    int frequency_blocks() const;
+    E* blocks_of(const Scratch& scratch, int channel) const { return scratch.blocks + channel * tile_size_; }
+    void make_twiddles();
+
+    void read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                    E* blocks) const;
+    void write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
+                     std::vector<DamagedBox>& damage) const;
+    void read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                     E* blocks) const;
+    void write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
+                      std::vector<DamagedBox>& damage) const;
+    void rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const;
+    void blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const;
+    void transform_columns(const LineTransform<E>& line, int axis, int count, const E* from, E* to) const;
+    void multiply_first(const E* columns, const E* kernel, bool accumulate, E* products) const;
+    void filter(const E* kernels, const Scratch& scratch) const;
+    void read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const;
+    void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
+    void run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
+
+    const KernelTable<E>& kernels_;
+    Layer layer_;
+    Pass pass_;
+    TileShape shape_, image_;
+    int sources_, targets_;  // channels read and written, of a group
+    Lines read_, kernel_, write_;
+    std::array<SubGrid, axes> source_, target_;
+    Index tiles_, from_, to_, end_;  // tiles of an image; t of its first sample read and output; t behind the last one
+    std::ptrdiff_t block_im_, block_size_, tile_size_;
+    std::size_t kernel_size_, scratch_bytes_;
+    Workspace twiddles_;  // of a signal: [lane vector of rows][frequency] re, im
+};
+
+}  // namespace triconv
