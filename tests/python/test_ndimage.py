@@ -329,13 +329,27 @@ def test_float32_is_accurate(rng, size):
     assert np.abs(ndimage.gaussian_filter(image, size / 5) - exact).max() <= 1e-6 * np.abs(image).max()
 
 
-def test_separable_kernels_run_as_lines(rng):
-    image = rng.normal(size=(500, 500)).astype("float32")
+def test_separable_kernels_run_as_lines_or_at_once(rng):
+    image = rng.normal(size=(4, 200, 300)).astype("float32")
     line = rng.normal(size=61)
-    ndimage.correlate(image, np.outer(line, line))
+    ndimage.correlate(image, np.multiply.outer(line[:7], np.outer(line, line)))
     assert " r61 " in tc.last_run().problem
-    ndimage.correlate(image, rng.normal(size=(61, 61)))
-    assert " r61x61 " in tc.last_run().problem
+    ndimage.correlate(image, rng.normal(size=(7, 61, 61)))
+    assert " r7x61x61 " in tc.last_run().problem
+    ndimage.gaussian_filter(image[0], 8)
+    assert " r65x65 " in tc.last_run().problem
+    ndimage.gaussian_filter(image[0], 8, mode=["mirror", "wrap"])
+    assert " r65 " in tc.last_run().problem
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", "nearest", "mirror", "wrap"])
+@pytest.mark.parametrize("shape", [(150, 140), (30, 80, 100)])
+@pytest.mark.parametrize("cval", [0.0, 2.0])
+def test_lines_and_their_product_are_the_same_filter(rng, shape, mode, cval):
+    image = rng.normal(size=shape)
+    options = {"sigma": (3, 5, 4)[: len(shape)], "order": (0, 1, 2)[: len(shape)], "mode": mode, "cval": cval}
+    expected = scipy_ndimage.gaussian_filter(image, **options)
+    np.testing.assert_allclose(ndimage.gaussian_filter(image, **options), expected, atol=1e-13)
 
 
 def test_no_array_of_the_size_of_the_image_is_made(rng):

@@ -2,7 +2,8 @@
 
 Kernels of one axis run one after the other over bands of the image that fit the cache: no array of the image's size
 lies between them, and outside of the image only what a band needs there is copied. Other kernels are layer problems of
-the whole image, whose boundaries the core reads with its tiles.
+the whole image, whose boundaries the core reads with its tiles; so are those of one axis as one, their product, where
+that is predicted to be faster.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ..signal._boundary import samples
 from ..signal._convolve import as_operand, real_dtype
 from ..signal._problem import correlate_into, layer_problem, plan_of, run_by_plan
-from ._kernel import Kernel, factors
+from ._kernel import Kernel, factors, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # What lies between two kernels of a band: half of a small L2 cache.
 _BAND_BYTES = 1 << 19
+_MOST_AXES = 3  # of a layer problem
 _run = run_by_plan("auto")
 
 
@@ -37,14 +39,16 @@ def correlate_all(out: AnyArray, image: AnyArray, kernels: Sequence[Kernel], wor
 
     `out` shares no memory with the image. `store` converts results that are not of its dtype.
     """
+    whole: Kernel | None = None
+    lines: Sequence[Kernel] | None = kernels
     if len(kernels) == 1 and len(kernels[0].axes) > 1:
-        kernel = kernels[0]
-        parts = factors(kernel, 2 * float(np.finfo(work).eps))
-        if parts is None or _seconds_by_bands(image, parts, work) >= _seconds_at_once(image, kernel, work):
-            _correlate_at_once(out, image, kernel, work, store)
-            return
-        kernels = parts
-    _correlate_by_bands(out, image, kernels, work, store)
+        whole, lines = kernels[0], factors(kernels[0], 2 * float(np.finfo(work).eps))
+    elif 1 < len(kernels) <= _MOST_AXES:
+        whole = product_of(kernels)
+    if whole and (lines is None or _seconds_by_bands(image, lines, work) >= _seconds_at_once(image, whole, work)):
+        _correlate_at_once(out, image, whole, work, store)
+    elif lines:
+        _correlate_by_bands(out, image, lines, work, store)
 
 
 def assign(out: AnyArray, values: AnyArray) -> None:

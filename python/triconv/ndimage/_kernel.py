@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._typing import AnyArray
     from ..signal._boundary import Boundary
     from ..signal._problem import Ends
@@ -52,3 +54,17 @@ def factors(kernel: Kernel, tolerance: float) -> list[Kernel] | None:
             # Outside of the image along the axes to come there are nothing but fills.
             boundary = ("constant", (line * boundary[1]).sum().item())
     return parts
+
+
+def product_of(lines: Sequence[Kernel]) -> Kernel | None:
+    """One kernel that does what kernels of one axis each do, one after the other; None if there is none."""
+    boundary = lines[0].boundary
+    filled = boundary[0] == "constant" and boundary[1] != 0  # outside there would be what the lines make of the fill
+    by_axis = sorted(lines, key=lambda line: line.axes)
+    axes = tuple(line.axes[0] for line in by_axis)
+    if filled or len(set(axes)) < len(lines) or any(line.boundary != boundary for line in lines):
+        return None
+    weights = by_axis[0].weights
+    for line in by_axis[1:]:
+        weights = weights[..., np.newaxis] * line.weights
+    return Kernel(axes, weights, tuple(line.ends[0] for line in by_axis), boundary)
