@@ -4,6 +4,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "cpu.h"
 #include "depthwise_pass.h"
 #include "direct_pass.h"
 #include "folded_input_grad.h"
@@ -72,6 +73,9 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     if (is_image_filter(layer, pass)) {  // those that fill lanes with samples
         const int whole = axis == 2 ? 2 * kernels.lanes : axis == 1 ? kernels.lanes : 1;
         std::erase_if(ranked, [&](const auto& length) { return length.second % whole != 0; });
+        keep(ranked, 6);
+        const std::int64_t cached = 3 * cache_sizes().l2 / static_cast<std::int64_t>(2 * sizeof(E));  // tile and kernel
+        std::erase_if(ranked, [&](const auto& length) { return length.second > cached; });
         keep(ranked, 6);
     }
     return lengths;
