@@ -202,10 +202,16 @@ std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t
 
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
-    const SubProblem& sub = subs_[index];
-    const DenseConv& conv = sub.conv;
+    const DenseConv& conv = subs_[index].conv;
     const std::int64_t tap_count = product_of(&DenseAxis::taps, conv);
-    const bool to_input = pass_ == Pass::input_grad;
+    std::vector<std::ptrdiff_t> taps;  // where they are in w
+    for (std::int64_t tap = 0; tap < tap_count; ++tap) {
+        const Index q = unravel(tap, {conv[0].taps, conv[1].taps, conv[2].taps});
+        taps.push_back(0);
+        for (int a = 0; a < axes; ++a)
+            taps.back() += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
+    }
+    const bool to_input = pass_ == Pass::input_grad, as_runs = taps_are_runs(w, tap_count);
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
         const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
         const std::int64_t group = i / targets_.per_group;
@@ -213,22 +219,79 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
             const LaneBlock& source = sources_.blocks[static_cast<std::size_t>(group * sources_.per_group + s)];
             const LaneBlock& x = to_input ? target : source;
             const LaneBlock& y = to_input ? source : target;
-            const std::ptrdiff_t start = y.channel * w.outer + x.channel % layer_.in_per_group() * w.inner;
-            RowArgs<E> row{};
-            row.lane_stride = to_input ? w.inner : w.outer;
-            row.pixel_stride = to_input ? w.outer : w.inner;  // "pixels" are the source's lanes
-            row.lane_count = target.lanes;
-            row.count = source.lanes;
-            for (std::int64_t tap = 0; tap < tap_count; ++tap) {
-                const Index q = unravel(tap, {conv[0].taps, conv[1].taps, conv[2].taps});
-                row.source = w.data + start;
-                for (int a = 0; a < axes; ++a)
-                    row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
-                row.lanes = panels + i * panel_stride_ + weight_row(s, tap, tap_count) * kernels_.lanes;
-                kernels_.read_row(row);
-            }
+            const E* const first = w.data + y.channel * w.outer + x.channel % layer_.in_per_group() * w.inner;
+            const auto panel = [&](std::int64_t tap) {
+                return panels + i * panel_stride_ + weight_row(s, tap, tap_count) * kernels_.lanes;
+            };
+            if (as_runs)
+                pack_runs(first, w.outer, x, y, taps, panel);
+            else
+                pack_taps(first, to_input ? w.outer : w.inner, to_input ? w.inner : w.outer, target, source, taps,
+                          panel);
         }
     });
+}
+
+// Rows of lane vectors for each tap: of a target block, from the lanes of a source block, which are "pixels".
+template <class E>
+template <class Panel>
+void DirectPass<E>::pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptrdiff_t target_stride,
+                              const LaneBlock& target, const LaneBlock& source, const std::vector<std::ptrdiff_t>& taps,
+                              const Panel& panel) const {
+    RowArgs<E> row{};
+    row.lane_stride = target_stride;
+    row.pixel_stride = source_stride;
+    row.lane_count = target.lanes;
+    row.count = source.lanes;
+    for (std::size_t tap = 0; tap < taps.size(); ++tap) {
+        row.source = w + taps[tap];
+        row.lanes = panel(static_cast<std::int64_t>(tap));
+        kernels_.read_row(row);
+    }
+}
+
+// The same where the taps of all input channels follow each other: they are read as runs, with the output channels in the
+// lanes, and sorted afterwards.
+constexpr std::int64_t most_taps_of_runs = 25;
+
+template <class E>
+bool DirectPass<E>::taps_are_runs(const Tensor<const E>& w, std::int64_t taps) const {
+    std::int64_t stride = 1;
+    for (int a = axes - 1; a >= 0; --a) {
+        if (layer_.axis[a].kernel > 1 && w.along[a] != stride) return false;
+        stride *= layer_.axis[a].kernel;
+    }
+    return taps > 1 && taps == stride && taps <= most_taps_of_runs && w.inner == taps;
+}
+
+template <class E>
+template <class Panel>
+void DirectPass<E>::pack_runs(const E* w, std::ptrdiff_t outer, const LaneBlock& x, const LaneBlock& y,
+                              const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const {
+    const std::ptrdiff_t lanes = kernels_.lanes, tap_count = static_cast<std::ptrdiff_t>(taps.size());
+    alignas(64)
+        E runs[most_lanes * most_taps_of_runs * most_lanes];  // [channel of x][tap] lane vectors of y's channels
+    alignas(64) E square[most_lanes * most_lanes];
+    RowArgs<E> row{};
+    row.source = w;
+    row.lanes = runs;
+    row.lane_stride = outer;
+    row.pixel_stride = 1;
+    row.lane_count = y.lanes;
+    row.count = x.lanes * tap_count;
+    kernels_.read_row(row);
+    std::fill(runs + x.lanes * tap_count * lanes, runs + lanes * tap_count * lanes, E(0));
+    for (std::ptrdiff_t tap = 0; tap < tap_count; ++tap) {
+        const E* const from = runs + taps[static_cast<std::size_t>(tap)] * lanes;
+        E* const to = panel(tap);
+        if (pass_ == Pass::input_grad) {
+            kernels_.transpose({from, square, tap_count * lanes, lanes, 0, 0, 1});
+            std::copy_n(square, y.lanes * lanes, to);
+        } else {
+            for (int c = 0; c < x.lanes; ++c)
+                std::copy_n(from + c * tap_count * lanes, lanes, to + c * lanes);
+        }
+    }
 }
 
 template <class E>

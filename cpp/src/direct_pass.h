@@ -63,6 +63,13 @@ private:
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     std::int64_t weight_row(int block, std::int64_t tap, std::int64_t tap_count) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
+    template <class Panel>
+    void pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptrdiff_t target_stride, const LaneBlock& target,
+                   const LaneBlock& source, const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const;
+    bool taps_are_runs(const Tensor<const E>& w, std::int64_t taps) const;
+    template <class Panel>
+    void pack_runs(const E* w, std::ptrdiff_t outer, const LaneBlock& x, const LaneBlock& y,
+                   const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const;
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
     void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,

@@ -72,7 +72,8 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
     tile_size_ = frequency_blocks() * block_size_;
     kernel_size_ = static_cast<std::size_t>(sources_ * targets_ * tile_size_);
     ArenaLayout layout;
-    lay_out(nullptr, layout);
+    for (std::ptrdiff_t size : scratch_sizes())
+        layout.add<E>(static_cast<std::size_t>(size));
     scratch_bytes_ = layout.size();
     if (is_signal()) make_twiddles();
 }
@@ -101,27 +102,27 @@ void ImagePass<E>::make_twiddles() {
     }
 }
 
+// Elements of the parts of Scratch, in their order.
 template <class E>
-auto ImagePass<E>::lay_out(char* memory, ArenaLayout& layout) const -> Scratch {
-    const auto next = [&](std::ptrdiff_t size) {
-        return reinterpret_cast<E*>(memory + layout.add<E>(static_cast<std::size_t>(size)));
-    };
-    const std::ptrdiff_t lanes = kernels_.lanes, channels = std::max(sources_, targets_);
-    Scratch scratch;
-    scratch.samples = next(is_signal() ? shape_.transform[2] : 0);
-    scratch.pixels = next(image_.transform[2] * lanes);
-    scratch.spectra = next((2 * lanes * frequency_blocks() + 1) * lanes) + lanes;
-    scratch.blocks = next(channels * tile_size_);
-    scratch.columns = next((sources_ + 2) * block_size_);
-    scratch.first = next(2 * rows());
-    scratch.kernels = next(static_cast<std::ptrdiff_t>(kernel_size_));
-    return scratch;
+auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 7> {
+    const std::ptrdiff_t lanes = kernels_.lanes;
+    return {is_signal() ? shape_.transform[2] : 0,
+            image_.transform[2] * lanes,
+            (2 * lanes * frequency_blocks() + 1) * lanes,
+            std::max(sources_, targets_) * tile_size_,
+            (sources_ + 2) * block_size_,
+            2 * rows(),
+            static_cast<std::ptrdiff_t>(kernel_size_)};
 }
 
 template <class E>
 auto ImagePass<E>::scratch_at(char* memory) const -> Scratch {
+    std::array<E*, 7> part;
     ArenaLayout layout;
-    return lay_out(memory, layout);
+    const std::array sizes = scratch_sizes();
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+        part[i] = reinterpret_cast<E*>(memory + layout.add<E>(static_cast<std::size_t>(sizes[i])));
+    return {part[0], part[1], part[2] + kernels_.lanes, part[3], part[4], part[5], part[6]};
 }
 
 template <class E>

@@ -63,7 +63,7 @@ private:
     using Lines = std::array<AxisLines<E>, axes>;
 
     bool is_signal() const { return shape_.transform[0] * shape_.transform[1] == 1; }
-    Scratch lay_out(char* memory, ArenaLayout& layout) const;
+    std::array<std::ptrdiff_t, 7> scratch_sizes() const;
     Scratch scratch_at(char* memory) const;
     int rows() const { return image_.transform[0] * image_.transform[1]; }
     int frequency_blocks() const;
