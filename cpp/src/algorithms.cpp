@@ -17,6 +17,7 @@ namespace {
 // ---- tiles worth looking at -----------------------------------------------------------------------------------------
 
 constexpr std::int64_t most_fft_taps = std::int64_t{1} << 30;  // lengths are ints
+constexpr std::int64_t most_tile_samples = std::int64_t{1} << 30;
 
 // Lengths 2^a 3^b 5^c from `least` on, sorted, up to the first that is `enough`.
 std::vector<int> smooth_lengths(std::int64_t least, std::int64_t enough) {
@@ -173,6 +174,13 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
     for (int z : sizes[0])
         for (int y : sizes[1])
             for (int x : sizes[2]) {
+                if (std::int64_t{z} * y > most_tile_samples / x) {
+                    if (!request.tile.empty())
+                        throw std::invalid_argument("algorithm has a tile of " + std::to_string(z) + " x " +
+                                                    std::to_string(y) + " x " + std::to_string(x) +
+                                                    " samples, expected at most 2^30 of them");
+                    continue;
+                }
                 const TileShape shape = tile_shape(layer, pass, algorithm.fft, {z, y, x});
                 Costed best = cost_transform(kernels, layer, pass, works[0], shape);
                 for (std::size_t i = 1; i < works.size(); ++i) {
@@ -185,6 +193,12 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
                 }
                 all.push_back(std::move(best));
             }
+    if (all.empty()) {
+        Costed impossible;
+        impossible.candidate.algorithm = algorithm.name;
+        impossible.candidate.reason = "tiles would have more than 2^30 samples";
+        return {impossible};
+    }
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });

@@ -346,20 +346,21 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     const double vectors = values / static_cast<double>(lanes), bytes = values * element_bytes(layer);
     const double block_bytes = 2 * static_cast<double>(depth * height * lanes) * element_bytes(layer);
     // The factors of a signal are read as its tile is, and columns of its samples are from as many places.
-    const bool signal = shape.transform[0] * shape.transform[1] == 1;
+    const bool signal = is_line(shape);
     const double memory_ns = memory_byte_ns * (signal ? 2 : 1);
     const double kept = bytes * (std::max(sources, targets) + pairs),
                  passed = bytes * (sources + targets) / 2 * (signal ? 2 : 1);
     const double far = std::min(1.0, array_bytes(layer) / cached_bytes());
     const double read = (pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer)) / array_bytes(layer);
     const double again = signal ? 1 : 1 / used;
-    const double ns = transform_call_ns +
-                      tiles * (vectors * (lines * image_lines + (pairs - 1) * lanewise_ns +
-                                          (signal ? (sources + targets) * image_twiddle_ns : 0)) +
-                               row_vectors * image_rows_ns + image_touches * passed * stream_ns(kept, memory_ns) +
-                               image_block_touches * (depth > 1 ? 6 : 4) * passed *
-                                   stream_ns((sources + (depth > 1 ? 2 : 1)) * block_bytes, memory_ns)) +
-                      array_ns(layer, pass) * image_crossings * (1 + far) * (1 + (again - 1) * read);
+    const double arithmetic = vectors * (lines * image_lines + (pairs - 1) * lanewise_ns +
+                                         (signal ? (sources + targets) * image_twiddle_ns : 0)) +
+                              row_vectors * image_rows_ns;
+    const double traffic = image_touches * passed * stream_ns(kept, memory_ns) +
+                           image_block_touches * (depth > 1 ? 6 : 4) * passed *
+                               stream_ns((sources + (depth > 1 ? 2 : 1)) * block_bytes, memory_ns);
+    const double crossing = array_ns(layer, pass) * image_crossings * (1 + far) * (1 + (again - 1) * read);
+    const double ns = transform_call_ns + tiles * (arithmetic + traffic) + crossing;
     Costed result;
     result.shape = shape;
     result.lane_kind = LaneKind::samples;

@@ -19,26 +19,25 @@ bool is_image_filter(const Layer& layer, Pass pass) {
 
 TileShape image_of(const TileShape& shape, int lanes) {
     TileShape image = shape;
+    if (!is_line(shape)) return image;
     const int length = shape.transform[2];
-    if (shape.transform[0] * shape.transform[1] > 1) return image;
     int rows = length;  // as many as there are columns, or the next larger number
-    for (int r = lanes; r < length; r += lanes)
+    for (int r = lanes; length % (2 * lanes) == 0 && r < length; r += lanes)
         if (length % (2 * r) == 0 && std::int64_t{r} * r >= length) {
             rows = r;
             break;
         }
-    const auto ceil = [&](int samples) { return static_cast<int>(ceil_div(samples, rows)); };
-    image.transform = {1, rows, length / rows};
-    image.outputs = {1, std::min(shape.outputs[2], rows), ceil(shape.outputs[2])};
-    image.taps = {1, std::min(shape.taps[2], rows), ceil(shape.taps[2])};
+    const auto columns = [&](int samples) { return static_cast<int>(ceil_div(samples, rows)); };
+    image.transform = {1, rows, columns(length)};
+    image.outputs = {1, std::min(shape.outputs[2], rows), columns(shape.outputs[2])};
+    image.taps = {1, std::min(shape.taps[2], rows), columns(shape.taps[2])};
     return image;
 }
 
 bool is_image_tile(const TileShape& shape, int lanes) {
-    const bool signal = shape.transform[0] * shape.transform[1] == 1;
     const TileShape image = image_of(shape, lanes);
     return shape.fft && image.transform[1] % lanes == 0 && image.transform[2] > 1 &&
-           image.transform[2] % (signal ? 2 : 2 * lanes) == 0;
+           image.transform[2] % (is_line(shape) ? 2 : 2 * lanes) == 0;
 }
 
 template <class E>
@@ -104,40 +103,42 @@ void ImagePass<E>::make_twiddles() {
 
 // Elements of the parts of Scratch, in their order.
 template <class E>
-auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 7> {
+auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 6> {
     const std::ptrdiff_t lanes = kernels_.lanes;
     return {is_signal() ? shape_.transform[2] : 0,
             image_.transform[2] * lanes,
             (2 * lanes * frequency_blocks() + 1) * lanes,
             std::max(sources_, targets_) * tile_size_,
             (sources_ + 2) * block_size_,
-            2 * rows(),
-            static_cast<std::ptrdiff_t>(kernel_size_)};
+            2 * rows()};
 }
 
 template <class E>
 auto ImagePass<E>::scratch_at(char* memory) const -> Scratch {
-    std::array<E*, 7> part;
+    std::array<E*, 6> part;
     ArenaLayout layout;
     const std::array sizes = scratch_sizes();
     for (std::size_t i = 0; i < sizes.size(); ++i)
         part[i] = reinterpret_cast<E*>(memory + layout.add<E>(static_cast<std::size_t>(sizes[i])));
-    return {part[0], part[1], part[2] + kernels_.lanes, part[3], part[4], part[5], part[6]};
+    return {part[0], part[1], part[2] + kernels_.lanes, part[3], part[4], part[5]};
 }
 
 template <class E>
 WorkspaceNeed ImagePass<E>::workspace() const {
-    return {0, static_cast<std::int64_t>(scratch_bytes_)};
+    const std::size_t kernels = kernel_size_ * sizeof(E);
+    return {static_cast<std::int64_t>(kernels_of_thread() ? 0 : kernels),
+            static_cast<std::int64_t>(scratch_bytes_ + (kernels_of_thread() ? kernels : 0))};
 }
 
 template <class E>
 struct ImagePass<E>::Run {
     const Operands<E>& operands;
-    char* workspace;
-    std::size_t per_thread;
+    char* fixed;
+    char* per_thread;
+    std::size_t per_thread_size;
     Damage damage;
 
-    char* of(int slot) const { return workspace + per_thread * static_cast<std::size_t>(slot); }
+    char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
 };
 
 // ---- rows of an image -----------------------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows,
 
 template <class E>
 void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                              const Scratch& scratch, E* blocks) const {
+                              const Scratch& scratch, E* blocks, Marks* marks) const {
     const int lanes = kernels_.lanes, height = shape_.transform[1];
     const std::ptrdiff_t row_stride = from.along[1] * source_[1].step;
     const E fill = static_cast<E>(source_[2].outside.fill);
@@ -206,6 +207,7 @@ void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std
                 prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row_stride, lanes,
                                  row.pixel_stride, shape_.transform[2]);
             }
+            if (marks) mark_pixels(z * height + y, scratch, *marks);
             rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
         }
 }
@@ -272,7 +274,7 @@ void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t cou
 
 template <class E>
 void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                               const Scratch& scratch, E* blocks) const {
+                               const Scratch& scratch, E* blocks, Marks* marks) const {
     const int height = image_.transform[1], length = shape_.transform[2];
     const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
     const std::int64_t begin = tile.from[2], end = begin + length;
@@ -308,6 +310,7 @@ void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, st
     for (int y = 0; y < height; y += kernels_.lanes) {
         row.source = samples + y;
         kernels_.read_row(row);
+        if (marks) mark_pixels(y, scratch, *marks);
         rows_to_blocks(read_[2].real, scratch, y, blocks);
     }
 }
@@ -518,6 +521,21 @@ void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t grou
 // ---- the pass -------------------------------------------------------------------------------------------------------
 
 template <class E>
+void ImagePass<E>::compute(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
+                           std::vector<DamagedBox>& damage) const {
+    const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
+    for (int s = 0; s < sources_; ++s)
+        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(
+            from, tile, tile.group * sources_ + s, scratch, blocks_of(scratch, s), marks);
+    filter(kernels, scratch);
+    for (int t = 0; t < targets_; ++t)
+        (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
+            run, tile, tile.group * targets_ + t, scratch, blocks_of(scratch, t), damage);
+}
+
+// A transform spreads what is not finite over its tile. Taken for zero, it does not: then only the outputs that read it
+// are left to be computed by definition.
+template <class E>
 void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
     const std::int64_t count = tiles_[0] * tiles_[1] * tiles_[2];
     const Index at = unravel(index % count, tiles_);
@@ -527,28 +545,87 @@ void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, co
         tile.to[a] += at[a] * shape_.outputs[a];
     }
     const Scratch scratch = scratch_at(run.of(slot));
-    const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
-    for (int s = 0; s < sources_; ++s)
-        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(from, tile, group * sources_ + s,
-                                                                                  scratch, blocks_of(scratch, s));
-    filter(kernels, scratch);
-    for (int t = 0; t < targets_; ++t)
-        (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
-            run, tile, group * targets_ + t, scratch, blocks_of(scratch, t), run.damage.of(slot));
+    std::vector<DamagedBox> whole, rest;
+    compute(run, tile, kernels, scratch, nullptr, whole);
+    if (whole.empty()) return;
+    Marks marks(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
+    compute(run, tile, kernels, scratch, &marks, rest);
+    std::vector<DamagedBox>& damage = run.damage.of(slot);
+    if (rest.empty())
+        add_boxes(tile, std::move(marks), damage);
+    else  // weights, or an overflow
+        damage.insert(damage.end(), whole.begin(), whole.end());
+}
+
+// The pixels of a lane vector of rows, from row `first` on.
+template <class E>
+void ImagePass<E>::mark_pixels(int first, const Scratch& scratch, Marks& marks) const {
+    const std::size_t height = static_cast<std::size_t>(image_.transform[1]),
+                      width = static_cast<std::size_t>(image_.transform[2]),
+                      lanes = static_cast<std::size_t>(kernels_.lanes);
+    for (std::size_t x = 0; x < width; ++x)
+        for (std::size_t l = 0; l < lanes; ++l) {
+            E& value = scratch.pixels[x * lanes + l];
+            if (std::isfinite(value)) continue;
+            const std::size_t row = static_cast<std::size_t>(first) + l;
+            marks[is_signal() ? x * height + row : row * width + x] = true;
+            value = 0;
+        }
+}
+
+// Boxes for the outputs that read a marked sample.
+template <class E>
+void ImagePass<E>::add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const {
+    Index count;
+    for (int a = 0; a < axes; ++a)
+        count[a] = std::min<std::int64_t>(shape_.outputs[a], end_[a] - tile.to[a]);
+    // Axis by axis: an output is marked if any of its taps is.
+    const std::array<std::int64_t, axes> extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
+    std::int64_t stride = 1;
+    for (int a = axes - 1; a >= 0; stride *= extent[static_cast<std::size_t>(a--)]) {
+        const std::int64_t length = extent[static_cast<std::size_t>(a)], taps = shape_.taps[a];
+        for (std::int64_t line = 0; line < static_cast<std::int64_t>(marks.size()) / length; ++line) {
+            const std::int64_t first = line / stride * stride * length + line % stride;
+            std::int64_t marked = length + taps;  // the next sample that is
+            for (std::int64_t i = length - 1; i >= 0; --i) {
+                const auto at = static_cast<std::size_t>(first + i * stride);
+                if (marks[at]) marked = i;
+                marks[at] = marked < i + taps;
+            }
+        }
+    }
+    for (std::int64_t z = 0; z < count[0]; ++z)
+        for (std::int64_t y = 0; y < count[1]; ++y)
+            for (std::int64_t x = 0, end; x < count[2]; x = end) {
+                const auto marked = [&](std::int64_t i) {
+                    return marks[static_cast<std::size_t>((z * extent[1] + y) * extent[2] + i)];
+                };
+                for (end = x + 1; end < count[2] && marked(end) == marked(x);)
+                    ++end;
+                if (!marked(x)) continue;
+                const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2] + x};
+                for (int t = 0; t < targets_; ++t)
+                    damage.push_back({tile.n,
+                                      {tile.group * targets_ + t, 0, 1, {}},
+                                      target_,
+                                      first,
+                                      {first[0] + 1, first[1] + 1, tile.to[2] + end}});
+            }
 }
 
 template <class E>
 RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
-    Run run{operands, workspace, scratch_bytes_, Damage(slots)};
+    const WorkspaceNeed need = this->workspace();
+    Run run{operands, workspace, workspace + need.fixed, static_cast<std::size_t>(need.per_thread), Damage(slots)};
     if (pass_ == Pass::input_grad && !input_covered(layer_))
         fill_zero(operands.dx, layer_.batch, layer_.in_channels,
                   {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
     const std::int64_t tiles = layer_.batch * tiles_[0] * tiles_[1] * tiles_[2];
     const auto kernels_of = [&](std::int64_t group, int slot) -> const E* {
         if (operands.prepared) return operands.prepared + static_cast<std::size_t>(group) * kernel_size_;
-        const Scratch scratch = scratch_at(run.of(slot));
-        transform_kernels(operands.w, group, scratch.kernels, scratch);
-        return scratch.kernels;
+        E* const kernels = reinterpret_cast<E*>(kernels_of_thread() ? run.of(slot) + scratch_bytes_ : run.fixed);
+        transform_kernels(operands.w, group, kernels, scratch_at(run.of(slot)));
+        return kernels;
     };
     // Threads take groups where that keeps all of them busy, else they share the tiles of each.
     if (layer_.groups % slots == 0 || layer_.groups >= 4 * slots) {

@@ -33,6 +33,9 @@ bool is_image_filter(const Layer& layer, Pass pass);
 // The image that a tile is taken for: itself, or that of a signal. No T: the tile does not fill the lanes with whole vectors
 // of rows and of frequencies.
 TileShape image_of(const TileShape& shape, int lanes);
+inline bool is_line(const TileShape& shape) {
+    return shape.transform[0] == 1 && shape.transform[1] == 1;
+}
 bool is_image_tile(const TileShape& shape, int lanes);
 
 template <class E>
@@ -54,7 +57,6 @@ private:
         E* blocks;     // of the tile, of each channel
         E* columns;    // blocks: of each channel read, then of a product, then between y and z
         E* first;      // frequency 0 and the middle one: products
-        E* kernels;    // blocks of each pair of a group's channels
     };
     struct Tile {
         std::int64_t n, group;
@@ -62,20 +64,25 @@ private:
     };
     using Lines = std::array<AxisLines<E>, axes>;
 
-    bool is_signal() const { return shape_.transform[0] * shape_.transform[1] == 1; }
-    std::array<std::ptrdiff_t, 7> scratch_sizes() const;
+    // The samples of a tile that are not finite, in the order of the array.
+    using Marks = std::vector<bool>;
+    bool is_signal() const { return is_line(shape_); }
+    std::array<std::ptrdiff_t, 6> scratch_sizes() const;
     Scratch scratch_at(char* memory) const;
+    bool kernels_of_thread() const { return layer_.groups > 1; }  // which then may take groups
     int rows() const { return image_.transform[0] * image_.transform[1]; }
     int frequency_blocks() const;
     E* blocks_of(const Scratch& scratch, int channel) const { return scratch.blocks + channel * tile_size_; }
     void make_twiddles();
 
+    // marks: if not null, samples that are not finite are marked, and taken for zeros.
     void read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                    E* blocks) const;
+                    E* blocks, Marks* marks) const;
     void write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                      std::vector<DamagedBox>& damage) const;
     void read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                     E* blocks) const;
+                     E* blocks, Marks* marks) const;
+    void mark_pixels(int first, const Scratch& scratch, Marks& marks) const;
     void write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                       std::vector<DamagedBox>& damage) const;
     void rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const;
@@ -85,6 +92,9 @@ private:
     void filter(const E* kernels, const Scratch& scratch) const;
     void read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const;
     void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
+    void compute(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
+                 std::vector<DamagedBox>& damage) const;
+    void add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const;
     void run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
 
     const KernelTable<E>& kernels_;

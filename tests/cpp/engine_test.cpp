@@ -7,7 +7,6 @@
 
 #include "algorithms.h"
 #include "dispatch.h"
-#include "image_pass.h"
 #include "layer_data.h"
 #include "parallel.h"
 #include "workspace.h"
@@ -65,11 +64,11 @@ RunCounts run_pass(const PassAlgorithm<float>& pass, const Operands<float>& oper
     return pass.run(operands, slots, static_cast<char*>(workspace.data()));
 }
 
-void expect_passes(const std::vector<Pass>& passes, const KernelTable<float>& table, const Problem& problem,
-                   const std::string& algorithm, const std::function<void(Costed&)>& change) {
+void expect_all_passes(const KernelTable<float>& table, const Problem& problem, const std::string& algorithm,
+                       const std::function<void(Costed&)>& change = {}) {
     const Layer layer(problem);
     const LayerData<float> data(problem);
-    for (Pass pass : passes) {
+    for (Pass pass : all_passes) {
         SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
         std::vector<Costed> costed = cost_candidates(table, layer, pass, parse_algorithm(algorithm, problem.rank));
         if (change) change(costed.front());
@@ -88,11 +87,6 @@ void expect_passes(const std::vector<Pass>& passes, const KernelTable<float>& ta
     }
 }
 
-void expect_all_passes(const KernelTable<float>& table, const Problem& problem, const std::string& algorithm,
-                       const std::function<void(Costed&)>& change = {}) {
-    expect_passes({std::begin(all_passes), std::end(all_passes)}, table, problem, algorithm, change);
-}
-
 // The gradients of a step, whose tiles of dx are added up.
 void expect_step(const Problem& problem, const std::string& algorithm,
                  const std::function<void(Costed&)>& change = {}) {
@@ -101,8 +95,10 @@ void expect_step(const Problem& problem, const std::string& algorithm,
     const LayerData<float> data(problem);
     const std::vector<Costed> costed =
         cost_candidates(kernels().f32, layer, Pass::forward, parse_algorithm(algorithm, problem.rank));
-    Costed forward = *std::find_if(costed.begin(), costed.end(),  // a step has none of the others
-                                   [](const Costed& c) { return c.lane_kind != LaneKind::samples; });
+    const auto other = std::find_if(costed.begin(), costed.end(),  // a step has none with samples in the lanes
+                                    [](const Costed& c) { return c.lane_kind != LaneKind::samples; });
+    ASSERT_NE(other, costed.end());
+    Costed forward = *other;
     if (change) change(forward);
     const TransformStep<float> step(kernels().f32, layer, forward.shape, forward.lane_kind, 3);
     const Workspace kept(static_cast<std::size_t>(step.kept_bytes()));
@@ -281,27 +277,6 @@ TEST(TilesAsLanes, WorkWithAnyBlockingAndRegisterBlock) {
                 expect_all_passes(table_with_blocks<5, 3>(), problem, "fft:8", change);
                 expect_all_passes(kernels().f32, problem, "winograd:4", change);
             }
-}
-
-// One tile and many, ragged ends, all boundaries, volumes, a stride and a dilation that leave one phase.
-TEST(SamplesAsLanes, AgreeWithTheReference) {
-    const KernelTable<float>& table = kernels().f32;
-    for (const char* text :
-         {"n1c1k1 i40x70 r5x9 f32", "n2c1k1 i61x90 r7x9 p3x4 f32", "n2c3k3 i37x41 r11x4 p7:2x0:9 g3 f32",
-          "n1c1k1 i20x22 r13x13 p6 f32", "n1c1k1 i9x8 r9x8 f32", "n1c1k1 i50x60 r3x3 p2 b=mirror f32",
-          "n1c2k2 i50x60 r17x5 p9x4 b=wrap g2 f32", "n1c1k1 i31x45 r8x8 p8 b=reflect f32",
-          "n1c1k1 i31x45 r8x8 p8 b=nearest f32", "n1c1k1 i31x45 r8x8 p8 b=constant:1.5 f32",
-          "n1c1k1 i50x60 r3x3 p2 s2 d2 f32", "n2c1k1 i6x40x50 r3x5x4 p1x2x2 f32", "n1c1k1 i5x6x7 r2x3x4 p2 b=wrap f32"})
-        for (const char* tile : {"fft:32x64", "fft:48x32"}) {
-            const Problem problem = parse_problem(text).problem;
-            const std::string algorithm = problem.rank == 2 ? tile : "fft:6x" + std::string(tile).substr(4);
-            const auto by_samples = [](Costed& costed) {
-                const Candidate& candidate = costed.candidate;
-                ASSERT_TRUE(is_image_tile(costed.shape, kernels().f32.lanes)) << candidate.algorithm;
-                costed.lane_kind = LaneKind::samples;
-            };
-            expect_passes({Pass::forward, Pass::input_grad}, table, problem, algorithm, by_samples);
-        }
 }
 
 TEST(FftOutputs, AWholeImageSharesItsZeros) {

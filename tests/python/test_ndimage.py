@@ -8,6 +8,7 @@ the tests whose names begin with ``test_unlike_scipy``.
 from __future__ import annotations
 
 import inspect
+import time
 import tracemalloc
 import warnings
 
@@ -336,10 +337,29 @@ def test_separable_kernels_run_as_lines_or_at_once(rng):
     assert " r61 " in tc.last_run().problem
     ndimage.correlate(image, rng.normal(size=(7, 61, 61)))
     assert " r7x61x61 " in tc.last_run().problem
-    ndimage.gaussian_filter(image[0], 8)
-    assert " r65x65 " in tc.last_run().problem
-    ndimage.gaussian_filter(image[0], 8, mode=["mirror", "wrap"])
-    assert " r65 " in tc.last_run().problem
+    image = rng.normal(size=(1000, 1000)).astype("float32")
+    ndimage.gaussian_filter(image, 2)
+    assert " r17x17 " in tc.last_run().problem
+    ndimage.gaussian_filter(image, 2, mode=["mirror", "wrap"])
+    assert " r17 " in tc.last_run().problem
+
+
+def test_wide_lines_are_not_multiplied_out(rng):
+    volume = rng.normal(size=(20, 24, 28)).astype("float32")
+    expected = scipy_ndimage.gaussian_filter(volume.astype(float), 100)
+    tracemalloc.start()
+    np.testing.assert_allclose(ndimage.gaussian_filter(volume, 100), expected, atol=1e-6)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20  # all three would make 4 GB
+    tracemalloc.stop()
+
+
+def test_one_nan_costs_little(rng):
+    image = rng.normal(size=(500, 500)).astype("float32")
+    image[250, 250] = np.nan
+    begin = time.perf_counter()
+    filtered = ndimage.gaussian_filter(image, 8)
+    assert time.perf_counter() - begin < 4
+    assert np.isnan(filtered).sum() == 65 * 65
 
 
 @pytest.mark.parametrize("mode", ["reflect", "constant", "nearest", "mirror", "wrap"])

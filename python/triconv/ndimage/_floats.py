@@ -16,7 +16,7 @@ import numpy as np
 from ..signal._boundary import samples
 from ..signal._convolve import as_operand, real_dtype
 from ..signal._problem import correlate_into, layer_problem, plan_of, run_by_plan
-from ._kernel import Kernel, factors, product_of
+from ._kernel import Kernel, factors, multiplied_out, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,8 +45,10 @@ def correlate_all(out: AnyArray, image: AnyArray, kernels: Sequence[Kernel], wor
         whole, lines = kernels[0], factors(kernels[0], 2 * float(np.finfo(work).eps))
     elif 1 < len(kernels) <= _MOST_AXES:
         whole = product_of(kernels)
+        if whole and whole.weights.size > image.size:  # lines are short then: no question
+            whole = None
     if whole and (lines is None or _seconds_by_bands(image, lines, work) >= _seconds_at_once(image, whole, work)):
-        _correlate_at_once(out, image, whole, work, store)
+        _correlate_at_once(out, image, whole if len(kernels) == 1 else multiplied_out(whole, kernels), work, store)
     elif lines:
         _correlate_by_bands(out, image, lines, work, store)
 

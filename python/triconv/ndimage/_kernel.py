@@ -57,14 +57,24 @@ def factors(kernel: Kernel, tolerance: float) -> list[Kernel] | None:
 
 
 def product_of(lines: Sequence[Kernel]) -> Kernel | None:
-    """One kernel that does what kernels of one axis each do, one after the other; None if there is none."""
+    """One kernel that does what kernels of one axis each do, one after the other; None if there is none.
+
+    Its weights are to be looked at for their shape only: `multiplied_out` gives those that are meant.
+    """
     boundary = lines[0].boundary
     filled = boundary[0] == "constant" and boundary[1] != 0  # outside there would be what the lines make of the fill
-    by_axis = sorted(lines, key=lambda line: line.axes)
-    axes = tuple(line.axes[0] for line in by_axis)
+    axes = tuple(sorted(line.axes[0] for line in lines))
     if filled or len(set(axes)) < len(lines) or any(line.boundary != boundary for line in lines):
         return None
+    by_axis = sorted(lines, key=lambda line: line.axes)
+    weights = np.broadcast_to(by_axis[0].weights[0], [line.weights.size for line in by_axis])
+    return Kernel(axes, weights, tuple(line.ends[0] for line in by_axis), boundary)
+
+
+def multiplied_out(product: Kernel, lines: Sequence[Kernel]) -> Kernel:
+    """`product_of` the lines with its weights."""
+    by_axis = sorted(lines, key=lambda line: line.axes)
     weights = by_axis[0].weights
     for line in by_axis[1:]:
         weights = weights[..., np.newaxis] * line.weights
-    return Kernel(axes, weights, tuple(line.ends[0] for line in by_axis), boundary)
+    return product._replace(weights=weights)

@@ -1,0 +1,138 @@
+// FFT with samples in the lanes, whatever the costs would choose: one tile and many, ragged ends, all boundaries, signals,
+// images and volumes, a stride and a dilation that leave one phase.
+#include "image_pass.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "algorithms.h"
+#include "dispatch.h"
+#include "layer_data.h"
+#include "workspace.h"
+
+namespace triconv::test {
+namespace {
+
+constexpr const char* problems[] = {
+    "n1c1k1 i40x70 r5x9", "n2c1k1 i61x90 r7x9 p3x4", "n2c3k3 i37x41 r11x4 p7:2x0:9 g3", "n1c1k1 i20x22 r13x13 p6",
+    "n1c1k1 i9x8 r9x8", "n1c1k1 i50x60 r3x3 p2 b=mirror", "n1c2k2 i50x60 r17x5 p9x4 b=wrap g2",
+    "n1c1k1 i31x45 r8x8 p8 b=reflect", "n1c1k1 i31x45 r8x8 p8 b=nearest", "n1c1k1 i31x45 r8x8 p8 b=constant:1.5",
+    "n1c1k1 i50x60 r3x3 p2 s2 d2", "n2c3k2 i40x50 r5x4 p2", "n1c4k8 i40x50 r5x4 p2 g2 b=mirror",
+    // volumes
+    "n2c1k1 i6x40x50 r3x5x4 p1x2x2", "n1c1k1 i5x6x7 r2x3x4 p2 b=wrap", "n2c2k3 i5x20x22 r2x3x5 p1",
+    // signals
+    "n1c1k1 i3000 r100", "n2c1k1 i1500 r600 p300:20", "n2c2k2 i2000 r33 p16 b=wrap",
+    "n1c2k2 i900 r17 p16 g2 b=constant:-2", "n1c1k1 i100 r70 p60", "n1c1k1 i5x1200 r1x9 p2x3",
+    "n1c2k1 i4x5x700 r1x1x9 p0x0x3 b=nearest", "n1c1k1 i3000 r5 s3 d3"};
+
+// Tiles of which some are smaller than the image.
+std::vector<std::string> tiles_of(const Problem& p) {
+    if (p.kernel[0] == 1) return {p.rank == 2 ? "fft:1x768" : "fft:1x1x768"};
+    if (p.rank == 1) return {"fft:1024", "fft:960"};
+    return p.rank == 2 ? std::vector<std::string>{"fft:32x64", "fft:48x32"} : std::vector<std::string>{"fft:6x32x64"};
+}
+
+template <class E>
+struct ForcedPass {
+    Costed costed;
+    std::unique_ptr<PassAlgorithm<E>> algorithm;
+
+    ForcedPass(const Problem& problem, Pass pass, const std::string& tile) {
+        const KernelTable<E>& table = table_of<E>(kernels());
+        costed = cost_candidates(table, Layer(problem), pass, parse_algorithm(tile, problem.rank)).front();
+        EXPECT_TRUE(is_image_tile(costed.shape, table.lanes)) << tile;
+        costed.lane_kind = LaneKind::samples;
+        algorithm = make_pass(table, Layer(problem), pass, costed);
+    }
+
+    RunCounts run(const LayerData<E>& data, const Problem& p, Pass pass, int slots, bool prepared,
+                  std::vector<E>& out) const {
+        Operands<E> operands;
+        operands.x = as_tensor<E>(data.view(Array::x), p.rank);
+        operands.w = as_tensor<E>(data.view(Array::w), p.rank);
+        operands.dy = as_tensor<E>(data.view(Array::y), p.rank);
+        operands.y = operands.dx =
+            as_tensor<E>(contiguous(shape_of(p, LayerData<E>::output_of(pass)), out.data()), p.rank);
+        Workspace kept;
+        if (prepared) {
+            kept = Workspace(algorithm->prepared_size() * sizeof(E));
+            algorithm->prepare(operands.w, static_cast<E*>(kept.data()), slots);
+            operands.prepared = static_cast<const E*>(kept.data());
+        }
+        const Workspace workspace(static_cast<std::size_t>(algorithm->workspace_bytes(slots)));
+        return algorithm->run(operands, slots, static_cast<char*>(workspace.data()));
+    }
+};
+
+template <class E>
+void expect_reference(const std::string& text) {
+    const Problem problem = parse_problem(text).problem;
+    const LayerData<E> data(problem);
+    for (Pass pass : {Pass::forward, Pass::input_grad})
+        for (const std::string& tile : tiles_of(problem)) {
+            SCOPED_TRACE(to_string(problem, pass) + " " + tile);
+            const ForcedPass<E> forced(problem, pass, tile);
+            std::vector<E> out = data.empty_output(pass);
+            forced.run(data, problem, pass, 1, false, out);
+            EXPECT_LE(largest_difference(out, data.reference(pass)),
+                      forced.costed.candidate.error_bound * data.largest_absolute_sum(pass));
+            for (bool prepared : {false, true}) {
+                std::vector<E> again = data.empty_output(pass);
+                forced.run(data, problem, pass, 3, prepared, again);
+                EXPECT_EQ(std::memcmp(again.data(), out.data(), out.size() * sizeof(E)), 0) << prepared;
+            }
+        }
+}
+
+TEST(SamplesAsLanes, AgreeWithTheReference) {
+    for (const char* text : problems) {
+        expect_reference<float>(std::string(text) + " f32");
+        expect_reference<double>(std::string(text) + " f64");
+    }
+}
+
+// What is not finite reaches the outputs that read it, and only they are computed by definition.
+TEST(SamplesAsLanes, OneNonFiniteSampleDamagesWhatReadsIt) {
+    for (const char* text :
+         {"n1c1k1 i61x90 r7x9 p3x4 f32", "n1c3k2 i40x50 r5x4 p2 f32", "n1c1k1 i50x60 r3x3 p2 b=mirror f32",
+          "n1c1k1 i6x40x50 r3x5x4 p1x2x2 f32", "n1c1k1 i3000 r100 p50 f32", "n1c2k2 i2000 r33 p16 b=wrap f32"})
+        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+            SCOPED_TRACE(text);
+            const Problem problem = parse_problem(text).problem;
+            LayerData<float> data(problem);
+            data.x[data.x.size() / 3] = bad;
+            const std::vector<float> expected = data.reference(Pass::forward);
+            std::vector<float> out = data.empty_output(Pass::forward);
+            const ForcedPass<float> forced(problem, Pass::forward, tiles_of(problem).front());
+            const RunCounts counts = forced.run(data, problem, Pass::forward, 2, false, out);
+            for (std::size_t i = 0; i < out.size(); ++i) {
+                ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                ASSERT_EQ(std::isinf(out[i]) ? out[i] : 0, std::isinf(expected[i]) ? expected[i] : 0) << i;
+                ASSERT_NEAR(std::isfinite(out[i]) ? out[i] : 0, std::isfinite(expected[i]) ? expected[i] : 0, 1e-3)
+                    << i;
+            }
+            // Rows of boxes: of each tile, output channel and copy of the sample in the padding.
+            std::int64_t rows = 1;
+            for (int a = 0; a + 1 < problem.rank; ++a)
+                rows *= problem.kernel[a];
+            EXPECT_LE(counts.recomputed, 8 * rows * problem.out_channels);
+            EXPECT_GE(counts.recomputed, 1);
+        }
+}
+
+TEST(SamplesAsLanes, TilesOfTooManySamplesAreRefused) {
+    for (const char* algorithm : {"fft:641x6700417x32", "fft:65536x65536x32", "fft:2x32768x32768"}) {
+        Options options;
+        options.algorithm = algorithm;
+        EXPECT_THROW(Plan(parse_problem("n1c1k1 i5x5x64 r2x2x5 f32").problem, options).workspace_bytes(Pass::forward),
+                     std::invalid_argument)
+            << algorithm;
+    }
+}
+
+}  // namespace
+}  // namespace triconv::test
