@@ -150,6 +150,27 @@ std::vector<int> fixed_size(const KernelTable<E>& kernels, const Layer& layer, c
     return {size};
 }
 
+Costed impossible(const Algorithm& algorithm, const std::string& reason) {
+    Costed costed;
+    costed.candidate.algorithm = algorithm.name;
+    costed.candidate.reason = reason;
+    return costed;
+}
+
+// A tile with what its lanes hold at the least cost: one of `works`, or samples.
+template <class E>
+Costed with_best_lanes(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const std::vector<Work>& works,
+                       const TileShape& shape) {
+    std::vector<Costed> all;
+    for (const Work& work : works)
+        all.push_back(cost_transform(kernels, layer, pass, work, shape));
+    if (is_image_filter(layer, pass) && is_image_tile(shape, kernels.lanes))
+        all.push_back(cost_image(kernels, layer, pass, shape));
+    return *std::min_element(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
+        return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
+    });
+}
+
 template <class E>
 std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Algorithm& algorithm,
                                const AlgorithmRequest& request) {
@@ -159,11 +180,7 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         sizes[a] = a < axes - layer.rank ? std::vector<int>{1}
                    : fixed               ? fixed_size(kernels, layer, algorithm, request, a)
                                          : algorithm.sizes(kernels, layer, pass, a);
-        if (!sizes[a].empty()) continue;
-        Costed impossible;
-        impossible.candidate.algorithm = algorithm.name;
-        impossible.candidate.reason = impossible_reason(layer, algorithm, a);
-        return {impossible};
+        if (sizes[a].empty()) return {impossible(algorithm, impossible_reason(layer, algorithm, a))};
     }
     const std::vector<LaneKind> kinds = lane_kinds(layer, kernels.lanes);
     std::vector<Work> works;
@@ -181,24 +198,10 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
                                                     " samples, expected at most 2^30 of them");
                     continue;
                 }
-                const TileShape shape = tile_shape(layer, pass, algorithm.fft, {z, y, x});
-                Costed best = cost_transform(kernels, layer, pass, works[0], shape);
-                for (std::size_t i = 1; i < works.size(); ++i) {
-                    Costed other = cost_transform(kernels, layer, pass, works[i], shape);
-                    if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
-                }
-                if (is_image_filter(layer, pass) && is_image_tile(shape, kernels.lanes)) {
-                    Costed other = cost_image(kernels, layer, pass, shape);
-                    if (other.candidate.predicted_seconds < best.candidate.predicted_seconds) best = std::move(other);
-                }
-                all.push_back(std::move(best));
+                all.push_back(
+                    with_best_lanes(kernels, layer, pass, works, tile_shape(layer, pass, algorithm.fft, {z, y, x})));
             }
-    if (all.empty()) {
-        Costed impossible;
-        impossible.candidate.algorithm = algorithm.name;
-        impossible.candidate.reason = "tiles would have more than 2^30 samples";
-        return {impossible};
-    }
+    if (all.empty()) return {impossible(algorithm, "tiles would have more than 2^30 samples")};
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "prefetch.h"
+
 namespace triconv {
 
 std::int64_t DenseAxis::first_sample(std::int64_t t) const {
@@ -215,16 +217,6 @@ void for_each_line(const Tensor<const E>& tensor, std::int64_t n, std::int64_t c
     if (count > 0) read(from, stride, count, entry);
 }
 
-// The samples of `lanes` other channels, each on pages of its own, to where `row` finds its own.
-template <class E>
-void prefetch(const RowArgs<E>& row, const E* source, int lanes) {
-    if (row.lane_stride == 1 || row.pixel_stride <= 0) return;  // channels last: left to the hardware
-    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(64 / sizeof(E)) / row.pixel_stride);
-    for (int lane = 0; lane < lanes; ++lane)
-        for (std::int64_t i = 0; i < row.count; i += step)
-            __builtin_prefetch(source + lane * row.lane_stride + i * row.pixel_stride);
-}
-
 }  // namespace
 
 template <class E>
@@ -252,7 +244,7 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
                       row.lanes = buffer + entry * lanes;
                       row.count = count;
                       row.source = from;
-                      if (next) prefetch(row, from + next_block, next->lanes);
+                      if (next) prefetch_rows<0>(from + next_block, row.lane_stride, next->lanes, stride, count);
                       kernels.read_row(row);
                   });
 }

@@ -331,12 +331,10 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     const auto in = static_cast<double>(layer.in_per_group()), out = static_cast<double>(layer.out_per_group()),
                sources = pass == Pass::forward ? in : out, targets = pass == Pass::forward ? out : in, pairs = in * out,
                groups = static_cast<double>(layer.groups);
-    std::int64_t count = layer.batch;
+    const std::int64_t count = tile_grid(layer, pass, shape, LaneKind::samples, kernels.lanes).count();
     double values = 1;
-    for (int a = 0; a < axes; ++a) {
-        count *= ceil_div(samples_along(layer.axis[a], pass), std::int64_t{shape.outputs[a]});
-        values *= shape.transform[a];
-    }
+    for (int t : shape.transform)
+        values *= t;
     const double tiles = groups * (static_cast<double>(count) + 0.5 * pairs / (sources + targets));
     const double used = static_cast<double>(image.outputs[0]) * image.outputs[1] / static_cast<double>(depth * height);
     const double along_x = line_ns(kernels, image, 2), across = line_ns(kernels, image, 1) + line_ns(kernels, image, 0);

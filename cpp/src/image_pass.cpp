@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "parallel.h"
-#include "transform_pass.h"
 
 namespace triconv {
 
@@ -48,23 +47,21 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
       shape_(shape),
       image_(image_of(shape, kernels.lanes)),
       sources_(static_cast<int>(pass == Pass::forward ? layer.in_per_group() : layer.out_per_group())),
-      targets_(static_cast<int>(pass == Pass::forward ? layer.out_per_group() : layer.in_per_group())) {
+      targets_(static_cast<int>(pass == Pass::forward ? layer.out_per_group() : layer.in_per_group())),
+      outputs_(lane_blocks(layer, kernels.lanes, LaneKind::tiles, pass == Pass::input_grad)),
+      tiles_(tile_grid(layer, pass, shape, LaneKind::samples, kernels.lanes)) {
     for (int a = 0; a < axes; ++a) {
         read_[a] = axis_lines(kernels, image_, TileRole::read_tile, a);
         kernel_[a] = axis_lines(kernels, image_, TileRole::read_kernel, a);
         write_[a] = axis_lines(kernels, image_, TileRole::write_tile, a);
         const Axis& axis = layer.axis[a];
-        const std::int64_t samples = samples_along(axis, pass);
-        tiles_[a] = ceil_div(samples, shape.outputs[a]);
+        const TileOrigin origin = tile_origin(axis, pass);
+        from_[a] = origin.from;
+        to_[a] = origin.to;
+        end_[a] = origin.to + samples_along(axis, pass);
         source_[a] = input_grid(axis, 0, 0);
         target_[a] = output_grid(axis, 0);
-        from_[a] = to_[a] = 0;
-        if (pass == Pass::input_grad) {  // forward on dy with the flipped kernel
-            std::swap(source_[a], target_[a]);
-            to_[a] = input_support(axis).begin;
-            from_[a] = to_[a] - (axis.taps - 1);
-        }
-        end_[a] = to_[a] + samples;
+        if (pass == Pass::input_grad) std::swap(source_[a], target_[a]);
     }
     block_im_ = odd_lines<E>(std::ptrdiff_t{rows()} * kernels.lanes);
     block_size_ = 2 * block_im_;
@@ -125,270 +122,23 @@ auto ImagePass<E>::scratch_at(char* memory) const -> Scratch {
 
 template <class E>
 WorkspaceNeed ImagePass<E>::workspace() const {
-    const std::size_t kernels = kernel_size_ * sizeof(E);
-    return {static_cast<std::int64_t>(kernels_of_thread() ? 0 : kernels),
-            static_cast<std::int64_t>(scratch_bytes_ + (kernels_of_thread() ? kernels : 0))};
+    ArenaLayout fixed, per_thread;
+    fixed.add<E>(outputs_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
+    ArenaLayout& of_kernels = kernels_of_thread() ? per_thread : fixed;
+    of_kernels.add<E>(kernel_size_);
+    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size() + scratch_bytes_)};
 }
 
+// Outputs of a tile along each axis.
 template <class E>
-struct ImagePass<E>::Run {
-    const Operands<E>& operands;
-    char* fixed;
-    char* per_thread;
-    std::size_t per_thread_size;
-    Damage damage;
-
-    char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
-};
-
-// ---- rows of an image -----------------------------------------------------------------------------------------------
-
-namespace {
-
-// Brings rows of neighbouring pixels to the caches while something else is computed: each is on a page of its own, so that
-// the processor does not foresee them. Addresses beyond the array do no harm.
-template <int for_writing, class E>
-void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows, std::ptrdiff_t pixel_stride,
-                   std::int64_t pixels) {
-    constexpr std::int64_t line = 64 / sizeof(E);
-    if (pixel_stride != 1) return;
-    for (std::int64_t row = 0; row < rows; ++row)
-        for (std::int64_t x = 0; x < pixels; x += line)
-            __builtin_prefetch(first + row * row_stride + x, for_writing);
-}
-
-}  // namespace
-
-template <class E>
-void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                              const Scratch& scratch, E* blocks, Marks* marks) const {
-    const int lanes = kernels_.lanes, height = shape_.transform[1];
-    const std::ptrdiff_t row_stride = from.along[1] * source_[1].step;
-    const E fill = static_cast<E>(source_[2].outside.fill);
-    const E* const array = from.data + tile.n * from.outer + channel * from.inner;
-    const std::int64_t end = tile.from[2] + shape_.transform[2];
-    std::array<std::ptrdiff_t, most_lanes> offset{};
-    RowArgs<E> row{};
-    row.lane_count = lanes;
-    row.lane_stride = row_stride;
-    for (int z = 0; z < shape_.transform[0]; ++z)
-        for (int y = 0; y < height; y += lanes) {
-            const std::int64_t plane = source_[0].sample(tile.from[0] + z);
-            int present = 0;
-            bool regular = true;  // the rows are a constant stride apart
-            for (int l = 0; l < lanes; ++l) {
-                const std::int64_t at = plane < 0 ? -1 : source_[1].sample(tile.from[1] + y + l);
-                offset[l] = at < 0 ? absent_lane : plane * from.along[0] + at * from.along[1];
-                present += at >= 0;
-                regular = regular && at >= 0 && (l == 0 || offset[l] == offset[l - 1] + row_stride);
-            }
-            row.lane_offset = regular ? nullptr : offset.data();
-            const E* const base = array + (regular ? offset[0] : 0);
-            for (std::int64_t x = tile.from[2]; x < end; x += row.count) {
-                const SampleRun run = source_[2].run_from(x, end);
-                row.count = run.end - x;
-                row.lanes = scratch.pixels + (x - tile.from[2]) * lanes;
-                if (run.index < 0 || present == 0) {
-                    std::fill_n(row.lanes, row.count * lanes, fill);
-                    continue;
-                }
-                row.source = base + run.index * from.along[2];
-                row.pixel_stride = run.step * from.along[2];
-                kernels_.read_row(row);
-                if (present == lanes || fill == E(0)) continue;
-                for (int l = 0; l < lanes; ++l)
-                    for (std::int64_t i = 0; i < row.count && offset[l] == absent_lane; ++i)
-                        row.lanes[i * lanes + l] = fill;
-            }
-            if (regular) {  // next: the rows below, at last those that the tile on the right begins with
-                const std::ptrdiff_t next = y + lanes < height
-                                                ? lanes * row_stride
-                                                : shape_.outputs[2] * row.pixel_stride + (lanes - height) * row_stride;
-                prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row_stride, lanes,
-                                 row.pixel_stride, shape_.transform[2]);
-            }
-            if (marks) mark_pixels(z * height + y, scratch, *marks);
-            rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
-        }
-}
-
-template <class E>
-void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                               const E* blocks, std::vector<DamagedBox>& damage) const {
-    const int lanes = kernels_.lanes;
-    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
-    std::array<E, most_lanes> bias{};
-    RowArgs<E> row{};
-    if (pass_ == Pass::forward && run.operands.bias) {
-        bias.fill(run.operands.bias[channel * run.operands.bias_stride]);
-        row.bias = bias.data();
-    }
-    row.lanes = scratch.pixels;
-    row.lane_stride = to.along[1] * target_[1].step;
-    row.pixel_stride = to.along[2] * target_[2].step;
+Index ImagePass<E>::output_count(const Tile& tile) const {
     Index count;
     for (int a = 0; a < axes; ++a)
         count[a] = std::min<std::int64_t>(shape_.outputs[a], end_[a] - tile.to[a]);
-    row.count = count[2];
-    for (std::int64_t z = 0; z < count[0]; ++z)
-        for (std::int64_t y = 0; y < count[1]; y += lanes) {
-            row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
-            const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2]};
-            row.destination = to.data + tile.n * to.outer + channel * to.inner;
-            for (int a = 0; a < axes; ++a)
-                row.destination += target_[a].index(first[a]) * to.along[a];
-            prefetch_rows<1>(row.destination, row.lane_stride, row.lane_count, row.pixel_stride, row.count);
-            blocks_to_rows(blocks, scratch, static_cast<int>(z * shape_.transform[1] + y));
-            if (kernels_.write_row(row))
-                damage.push_back({tile.n,
-                                  {channel, 0, 1, {}},
-                                  target_,
-                                  first,
-                                  {first[0] + 1, first[1] + row.lane_count, first[2] + row.count}});
-        }
+    return count;
 }
 
-// ---- the samples of a signal ----------------------------------------------------------------------------------------
-
-namespace {
-
-// Moves samples 0 to count - 1 of a signal that are in rows [first, first + lanes) of its image, of which `row` describes
-// sample `first` and its lanes: first columns of whole lane vectors, then the last, shorter one.
-template <class E, class Move>
-void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t count, std::int64_t height,
-                 const Move& move) {
-    const std::int64_t whole = count < first + lanes ? 0 : (count - first - lanes) / height + 1;
-    const std::int64_t rest = std::clamp<std::int64_t>(count - first - whole * height, 0, lanes);
-    row.lane_count = lanes;
-    row.count = whole;
-    if (whole > 0) move(row);
-    row.lanes += whole * lanes;
-    if (row.source) row.source += whole * row.pixel_stride;
-    if (row.destination) row.destination += whole * row.pixel_stride;
-    row.lane_count = static_cast<int>(rest);
-    row.count = 1;
-    if (rest > 0) move(row);
-}
-
-}  // namespace
-
-template <class E>
-void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                               const Scratch& scratch, E* blocks, Marks* marks) const {
-    const int height = image_.transform[1], length = shape_.transform[2];
-    const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
-    const std::int64_t begin = tile.from[2], end = begin + length;
-    const E fill = static_cast<E>(source_[2].outside.fill);
-    const E* const array = from.data + tile.n * from.outer + channel * from.inner +
-                           std::max<std::int64_t>(0, plane) * from.along[0] +
-                           std::max<std::int64_t>(0, line) * from.along[1];
-    const bool exists = plane >= 0 && line >= 0;
-    const E* samples = scratch.samples;
-    const SampleRun whole = source_[2].run_from(begin, end);
-    if (exists && whole.end == end && whole.index >= 0 && whole.step * from.along[2] == 1) {
-        samples = array + whole.index;
-    } else {
-        for (std::int64_t x = begin; x < end;) {
-            const SampleRun run = source_[2].run_from(x, end);
-            E* const to = scratch.samples + (x - begin);
-            if (!exists || run.index < 0) {
-                std::fill_n(to, run.end - x, fill);
-            } else {
-                const std::ptrdiff_t stride = run.step * from.along[2];
-                for (std::int64_t i = 0; i < run.end - x; ++i)
-                    to[i] = array[run.index * from.along[2] + i * stride];
-            }
-            x = run.end;
-        }
-    }
-    RowArgs<E> row{};
-    row.lanes = scratch.pixels;
-    row.lane_stride = 1;
-    row.pixel_stride = height;
-    row.lane_count = kernels_.lanes;
-    row.count = image_.transform[2];
-    for (int y = 0; y < height; y += kernels_.lanes) {
-        row.source = samples + y;
-        kernels_.read_row(row);
-        if (marks) mark_pixels(y, scratch, *marks);
-        rows_to_blocks(read_[2].real, scratch, y, blocks);
-    }
-}
-
-template <class E>
-void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                                const E* blocks, std::vector<DamagedBox>& damage) const {
-    const int lanes = kernels_.lanes, height = image_.transform[1];
-    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
-    const std::int64_t count = std::min<std::int64_t>(shape_.outputs[2], end_[2] - tile.to[2]);
-    const std::ptrdiff_t stride = to.along[2] * target_[2].step;
-    E* destination = to.data + tile.n * to.outer + channel * to.inner;
-    for (int a = 0; a < axes; ++a)
-        destination += target_[a].index(tile.to[a]) * to.along[a];
-    E* const samples = stride == 1 ? destination : scratch.samples;
-    std::array<E, most_lanes> bias{};
-    RowArgs<E> row{};
-    if (pass_ == Pass::forward && run.operands.bias) {
-        bias.fill(run.operands.bias[channel * run.operands.bias_stride]);
-        row.bias = bias.data();
-    }
-    row.lanes = scratch.pixels;
-    row.lane_stride = 1;
-    row.pixel_stride = height;
-    bool non_finite = false;
-    for (int y = 0; y < std::min<std::int64_t>(height, count); y += lanes) {
-        blocks_to_rows(blocks, scratch, y);
-        row.destination = samples + y;
-        for_columns(row, lanes, y, count, height,
-                    [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
-    }
-    for (std::int64_t i = 0; stride != 1 && i < count; ++i)
-        destination[i * stride] = samples[i];
-    if (non_finite)
-        damage.push_back(
-            {tile.n, {channel, 0, 1, {}}, target_, tile.to, {tile.to[0] + 1, tile.to[1] + 1, tile.to[2] + count}});
-}
-
-// ---- rows in the lanes, frequencies in the lanes ----------------------------------------------------------------------
-
-// The pixels of a lane vector of rows, from row `first` on, to half spectra, and those to the blocks.
-template <class E>
-void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const {
-    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
-    E* const spectra = scratch.spectra;
-    line.run(line.context, {scratch.pixels, spectra, lanes, lanes, 0, 0});
-    std::copy_n(spectra + (is_signal() ? 0 : width - 1) * lanes, lanes, spectra - lanes);
-    if (is_signal()) {
-        std::fill_n(spectra, lanes, E(0));
-        std::fill_n(spectra + width * lanes, (2 * lanes * frequency_blocks() - width) * lanes, E(0));
-        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
-        kernels_.lanewise[static_cast<int>(ProductKind::complex)]({spectra - lanes, factors, spectra - lanes, lanes,
-                                                                   lanes, lanes, 2 * lanes, 2 * lanes, 2 * lanes,
-                                                                   frequencies, false});
-    }
-    for (int im = 0; im < 2; ++im)
-        kernels_.transpose({spectra + (im - 1) * lanes, blocks + first * lanes + im * block_im_, 2 * lanes, lanes,
-                            2 * lanes * lanes, block_size_, frequency_blocks()});
-}
-
-// And back.
-template <class E>
-void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const {
-    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
-    E* const spectra = scratch.spectra;
-    for (int im = 0; im < 2; ++im)
-        kernels_.transpose({blocks + first * lanes + im * block_im_, spectra + (im - 1) * lanes, lanes, 2 * lanes,
-                            block_size_, 2 * lanes * lanes, frequency_blocks()});
-    if (is_signal()) {
-        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
-        kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)]({spectra - lanes, factors, spectra - lanes,
-                                                                          lanes, lanes, lanes, 2 * lanes, 2 * lanes,
-                                                                          2 * lanes, frequencies, false});
-    }
-    std::copy_n(spectra - lanes, lanes, spectra + (is_signal() ? 0 : width - 1) * lanes);
-    const LineTransform<E>& line = write_[2].real;
-    line.run(line.context, {spectra, scratch.pixels, lanes, lanes, 0, 0});
-}
+// ---- frequencies in the lanes -----------------------------------------------------------------------------------------
 
 // Along one axis of a block, of `count` lines.
 template <class E>
@@ -466,33 +216,6 @@ void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
-// The taps of one pair of channels, the first of them at w, to the first channel's blocks.
-template <class E>
-void ImagePass<E>::read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const {
-    const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
-    const E scale = E(1) / (static_cast<E>(rows()) * static_cast<E>(image_.transform[2]));
-    RowArgs<E> row{};
-    row.lane_stride = is_signal() ? strides.along[2] : strides.along[1];
-    row.pixel_stride = is_signal() ? strides.along[2] * height : strides.along[2];
-    for (int z = 0; z < image_.taps[0]; ++z)
-        for (int y = 0; y < image_.taps[1]; y += lanes) {
-            std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
-            row.source = w + z * strides.along[0] + y * row.lane_stride;
-            row.lanes = scratch.pixels;
-            if (is_signal()) {
-                for_columns(row, lanes, y, shape_.taps[2], height,
-                            [&](const RowArgs<E>& part) { kernels_.read_row(part); });
-            } else {
-                row.lane_count = std::min(lanes, image_.taps[1] - y);
-                row.count = width_taps;
-                kernels_.read_row(row);
-            }
-            for (int i = 0; i < width_taps * lanes; ++i)
-                scratch.pixels[i] *= scale;
-            rows_to_blocks(kernel_[2].real, scratch, z * height + y, scratch.blocks);
-        }
-}
-
 template <class E>
 void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra,
                                      const Scratch& scratch) const {
@@ -537,8 +260,8 @@ void ImagePass<E>::compute(const Run& run, const Tile& tile, const E* kernels, c
 // are left to be computed by definition.
 template <class E>
 void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
-    const std::int64_t count = tiles_[0] * tiles_[1] * tiles_[2];
-    const Index at = unravel(index % count, tiles_);
+    const std::int64_t count = tiles_.lines_per_image() * tiles_.tiles[2];
+    const Index at = unravel(index % count, tiles_.tiles);
     Tile tile{index / count, group, from_, to_};
     for (int a = 0; a < axes; ++a) {
         tile.from[a] += at[a] * shape_.outputs[a];
@@ -557,28 +280,10 @@ void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, co
         damage.insert(damage.end(), whole.begin(), whole.end());
 }
 
-// The pixels of a lane vector of rows, from row `first` on.
-template <class E>
-void ImagePass<E>::mark_pixels(int first, const Scratch& scratch, Marks& marks) const {
-    const std::size_t height = static_cast<std::size_t>(image_.transform[1]),
-                      width = static_cast<std::size_t>(image_.transform[2]),
-                      lanes = static_cast<std::size_t>(kernels_.lanes);
-    for (std::size_t x = 0; x < width; ++x)
-        for (std::size_t l = 0; l < lanes; ++l) {
-            E& value = scratch.pixels[x * lanes + l];
-            if (std::isfinite(value)) continue;
-            const std::size_t row = static_cast<std::size_t>(first) + l;
-            marks[is_signal() ? x * height + row : row * width + x] = true;
-            value = 0;
-        }
-}
-
 // Boxes for the outputs that read a marked sample.
 template <class E>
 void ImagePass<E>::add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const {
-    Index count;
-    for (int a = 0; a < axes; ++a)
-        count[a] = std::min<std::int64_t>(shape_.outputs[a], end_[a] - tile.to[a]);
+    const Index count = output_count(tile);
     // Axis by axis: an output is marked if any of its taps is.
     const std::array<std::int64_t, axes> extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
     std::int64_t stride = 1;
@@ -616,19 +321,26 @@ void ImagePass<E>::add_boxes(const Tile& tile, Marks marks, std::vector<DamagedB
 template <class E>
 RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
     const WorkspaceNeed need = this->workspace();
-    Run run{operands, workspace, workspace + need.fixed, static_cast<std::size_t>(need.per_thread), Damage(slots)};
+    ArenaLayout fixed;
+    E* const bias = reinterpret_cast<E*>(
+        workspace + fixed.add<E>(outputs_.blocks.size() * static_cast<std::size_t>(kernels_.lanes)));
+    char* const common_kernels = workspace + fixed.size();
+    const bool biased = pass_ == Pass::forward && operands.bias;
+    if (biased) spread_bias(operands, outputs_, kernels_.lanes, bias);
+    Run run{operands, biased ? bias : nullptr, workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
+            Damage(slots)};
     if (pass_ == Pass::input_grad && !input_covered(layer_))
         fill_zero(operands.dx, layer_.batch, layer_.in_channels,
                   {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
-    const std::int64_t tiles = layer_.batch * tiles_[0] * tiles_[1] * tiles_[2];
+    const std::int64_t tiles = tiles_.count();
     const auto kernels_of = [&](std::int64_t group, int slot) -> const E* {
         if (operands.prepared) return operands.prepared + static_cast<std::size_t>(group) * kernel_size_;
-        E* const kernels = reinterpret_cast<E*>(kernels_of_thread() ? run.of(slot) + scratch_bytes_ : run.fixed);
+        E* const kernels = reinterpret_cast<E*>(kernels_of_thread() ? run.of(slot) + scratch_bytes_ : common_kernels);
         transform_kernels(operands.w, group, kernels, scratch_at(run.of(slot)));
         return kernels;
     };
     // Threads take groups where that keeps all of them busy, else they share the tiles of each.
-    if (layer_.groups % slots == 0 || layer_.groups >= 4 * slots) {
+    if (keeps_busy(layer_.groups, slots)) {
         parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
             const E* const kernels = kernels_of(group, slot);
             for (std::int64_t tile = 0; tile < tiles; ++tile)

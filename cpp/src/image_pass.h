@@ -23,7 +23,7 @@
 #include <vector>
 
 #include "pass.h"
-#include "transform.h"
+#include "transform_pass.h"
 #include "workspace.h"
 
 namespace triconv {
@@ -49,7 +49,15 @@ public:
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
-    struct Run;
+    struct Run {
+        const Operands<E>& operands;
+        const E* bias;  // a lane vector for each channel, or null
+        char* per_thread;
+        std::size_t per_thread_size;
+        Damage damage;
+
+        char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
+    };
     struct Scratch {
         E* samples;  // of a signal's tile, where it meets padding
         E *pixels,
@@ -75,6 +83,13 @@ private:
     E* blocks_of(const Scratch& scratch, int channel) const { return scratch.blocks + channel * tile_size_; }
     void make_twiddles();
 
+    struct RowLanes;
+    RowLanes row_lanes(const Tensor<const E>& from, const Tile& tile, int z, int y) const;
+    void read_pixels(const Tensor<const E>& from, const E* base, const RowLanes& rows, std::int64_t begin,
+                     RowArgs<E>& row, E* pixels) const;
+    RowArgs<E> output_row(const Run& run, std::int64_t channel, const Scratch& scratch) const;
+    E* output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const;
+    Index output_count(const Tile& tile) const;
     // marks: if not null, samples that are not finite are marked, and taken for zeros.
     void read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
                     E* blocks, Marks* marks) const;
@@ -104,7 +119,9 @@ private:
     int sources_, targets_;  // channels read and written, of a group
     Lines read_, kernel_, write_;
     std::array<SubGrid, axes> source_, target_;
-    Index tiles_, from_, to_, end_;  // tiles of an image; t of its first sample read and output; t behind the last one
+    LaneBlocks outputs_;  // every channel in all lanes
+    TileGrid tiles_;
+    Index from_, to_, end_;  // of an image: t of the first sample read, of the first output, behind the last one
     std::ptrdiff_t block_im_, block_size_, tile_size_;
     std::size_t kernel_size_, scratch_bytes_;
     Workspace twiddles_;  // of a signal: [lane vector of rows][frequency] re, im

@@ -49,6 +49,11 @@ public:
 // Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.
 using Runner = std::function<void(std::int64_t count, const std::function<void(std::int64_t, int)>& task)>;
 
+// Whether so many equal tasks leave hardly a thread idle.
+inline bool keeps_busy(std::int64_t tasks, int slots) {
+    return tasks % slots == 0 || tasks >= 4 * slots;
+}
+
 // Adds up the sizes of the parts of a workspace, each starting on a cache line of its own.
 class ArenaLayout {
 public:

@@ -179,6 +179,13 @@ std::int64_t samples_along(const Axis& axis, Pass pass) {
     return pass == Pass::input_grad ? support.end - support.begin : sub_outputs(axis);
 }
 
+// input_grad is forward on dy with the flipped kernel: overlap-save, no seams.
+TileOrigin tile_origin(const Axis& axis, Pass pass) {
+    if (pass != Pass::input_grad) return {};
+    const std::int64_t to = input_support(axis).begin;
+    return {to - (axis.taps - 1), to};
+}
+
 TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape, LaneKind lane_kind, int lanes) {
     TileGrid grid;
     grid.images = layer.batch * layer.output_phases();
@@ -335,11 +342,11 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
                      c{run.part(tiles_of_thread_, slot, c_at_), c_, first_target};
     TileMap<const E> from = to_input ? dy_map(engine_, operands) : x_map(engine_, operands);
     TileMap<E> to = to_input ? dx_map(engine_, operands) : y_map(engine_, operands);
-    if (to_input)  // forward on dy with the flipped kernel: overlap-save, no seams
-        for (int axis = 0; axis < axes; ++axis) {
-            to.origin[axis] = input_support(engine_.layer().axis[axis]).begin;
-            from.origin[axis] = to.origin[axis] - (engine_.layer().axis[axis].taps - 1);
-        }
+    for (int axis = 0; axis < axes; ++axis) {
+        const TileOrigin origin = tile_origin(engine_.layer().axis[axis], pass_);
+        from.origin[axis] = origin.from;
+        to.origin[axis] = origin.to;
+    }
     const E* const bias = operands.bias && !to_input ? run.part(false, 0, bias_at_) : nullptr;
     if (slice.part == 0)
         read_stage<E>(engine_, runner, scratch, TileRole::read_tile, from, first_source, source_count, strips, a);
@@ -441,7 +448,7 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int slots, char* wo
 
     // Threads take slices where that keeps all of them busy, else they share the work within each: the same sums.
     const std::int64_t slices = slice_count();
-    if (slice_of_thread_ && (slices % slots == 0 || slices >= 4 * slots)) {
+    if (slice_of_thread_ && keeps_busy(slices, slots)) {
         parallel_for(slices, slots,
                      [&](std::int64_t i, int slot) { run_slice(run, slice_at(i), slot, serial_runner(slot)); });
     } else {

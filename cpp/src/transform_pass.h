@@ -85,6 +85,11 @@ private:
 std::int64_t samples_along(const Axis& axis, Pass pass);
 // M of an FFT tile of this length.
 std::int64_t fft_outputs(const Axis& axis, Pass pass, std::int64_t length);
+// Where the tiles of forward and input_grad begin along an axis: t of the first sample read and of the first output.
+struct TileOrigin {
+    std::int64_t from = 0, to = 0;
+};
+TileOrigin tile_origin(const Axis& axis, Pass pass);
 // Tiles of a pass for a tile shape: also what the cost model counts.
 TileGrid tile_grid(const Layer& layer, Pass pass, const TileShape& shape, LaneKind lane_kind, int lanes);
 

@@ -95,7 +95,8 @@ TEST(SamplesAsLanes, AgreeWithTheReference) {
     }
 }
 
-// What is not finite reaches the outputs that read it, and only they are computed by definition.
+// What is not finite reaches the outputs that read it. The others are those of a zero in its place, bit for bit: they come
+// from the transform, not one by one from the definition.
 TEST(SamplesAsLanes, OneNonFiniteSampleDamagesWhatReadsIt) {
     for (const char* text :
          {"n1c1k1 i61x90 r7x9 p3x4 f32", "n1c3k2 i40x50 r5x4 p2 f32", "n1c1k1 i50x60 r3x3 p2 b=mirror f32",
@@ -103,24 +104,27 @@ TEST(SamplesAsLanes, OneNonFiniteSampleDamagesWhatReadsIt) {
         for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
             SCOPED_TRACE(text);
             const Problem problem = parse_problem(text).problem;
-            LayerData<float> data(problem);
-            data.x[data.x.size() / 3] = bad;
-            const std::vector<float> expected = data.reference(Pass::forward);
-            std::vector<float> out = data.empty_output(Pass::forward);
             const ForcedPass<float> forced(problem, Pass::forward, tiles_of(problem).front());
-            const RunCounts counts = forced.run(data, problem, Pass::forward, 2, false, out);
+            LayerData<float> data(problem);
+            float& sample = data.x[data.x.size() / 3];
+            sample = 0;
+            std::vector<float> clean = data.empty_output(Pass::forward), out = clean;
+            EXPECT_EQ(forced.run(data, problem, Pass::forward, 2, false, clean).recomputed, 0);
+            sample = bad;
+            EXPECT_GT(forced.run(data, problem, Pass::forward, 2, false, out).recomputed, 0);
+            const std::vector<float> expected = data.reference(Pass::forward);
+            std::size_t finite = 0;
             for (std::size_t i = 0; i < out.size(); ++i) {
-                ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
-                ASSERT_EQ(std::isinf(out[i]) ? out[i] : 0, std::isinf(expected[i]) ? expected[i] : 0) << i;
-                ASSERT_NEAR(std::isfinite(out[i]) ? out[i] : 0, std::isfinite(expected[i]) ? expected[i] : 0, 1e-3)
-                    << i;
+                if (std::isfinite(expected[i])) {
+                    ASSERT_EQ(out[i], clean[i]) << i;
+                    ++finite;
+                } else {
+                    ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                    ASSERT_TRUE(std::isnan(out[i]) || out[i] == expected[i]) << i;
+                }
             }
-            // Rows of boxes: of each tile, output channel and copy of the sample in the padding.
-            std::int64_t rows = 1;
-            for (int a = 0; a + 1 < problem.rank; ++a)
-                rows *= problem.kernel[a];
-            EXPECT_LE(counts.recomputed, 8 * rows * problem.out_channels);
-            EXPECT_GE(counts.recomputed, 1);
+            EXPECT_GT(finite, 0u);
+            EXPECT_LT(finite, out.size());
         }
 }
 

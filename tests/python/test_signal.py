@@ -1,17 +1,13 @@
 """`triconv.signal` against the installed SciPy, whose behaviour is its specification.
 
-Shapes, dtypes and kinds of errors are compared with SciPy's own results; values with SciPy's direct sums in double
-precision, because its FFT of float32 is no more accurate than this one. The tolerance is the bound of the algorithm
-that ran (docs/algorithms.md) relative to the largest sum of absolute products.
+Shapes, dtypes and kinds of errors are compared with SciPy's own results, values as scipy_checks.py says.
 
 What differs from SciPy on purpose is in docs/signal.md and in the tests whose names begin with ``test_unlike_scipy``.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
-import math
 import sys
 import threading
 import tracemalloc
@@ -24,6 +20,17 @@ import scipy.signal as scipy_signal
 import triconv as tc
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy_checks import (
+    FLOATS,
+    INTEGERS,
+    MODES,
+    assert_same_outcome,
+    broadcast_pairs,
+    double,
+    outcome,
+    pairs,
+    random_array,
+)
 from strategies import examples
 from triconv import signal
 
@@ -33,116 +40,6 @@ pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{message}")
     for message in ("invalid value encountered", "divide by zero encountered", "Casting complex values to real")
 ]
-
-MODES = ["full", "same", "valid"]
-FLOATS = ["float32", "float64", "complex64", "complex128"]
-INTEGERS = ["bool", "int8", "uint8", "int32", "uint32", "int64"]
-
-
-# ---- Data and comparison ---------------------------------------------------------------------------------------------
-
-
-def random_array(rng: np.random.Generator, shape, dtype) -> np.ndarray:
-    dtype = np.dtype(dtype)
-    if dtype.kind in "biu":
-        low = 0 if dtype.kind in ("b", "u") else -7
-        return rng.integers(low, 2 if dtype.kind == "b" else 8, shape).astype(dtype)
-    values = rng.normal(size=shape)
-    return (values + 1j * rng.normal(size=shape) if dtype.kind == "c" else values).astype(dtype)
-
-
-def relaid(draw, array: np.ndarray) -> np.ndarray:
-    """The same values with other strides, byte order or alignment."""
-    layout = draw(st.sampled_from(["C", "C", "F", "steps", "reversed", "swapped", "unaligned"]))
-    if layout == "F":
-        return np.asfortranarray(array)
-    if layout == "steps":
-        wide = np.zeros([3 * n for n in array.shape], array.dtype)
-        view = wide[tuple(slice(1, None, 3) for _ in array.shape)]
-    elif layout == "reversed":
-        view = np.empty_like(array)[(slice(None, None, -1),) * array.ndim]
-    elif layout == "swapped":
-        return array.astype(array.dtype.newbyteorder())
-    elif layout == "unaligned":
-        raw = np.zeros(array.nbytes + 1, np.uint8)
-        view = np.ndarray(array.shape, array.dtype, raw, offset=1)
-    else:
-        return array
-    view[...] = array
-    return view
-
-
-def plain(array: np.ndarray) -> np.ndarray:
-    """The same values as SciPy likes them: its FFT refuses float16 of foreign byte order."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-
-
-def double(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.result_type(array.dtype, np.float64))
-
-
-def error_bound(dtype: np.dtype) -> float:
-    """Of the last run of this thread, relative to the largest sum of absolute products."""
-    run = tc.last_run()  # None while this thread has made products only
-    name = "direct" if run is None else run.algorithm
-    tile = math.prod(int(n) for n in name.partition(":")[2].split("x")) if name.startswith("fft") else 1
-    factor = 16 if name == "direct" else 4 * (1 + math.log2(tile))
-    # A complex product is two sums; a further axis is summed in float32, over at most 6 taps here.
-    return (2 * factor + 6) * np.finfo(dtype).eps
-
-
-def assert_close(result: np.ndarray, expected: np.ndarray, largest: float) -> None:
-    """`expected` is in double precision; `largest` the largest sum of absolute products."""
-    if result.dtype.kind in "biu":
-        np.testing.assert_array_equal(result, expected)
-    else:
-        tolerance = (error_bound(result.dtype) + 1e-13) * largest
-        assert np.abs(double(result) - expected).max() <= tolerance
-
-
-def outcome(function, *args, **kwargs):
-    """The result, or the exception."""
-    try:
-        return function(*args, **kwargs)
-    except (ValueError, TypeError) as error:
-        return error
-
-
-def assert_same_outcome(name: str, in1: np.ndarray, in2: np.ndarray, *args, **kwargs) -> None:
-    """Kind of error, shape and dtype are those of SciPy; values those of its direct sums in double precision."""
-    result = outcome(getattr(signal, name), in1, in2, *args, **kwargs)
-    in1, in2 = plain(in1), plain(in2)
-    expected = outcome(getattr(scipy_signal, name), in1, in2, *args, **kwargs)
-    if isinstance(expected, Exception) or isinstance(result, Exception):
-        assert type(result) is type(expected), (result, expected)
-        return
-    assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
-    assert isinstance(result, np.ndarray)
-    if "method" in kwargs:
-        kwargs["method"] = "direct"
-    if result.dtype.kind in "fc":
-        expected = getattr(scipy_signal, name)(double(in1), double(in2), *args, **kwargs)
-    if in1.size == 0 or in2.size == 0:
-        np.testing.assert_array_equal(result, expected)
-        return
-    if "fillvalue" in kwargs:
-        kwargs["fillvalue"] = abs(kwargs["fillvalue"])
-    magnitudes = getattr(scipy_signal, name)(np.abs(double(in1)), np.abs(double(in2)), "full", *args[1:], **kwargs)
-    assert_close(result, expected, np.abs(magnitudes).max())
-
-
-@st.composite
-def pairs(draw, dtypes, least_rank=1, most_rank=4):
-    """Two arrays with equal numbers of axes; often one of them is the smaller along all."""
-    rank = draw(st.integers(least_rank, most_rank))
-    longest = {1: 40, 2: 12, 3: 7, 4: 4}[rank]
-    shapes = [[draw(st.integers(1, longest)) for _ in range(rank)] for _ in range(2)]
-    if draw(st.booleans()):
-        shapes = [np.maximum(*shapes), np.minimum(*shapes)]
-    if draw(st.booleans()):
-        shapes.reverse()
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return tuple(relaid(draw, random_array(rng, shape, draw(st.sampled_from(dtypes)))) for shape in shapes)
 
 
 # ---- convolve, correlate ---------------------------------------------------------------------------------------------
@@ -285,25 +182,6 @@ def test_more_than_three_convolved_axes(rng, rank):
 
 
 # ---- fftconvolve, oaconvolve -----------------------------------------------------------------------------------------
-
-
-@st.composite
-def broadcast_pairs(draw):
-    """Arrays that broadcast along axes not convolved, and these axes; at times they do not fit."""
-    rank = draw(st.integers(1, 4))
-    axes = draw(st.lists(st.integers(0, rank - 1), min_size=1, max_size=rank, unique=True))
-    shapes: list[list[int]] = [[], []]
-    for axis in range(rank):
-        n1, n2 = (draw(st.integers(1, 9 if axis in axes else 4)) for _ in range(2))
-        if axis not in axes:
-            n1, n2 = draw(st.sampled_from([(n1, n1), (n1, 1), (1, n1), (n1, n1), (n1, 1), (1, n1), (n1, n2)]))
-        shapes[0].append(n1)
-        shapes[1].append(n2)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    dtypes = [*FLOATS, "float16", "int16", "bool"]
-    arrays = tuple(relaid(draw, random_array(rng, shape, draw(st.sampled_from(dtypes)))) for shape in shapes)
-    axes = [axis - rank if draw(st.booleans()) else axis for axis in axes]
-    return arrays, draw(st.sampled_from([axes, axes[0] if len(axes) == 1 else axes]))
 
 
 @pytest.mark.parametrize("name", ["fftconvolve", "oaconvolve"])
@@ -638,199 +516,6 @@ def test_workers_are_checked():
         signal.convolve(ONE, ONE, workers=1.5)
     with pytest.raises(ValueError, match="workers is -100000, expected at least 1, or -1 to -"):
         signal.convolve(ONE, ONE, workers=-100_000)
-
-
-# ---- Streaming -------------------------------------------------------------------------------------------------------
-
-STREAMS = [signal.OverlapAdd, signal.OverlapSave]
-
-
-@st.composite
-def streams(draw):
-    """A kernel, the axis, a signal, and the positions of cuts: everything from no cut to one-sample chunks."""
-    taps, samples = draw(st.integers(1, 12)), draw(st.integers(1, 60))
-    rank = draw(st.integers(1, 3))
-    axis = draw(st.integers(0, rank - 1))
-    channels = [draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (2, 1)])) for _ in range(rank)]
-    channels[axis] = (samples, taps)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    dtypes = st.sampled_from([*FLOATS, "int16"])
-    samples_of_all = random_array(rng, [n for n, _ in channels], draw(dtypes))
-    kernel = random_array(rng, [n for _, n in channels], draw(dtypes))
-    if draw(st.booleans()):
-        kernel = kernel.reshape(-1)[:taps]
-    cuts = draw(st.lists(st.integers(0, samples), max_size=8)) if draw(st.booleans()) else range(samples)
-    return kernel, draw(st.sampled_from([axis, axis - rank])), samples_of_all, sorted(cuts)
-
-
-def feed(stream, samples: np.ndarray, axis: int, cuts) -> np.ndarray:
-    parts = [stream.process(chunk) for chunk in np.split(samples, cuts, axis=axis)]
-    return np.concatenate([*parts, stream.flush()], axis=axis)
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-@examples(150)
-@given(streams(), st.sampled_from([1, 2, 7, 16, 100]))
-def test_streams_equal_one_convolution_whatever_the_chunks(kind, problem, block_size):
-    kernel, axis, samples, cuts = problem
-    # The axis is counted in the chunks; one counted from the end is the same in kernels of as many axes.
-    stream = kind(kernel, axis, block_size=block_size)
-    result = feed(stream, samples, axis, cuts)
-    assert result.tobytes() == feed(kind(kernel, axis, block_size=block_size), samples, axis, []).tobytes()
-    assert result.tobytes() == feed(stream, samples, axis, cuts).tobytes()  # after flush a new stream begins
-    if kernel.ndim != samples.ndim:
-        kernel = np.moveaxis(kernel[(np.newaxis,) * (samples.ndim - 1)], -1, axis)
-    expected = scipy_signal.oaconvolve(double(samples), double(kernel), axes=axis)
-    assert result.shape == expected.shape
-    assert result.dtype == np.result_type(
-        *(np.float64 if array.dtype.kind == "i" else array.dtype for array in (samples, kernel))
-    )
-    magnitudes = scipy_signal.oaconvolve(np.abs(double(samples)), np.abs(double(kernel)), axes=axis)
-    assert_close(result, expected, magnitudes.max())
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_stream_with_the_default_block(kind, rng):
-    samples, kernel = random_array(rng, (2, 50_000), "float32"), random_array(rng, 700, "float32")
-    whole = feed(kind(kernel), samples, -1, [])
-    assert whole.tobytes() == feed(kind(kernel), samples, -1, [0, 1, 2, 30_000, 30_000]).tobytes()
-    expected = signal.oaconvolve(samples, kernel[np.newaxis], axes=-1)
-    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda stream: stream.copy()])
-def test_copies_go_their_own_way(kind, copied, rng):
-    samples, other, kernel = (random_array(rng, n, "float64") for n in (100, 100, 9))
-    stream = kind(kernel, block_size=16)
-    unused = copied(stream)
-    stream.process(samples[:41])
-    branch = copied(stream)
-    branch.process(other)
-    twin = copied(stream)
-    rest = np.concatenate([stream.process(samples[41:]), stream.flush()])
-    assert np.concatenate([twin.process(samples[41:]), twin.flush()]).tobytes() == rest.tobytes()
-    np.testing.assert_allclose(rest, np.convolve(samples, kernel)[32:], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(feed(unused, samples, 0, []), np.convolve(samples, kernel), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_empty_streams_and_chunks(kind):
-    stream = kind(np.ones(5, np.float32))
-    assert stream.flush().shape == (0,)
-    assert stream.process(np.ones((2, 0), np.float64)).shape == (2, 0)
-    assert stream.process(np.ones((3, 7), np.float32)).shape == (3, 0)  # an empty chunk fixes nothing
-    assert stream.process(np.ones((3, 0), np.float32)).dtype == np.float32
-    assert stream.flush().shape == (3, 11)
-    assert stream.flush().shape == (3, 0)
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_chunks_must_fit_those_before(kind):
-    stream = kind(np.ones(5, np.float32))
-    stream.process(np.ones((2, 3), np.float32))
-    with pytest.raises(ValueError, match=r"chunk has \(3,\) channels, expected \(2,\), those of the first chunk"):
-        stream.process(np.ones((3, 3), np.float32))
-    with pytest.raises(TypeError, match="chunk needs float64, expected float32, the dtype of the first chunk"):
-        stream.process(np.ones((2, 3)))
-    with pytest.raises(TypeError, match="chunk needs complex64"):
-        stream.process(np.ones((2, 3), np.complex64))
-    stream.process(np.ones((2, 3), np.float16))
-    assert stream.flush().tolist() == feed(kind(np.ones(5, "f")), np.ones((2, 6), "f"), -1, []).tolist()
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_nan_in_a_stream_reaches_what_it_should(kind, rng):
-    samples = random_array(rng, 200, "float32")
-    samples[77] = np.nan
-    result = feed(kind(random_array(rng, 10, "float32"), block_size=32), samples, 0, [50, 77, 78])
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result)), np.arange(77, 87))
-
-
-@pytest.mark.parametrize("kind", STREAMS)
-def test_memory_of_a_stream_does_not_grow(kind, rng):
-    stream = kind(random_array(rng, 100, "float32"), block_size=1000)
-    chunk = random_array(rng, 10_000, "float32")
-    stream.process(chunk)
-    tracemalloc.start()
-    for _ in range(50):
-        stream.process(chunk)
-    kept, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept < 20_000
-    assert peak < 3 * chunk.nbytes
-
-
-# ---- Prepared kernels ------------------------------------------------------------------------------------------------
-
-
-@examples(150)
-@given(broadcast_pairs(), st.sampled_from(MODES))
-def test_prepared_kernels(problem, mode):
-    (in1, in2), axes = problem
-    prepared = signal.prepare(in2, axes)
-    for _ in range(2):
-        result = outcome(prepared.convolve, in1, mode)
-        expected = outcome(signal.oaconvolve, in1, in2, mode, axes)
-        if isinstance(expected, Exception):
-            assert type(result) is type(expected)
-            continue
-        assert (result.shape, result.dtype) == (expected.shape, expected.dtype)
-        expected = scipy_signal.fftconvolve(double(in1), double(in2), mode, axes)
-        magnitudes = scipy_signal.fftconvolve(np.abs(double(in1)), np.abs(double(in2)), "full", axes)
-        assert_close(result, expected, np.abs(magnitudes).max())
-
-
-def test_prepared_kernel_transforms_once_for_each_shape(rng):
-    kernel = random_array(rng, (31, 31), "float32")
-    prepared = signal.prepare(kernel)
-    bare = prepared.nbytes
-    image = random_array(rng, (100, 100), "float32")
-    prepared.convolve(image)
-    once = prepared.nbytes
-    assert once > bare
-    prepared.convolve(image + 1)
-    assert prepared.nbytes == once
-    prepared.convolve(image[:50])
-    assert prepared.nbytes > once
-    for size in range(40, 80):
-        prepared.convolve(image[:size])
-    assert prepared.nbytes < 40 * (once - bare)
-    kernel[...] = 0
-    np.testing.assert_array_equal(prepared.convolve(image), signal.prepare(prepared.kernel).convolve(image))
-    assert prepared.convolve(image).any()
-    assert repr(prepared) == "PreparedKernel(shape=(31, 31), dtype=float32, axes=[0, 1])"
-    assert prepared.convolve(image[:0]).size == 0
-
-
-def test_prepared_kernel_tells_layouts_apart(rng):
-    """Equal shapes of other strides are other layer problems, whose kernels are in another order."""
-    kernel = random_array(rng, (2, 2, 2, 5), "float64")
-    prepared = signal.prepare(kernel, axes=-1)
-    image = random_array(rng, (2, 2, 2, 20), "float64")
-    for order in [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2), (2, 1, 0), (0, 2, 1)]:
-        stored = np.ascontiguousarray(image.transpose(*order, 3)).transpose(*np.argsort(order), 3)
-        np.testing.assert_allclose(
-            prepared.convolve(stored), scipy_signal.oaconvolve(image, kernel, axes=-1), rtol=0, atol=1e-12
-        )
-
-
-def test_prepared_kernel_serves_several_threads(rng):
-    prepared = signal.prepare(random_array(rng, 50, "float64"))
-    signals = [random_array(rng, 1000 + 10 * i, "float64") for i in range(8)]
-    expected = [prepared.convolve(x).tobytes() for x in signals]
-    fresh = signal.prepare(prepared.kernel)
-    wrong = []
-
-    def run():
-        wrong.extend(i for i, x in enumerate(signals) if fresh.convolve(x).tobytes() != expected[i])
-
-    runners = [threading.Thread(target=run) for _ in range(4)]
-    for runner in runners:
-        runner.start()
-    for runner in runners:
-        runner.join()
-    assert not wrong
 
 
 # ---- The package -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,321 @@
+// The rows of an ImagePass: between the arrays and lane vectors of rows, and between those and the blocks.
+#include <algorithm>
+#include <cmath>
+
+#include "image_pass.h"
+#include "prefetch.h"
+
+namespace triconv {
+
+// ---- rows of an image -----------------------------------------------------------------------------------------------
+
+// Where a lane vector of rows begins: a constant stride apart from `offset[0]` (regular), or lane by lane.
+template <class E>
+struct ImagePass<E>::RowLanes {
+    std::array<std::ptrdiff_t, most_lanes> offset{};
+    int present = 0;
+    bool regular = true;
+};
+
+template <class E>
+auto ImagePass<E>::row_lanes(const Tensor<const E>& from, const Tile& tile, int z, int y) const -> RowLanes {
+    RowLanes rows;
+    const std::int64_t plane = source_[0].sample(tile.from[0] + z);
+    for (int l = 0; l < kernels_.lanes; ++l) {
+        const std::int64_t at = plane < 0 ? -1 : source_[1].sample(tile.from[1] + y + l);
+        rows.offset[l] = at < 0 ? absent_lane : plane * from.along[0] + at * from.along[1];
+        rows.present += at >= 0;
+        rows.regular = rows.regular && at >= 0 &&
+                       (l == 0 || rows.offset[l] == rows.offset[l - 1] + from.along[1] * source_[1].step);
+    }
+    return rows;
+}
+
+// The pixels of those rows, as the boundary has them; `row` describes the rows.
+template <class E>
+void ImagePass<E>::read_pixels(const Tensor<const E>& from, const E* base, const RowLanes& rows, std::int64_t begin,
+                               RowArgs<E>& row, E* pixels) const {
+    const int lanes = kernels_.lanes;
+    const E fill = static_cast<E>(source_[2].outside.fill);
+    const std::int64_t end = begin + shape_.transform[2];
+    for (std::int64_t x = begin; x < end; x += row.count) {
+        const SampleRun run = source_[2].run_from(x, end);
+        row.count = run.end - x;
+        row.lanes = pixels + (x - begin) * lanes;
+        if (run.index < 0 || rows.present == 0) {
+            std::fill_n(row.lanes, row.count * lanes, fill);
+            continue;
+        }
+        row.source = base + run.index * from.along[2];
+        row.pixel_stride = run.step * from.along[2];
+        kernels_.read_row(row);
+        if (rows.present == lanes || fill == E(0)) continue;
+        for (int l = 0; l < lanes; ++l)
+            for (std::int64_t i = 0; i < row.count && rows.offset[l] == absent_lane; ++i)
+                row.lanes[i * lanes + l] = fill;
+    }
+}
+
+template <class E>
+void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
+                              const Scratch& scratch, E* blocks, Marks* marks) const {
+    const int lanes = kernels_.lanes, height = shape_.transform[1];
+    const E* const array = from.data + tile.n * from.outer + channel * from.inner;
+    RowArgs<E> row{};
+    row.lane_count = lanes;
+    row.lane_stride = from.along[1] * source_[1].step;
+    for (int z = 0; z < shape_.transform[0]; ++z)
+        for (int y = 0; y < height; y += lanes) {
+            const RowLanes rows = row_lanes(from, tile, z, y);
+            row.lane_offset = rows.regular ? nullptr : rows.offset.data();
+            const E* const base = array + (rows.regular ? rows.offset[0] : 0);
+            read_pixels(from, base, rows, tile.from[2], row, scratch.pixels);
+            if (rows.regular) {  // next: the rows below, at last those that the tile on the right begins with
+                const std::ptrdiff_t next =
+                    y + lanes < height ? lanes * row.lane_stride
+                                       : shape_.outputs[2] * row.pixel_stride + (lanes - height) * row.lane_stride;
+                prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row.lane_stride, lanes,
+                                 row.pixel_stride, shape_.transform[2]);
+            }
+            if (marks) mark_pixels(z * height + y, scratch, *marks);
+            rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
+        }
+}
+
+// To follow the pixels of a channel's rows, which are in scratch: what all of its rows have in common.
+template <class E>
+RowArgs<E> ImagePass<E>::output_row(const Run& run, std::int64_t channel, const Scratch& scratch) const {
+    RowArgs<E> row{};
+    row.lanes = scratch.pixels;
+    row.bias = run.bias ? run.bias + channel * kernels_.lanes : nullptr;
+    return row;
+}
+
+// Where the array has the output at t.
+template <class E>
+E* ImagePass<E>::output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const {
+    E* at = to.data + n * to.outer + channel * to.inner;
+    for (int a = 0; a < axes; ++a)
+        at += target_[a].index(t[a]) * to.along[a];
+    return at;
+}
+
+template <class E>
+void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                               const E* blocks, std::vector<DamagedBox>& damage) const {
+    const int lanes = kernels_.lanes;
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
+    RowArgs<E> row = output_row(run, channel, scratch);
+    row.lane_stride = to.along[1] * target_[1].step;
+    row.pixel_stride = to.along[2] * target_[2].step;
+    const Index count = output_count(tile);
+    row.count = count[2];
+    for (std::int64_t z = 0; z < count[0]; ++z)
+        for (std::int64_t y = 0; y < count[1]; y += lanes) {
+            row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
+            const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2]};
+            row.destination = output_at(to, tile.n, channel, first);
+            prefetch_rows<1>(row.destination, row.lane_stride, row.lane_count, row.pixel_stride, row.count);
+            blocks_to_rows(blocks, scratch, static_cast<int>(z * shape_.transform[1] + y));
+            if (kernels_.write_row(row))
+                damage.push_back({tile.n,
+                                  {channel, 0, 1, {}},
+                                  target_,
+                                  first,
+                                  {first[0] + 1, first[1] + row.lane_count, first[2] + row.count}});
+        }
+}
+
+// ---- the samples of a signal ----------------------------------------------------------------------------------------
+
+namespace {
+
+// Moves samples 0 to count - 1 of a signal that are in rows [first, first + lanes) of its image, of which `row` describes
+// sample `first` and its lanes: first columns of whole lane vectors, then the last, shorter one.
+template <class E, class Move>
+void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t count, std::int64_t height,
+                 const Move& move) {
+    const std::int64_t whole = count < first + lanes ? 0 : (count - first - lanes) / height + 1;
+    const std::int64_t rest = std::clamp<std::int64_t>(count - first - whole * height, 0, lanes);
+    row.lane_count = lanes;
+    row.count = whole;
+    if (whole > 0) move(row);
+    row.lanes += whole * lanes;
+    if (row.source) row.source += whole * row.pixel_stride;
+    if (row.destination) row.destination += whole * row.pixel_stride;
+    row.lane_count = static_cast<int>(rest);
+    row.count = 1;
+    if (rest > 0) move(row);
+}
+
+}  // namespace
+
+template <class E>
+void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
+                               const Scratch& scratch, E* blocks, Marks* marks) const {
+    const int height = image_.transform[1], length = shape_.transform[2];
+    const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
+    const std::int64_t begin = tile.from[2], end = begin + length;
+    const E fill = static_cast<E>(source_[2].outside.fill);
+    const E* const array = from.data + tile.n * from.outer + channel * from.inner +
+                           std::max<std::int64_t>(0, plane) * from.along[0] +
+                           std::max<std::int64_t>(0, line) * from.along[1];
+    const bool exists = plane >= 0 && line >= 0;
+    const E* samples = scratch.samples;
+    const SampleRun whole = source_[2].run_from(begin, end);
+    if (exists && whole.end == end && whole.index >= 0 && whole.step * from.along[2] == 1) {
+        samples = array + whole.index;
+    } else {
+        for (std::int64_t x = begin; x < end;) {
+            const SampleRun run = source_[2].run_from(x, end);
+            E* const to = scratch.samples + (x - begin);
+            if (!exists || run.index < 0) {
+                std::fill_n(to, run.end - x, fill);
+            } else {
+                const std::ptrdiff_t stride = run.step * from.along[2];
+                for (std::int64_t i = 0; i < run.end - x; ++i)
+                    to[i] = array[run.index * from.along[2] + i * stride];
+            }
+            x = run.end;
+        }
+    }
+    RowArgs<E> row{};
+    row.lanes = scratch.pixels;
+    row.lane_stride = 1;
+    row.pixel_stride = height;
+    row.lane_count = kernels_.lanes;
+    row.count = image_.transform[2];
+    for (int y = 0; y < height; y += kernels_.lanes) {
+        row.source = samples + y;
+        kernels_.read_row(row);
+        if (marks) mark_pixels(y, scratch, *marks);
+        rows_to_blocks(read_[2].real, scratch, y, blocks);
+    }
+}
+
+template <class E>
+void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
+                                const E* blocks, std::vector<DamagedBox>& damage) const {
+    const int lanes = kernels_.lanes, height = image_.transform[1];
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
+    const std::int64_t count = output_count(tile)[2];
+    const std::ptrdiff_t stride = to.along[2] * target_[2].step;
+    E* const destination = output_at(to, tile.n, channel, tile.to);
+    E* const samples = stride == 1 ? destination : scratch.samples;
+    RowArgs<E> row = output_row(run, channel, scratch);
+    row.lane_stride = 1;
+    row.pixel_stride = height;
+    bool non_finite = false;
+    for (int y = 0; y < std::min<std::int64_t>(height, count); y += lanes) {
+        blocks_to_rows(blocks, scratch, y);
+        row.destination = samples + y;
+        for_columns(row, lanes, y, count, height,
+                    [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+    }
+    for (std::int64_t i = 0; stride != 1 && i < count; ++i)
+        destination[i * stride] = samples[i];
+    if (non_finite)
+        damage.push_back(
+            {tile.n, {channel, 0, 1, {}}, target_, tile.to, {tile.to[0] + 1, tile.to[1] + 1, tile.to[2] + count}});
+}
+
+// ---- rows in the lanes, frequencies in the lanes ----------------------------------------------------------------------
+
+// The pixels of a lane vector of rows, from row `first` on, to half spectra, and those to the blocks.
+template <class E>
+void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const {
+    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    E* const spectra = scratch.spectra;
+    line.run(line.context, {scratch.pixels, spectra, lanes, lanes, 0, 0});
+    std::copy_n(spectra + (is_signal() ? 0 : width - 1) * lanes, lanes, spectra - lanes);
+    if (is_signal()) {
+        std::fill_n(spectra, lanes, E(0));
+        std::fill_n(spectra + width * lanes, (2 * lanes * frequency_blocks() - width) * lanes, E(0));
+        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
+        kernels_.lanewise[static_cast<int>(ProductKind::complex)]({spectra - lanes, factors, spectra - lanes, lanes,
+                                                                   lanes, lanes, 2 * lanes, 2 * lanes, 2 * lanes,
+                                                                   frequencies, false});
+    }
+    for (int im = 0; im < 2; ++im)
+        kernels_.transpose({spectra + (im - 1) * lanes, blocks + first * lanes + im * block_im_, 2 * lanes, lanes,
+                            2 * lanes * lanes, block_size_, frequency_blocks()});
+}
+
+// And back.
+template <class E>
+void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const {
+    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    E* const spectra = scratch.spectra;
+    for (int im = 0; im < 2; ++im)
+        kernels_.transpose({blocks + first * lanes + im * block_im_, spectra + (im - 1) * lanes, lanes, 2 * lanes,
+                            block_size_, 2 * lanes * lanes, frequency_blocks()});
+    if (is_signal()) {
+        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
+        kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)]({spectra - lanes, factors, spectra - lanes,
+                                                                          lanes, lanes, lanes, 2 * lanes, 2 * lanes,
+                                                                          2 * lanes, frequencies, false});
+    }
+    std::copy_n(spectra - lanes, lanes, spectra + (is_signal() ? 0 : width - 1) * lanes);
+    const LineTransform<E>& line = write_[2].real;
+    line.run(line.context, {spectra, scratch.pixels, lanes, lanes, 0, 0});
+}
+
+// ---- repairs and kernels --------------------------------------------------------------------------------------------
+
+// The pixels of a lane vector of rows, from row `first` on.
+template <class E>
+void ImagePass<E>::mark_pixels(int first, const Scratch& scratch, Marks& marks) const {
+    const std::size_t height = static_cast<std::size_t>(image_.transform[1]),
+                      width = static_cast<std::size_t>(image_.transform[2]),
+                      lanes = static_cast<std::size_t>(kernels_.lanes);
+    for (std::size_t x = 0; x < width; ++x)
+        for (std::size_t l = 0; l < lanes; ++l) {
+            E& value = scratch.pixels[x * lanes + l];
+            if (std::isfinite(value)) continue;
+            const std::size_t row = static_cast<std::size_t>(first) + l;
+            marks[is_signal() ? x * height + row : row * width + x] = true;
+            value = 0;
+        }
+}
+
+// The taps of one pair of channels, the first of them at w, to the first channel's blocks.
+template <class E>
+void ImagePass<E>::read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const {
+    const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
+    const E scale = E(1) / (static_cast<E>(rows()) * static_cast<E>(image_.transform[2]));
+    RowArgs<E> row{};
+    row.lane_stride = is_signal() ? strides.along[2] : strides.along[1];
+    row.pixel_stride = is_signal() ? strides.along[2] * height : strides.along[2];
+    for (int z = 0; z < image_.taps[0]; ++z)
+        for (int y = 0; y < image_.taps[1]; y += lanes) {
+            std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
+            row.source = w + z * strides.along[0] + y * row.lane_stride;
+            row.lanes = scratch.pixels;
+            if (is_signal()) {
+                for_columns(row, lanes, y, shape_.taps[2], height,
+                            [&](const RowArgs<E>& part) { kernels_.read_row(part); });
+            } else {
+                row.lane_count = std::min(lanes, image_.taps[1] - y);
+                row.count = width_taps;
+                kernels_.read_row(row);
+            }
+            for (int i = 0; i < width_taps * lanes; ++i)
+                scratch.pixels[i] *= scale;
+            rows_to_blocks(kernel_[2].real, scratch, z * height + y, scratch.blocks);
+        }
+}
+
+#define TRICONV_INSTANTIATE(E)                                                                                     \
+    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, std::int64_t, const Scratch&, E*,  \
+                                           Marks*) const;                                                          \
+    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,       \
+                                            std::vector<DamagedBox>&) const;                                       \
+    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, std::int64_t, const Scratch&, E*, \
+                                            Marks*) const;                                                         \
+    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,      \
+                                             std::vector<DamagedBox>&) const;                                      \
+    template void ImagePass<E>::read_taps(const E*, const Tensor<const E>&, const Scratch&) const;
+TRICONV_INSTANTIATE(float)
+TRICONV_INSTANTIATE(double)
+
+}  // namespace triconv
