@@ -45,7 +45,7 @@ void run_line(benchmark::State& state, const LineTransform<E>& transform, int la
     const std::ptrdiff_t im = complex ? part : 0;
     const LineArgs<E> args{data, data + 2 * part, lanes, lanes, im, im};
     for (auto _ : state) {
-        transform.run(transform.context, args);
+        transform(args);
         benchmark::ClobberMemory();
     }
     state.SetItemsProcessed(state.iterations() * length * lanes);

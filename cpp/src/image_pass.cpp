@@ -51,9 +51,9 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
       outputs_(lane_blocks(layer, kernels.lanes, LaneKind::tiles, pass == Pass::input_grad)),
       tiles_(tile_grid(layer, pass, shape, LaneKind::samples, kernels.lanes)) {
     for (int a = 0; a < axes; ++a) {
-        read_[a] = axis_lines(kernels, image_, TileRole::read_tile, a);
-        kernel_[a] = axis_lines(kernels, image_, TileRole::read_kernel, a);
-        write_[a] = axis_lines(kernels, image_, TileRole::write_tile, a);
+        read_[a] = axis_lines(kernels, image_, TileRole::read_tile, a, a == axes - 1);
+        kernel_[a] = axis_lines(kernels, image_, TileRole::read_kernel, a, a == axes - 1);
+        write_[a] = axis_lines(kernels, image_, TileRole::write_tile, a, a == axes - 1);
         const Axis& axis = layer.axis[a];
         const TileOrigin origin = tile_origin(axis, pass);
         from_[a] = origin.from;
@@ -145,7 +145,7 @@ template <class E>
 void ImagePass<E>::transform_columns(const LineTransform<E>& line, int axis, int count, const E* from, E* to) const {
     const std::ptrdiff_t lanes = kernels_.lanes, plane = image_.transform[1] * lanes;
     const std::ptrdiff_t stride = axis == 1 ? lanes : plane, step = axis == 1 ? plane : lanes;
-    line.run(line.context, {from, to, stride, stride, block_im_, block_im_, count, step, step});
+    line({from, to, stride, stride, block_im_, block_im_, count, step, step});
 }
 
 // Frequency 0 and the middle one of an image: along the rows, the imaginary and the real part of one complex sequence.

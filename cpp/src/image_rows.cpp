@@ -226,7 +226,7 @@ template <class E>
 void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const {
     const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
     E* const spectra = scratch.spectra;
-    line.run(line.context, {scratch.pixels, spectra, lanes, lanes, 0, 0});
+    line({scratch.pixels, spectra, lanes, lanes, 0, 0});
     std::copy_n(spectra + (is_signal() ? 0 : width - 1) * lanes, lanes, spectra - lanes);
     if (is_signal()) {
         std::fill_n(spectra, lanes, E(0));
@@ -257,7 +257,7 @@ void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int f
     }
     std::copy_n(spectra - lanes, lanes, spectra + (is_signal() ? 0 : width - 1) * lanes);
     const LineTransform<E>& line = write_[2].real;
-    line.run(line.context, {spectra, scratch.pixels, lanes, lanes, 0, 0});
+    line({spectra, scratch.pixels, lanes, lanes, 0, 0});
 }
 
 // ---- repairs and kernels --------------------------------------------------------------------------------------------

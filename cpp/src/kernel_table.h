@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 
 namespace triconv {
 
@@ -108,9 +109,11 @@ struct LineArgs {
 template <class E>
 struct LineTransform {
     void (*run)(const void* context, const LineArgs<E>&) = nullptr;
-    const void* context = nullptr;  // lives as long as the process
-    int n_in = 0;                   // entries read: the caller provides this many, zeros at the end
-    int n_out = 0;                  // entries written: the caller provides room for this many
+    std::shared_ptr<const void> context;
+    int n_in = 0;   // entries read: the caller provides this many, zeros at the end
+    int n_out = 0;  // entries written: the caller provides room for this many
+
+    void operator()(const LineArgs<E>& args) const { run(context.get(), args); }
 };
 
 // ---- tile input and output ------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ double TileTransform<E>::scale() const {
 }
 
 template <class E>
-AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis) {
+AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis, bool first) {
     const int t = shape.transform[axis], m = shape.outputs[axis], r = shape.taps[axis];
     AxisLines<E> lines;
     if (shape.fft) {
@@ -46,8 +46,9 @@ AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, T
         const bool inverse =
             role == TileRole::write_tile || role == TileRole::add_tile || role == TileRole::write_kernel;
         lines.real = kernels.fft_line(inverse ? LineKind::fft_real_inverse : LineKind::fft_real, t, n_in, n_out);
-        lines.complex =
-            kernels.fft_line(inverse ? LineKind::fft_complex_inverse : LineKind::fft_complex, t, n_in, n_out);
+        if (!first)
+            lines.complex =
+                kernels.fft_line(inverse ? LineKind::fft_complex_inverse : LineKind::fft_complex, t, n_in, n_out);
         lines.count = inverse ? n_out : n_in;
         lines.extent =
             inverse ? std::max(lines.real.n_out, lines.complex.n_out) : std::max(lines.real.n_in, lines.complex.n_in);
@@ -74,9 +75,10 @@ TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& 
         rest_[level] = planes_;
         planes_ *= shape.transform[levels_[level]];
     }
+    const int first = levels_.empty() ? axes - 1 : levels_.front();
     for (int i = 0; i < tile_role_count; ++i)
         for (int a = 0; a < axes; ++a) {
-            roles_[i].lines[a] = axis_lines(kernels, shape, static_cast<TileRole>(i), a);
+            roles_[i].lines[a] = axis_lines(kernels, shape, static_cast<TileRole>(i), a, a == first);
             roles_[i].count[a] = roles_[i].lines[a].count;
             roles_[i].extent[a] = roles_[i].lines[a].extent;
         }
@@ -214,16 +216,16 @@ void TileTransform<E>::forward_level(const Role& role, std::size_t level, const 
     const int axis = levels_[level], width = boxes.complex ? 2 : 1;
     const LineTransform<E>& line = boxes.complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context, {in, out, boxes.strides[axis], width * plane_stride, boxes.im, plane_stride, boxes.count,
-                                boxes.box_step, boxes.spectrum_step});
+        line({in, out, boxes.strides[axis], width * plane_stride, boxes.im, plane_stride, boxes.count, boxes.box_step,
+              boxes.spectrum_step});
         return;
     }
     const LineLoop loop = line_loop(role, level, boxes);
     if (loop.count[0] < loop.extent[0] || loop.count[1] < loop.extent[1]) std::fill_n(scratch, loop.size, E(0));
     for (int i = 0; i < boxes.count; ++i, in += boxes.box_step, out += boxes.spectrum_step) {
         loop.for_each_run([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
-            line.run(line.context, {in + in_box, scratch + in_scratch, boxes.strides[axis], lanes_ * width, boxes.im,
-                                    lanes_, loop.count[0], loop.stride[0], loop.line_size});
+            line({in + in_box, scratch + in_scratch, boxes.strides[axis], lanes_ * width, boxes.im, lanes_,
+                  loop.count[0], loop.stride[0], loop.line_size});
         });
         for_runs_of_values(level, boxes, loop, plane_stride,
                            [&](const Boxes& values, std::ptrdiff_t in_scratch, std::ptrdiff_t in_spectrum) {
@@ -249,8 +251,8 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const 
     const int axis = levels_[level], width = boxes.complex ? 2 : 1;
     const LineTransform<E>& line = boxes.complex ? role.lines[axis].complex : role.lines[axis].real;
     if (level + 1 == levels_.size()) {
-        line.run(line.context, {in, out, width * plane_stride, boxes.strides[axis], plane_stride, boxes.im, boxes.count,
-                                boxes.spectrum_step, boxes.box_step});
+        line({in, out, width * plane_stride, boxes.strides[axis], plane_stride, boxes.im, boxes.count,
+              boxes.spectrum_step, boxes.box_step});
         return;
     }
     const LineLoop loop = line_loop(role, level, boxes);
@@ -261,14 +263,14 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const 
                                              plane_stride, scratch + loop.size);
                            });
         loop.for_each_run([&](std::ptrdiff_t in_box, std::ptrdiff_t in_scratch) {
-            line.run(line.context, {scratch + in_scratch, out + in_box, lanes_ * width, boxes.strides[axis], lanes_,
-                                    boxes.im, loop.count[0], loop.line_size, loop.stride[0]});
+            line({scratch + in_scratch, out + in_box, lanes_ * width, boxes.strides[axis], lanes_, boxes.im,
+                  loop.count[0], loop.line_size, loop.stride[0]});
         });
     }
 }
 
-template AxisLines<float> axis_lines(const KernelTable<float>&, const TileShape&, TileRole, int);
-template AxisLines<double> axis_lines(const KernelTable<double>&, const TileShape&, TileRole, int);
+template AxisLines<float> axis_lines(const KernelTable<float>&, const TileShape&, TileRole, int, bool);
+template AxisLines<double> axis_lines(const KernelTable<double>&, const TileShape&, TileRole, int, bool);
 template class TileTransform<float>;
 template class TileTransform<double>;
 

@@ -48,13 +48,14 @@ enum class TileRole : std::uint8_t {
 inline constexpr int tile_role_count = 6;
 
 // The line transforms of a role along one axis; samples that the caller provides, and has room for: see TileTransform.
+// The samples of the axis that is transformed first are real: it has no complex lines.
 template <class E>
 struct AxisLines {
     LineTransform<E> real, complex;
     int count = 1, extent = 1;
 };
 template <class E>
-AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis);
+AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis, bool first);
 
 template <class E>
 class TileTransform {

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -50,7 +51,21 @@ std::string key_of(const Problem& problem, const Options& options) {
     return std::move(key).finish(algorithms);
 }
 
+// What the tables of a plan may come to: factors and bins of three passes, for transforms as long as the longest axis.
+std::int64_t table_bytes(const Problem& problem) {
+    std::int64_t longest = 1;
+    for (int a = 0; a < problem.rank; ++a)
+        longest = std::max(longest, problem.input[a] + problem.pad_lo[a] + problem.pad_hi[a]);
+    return 3 * 16 * longest;
+}
+
 }  // namespace
+
+void PlanCache::forget_least_recent() {
+    bytes_ -= entries_.back().bytes;
+    index_.erase(entries_.back().key);
+    entries_.pop_back();
+}
 
 Plan PlanCache::get(const Problem& problem, const Options& options) {
     const std::string key = key_of(problem, options);
@@ -58,25 +73,23 @@ Plan PlanCache::get(const Problem& problem, const Options& options) {
         const std::lock_guard lock(mutex_);
         if (const auto found = index_.find(key); found != index_.end()) {
             entries_.splice(entries_.begin(), entries_, found->second);
-            return found->second->second;
+            return found->second->plan;
         }
     }
     const Plan plan(problem, options);  // may take long: other threads look up meanwhile
     const std::lock_guard lock(mutex_);
     if (index_.find(key) != index_.end()) return plan;
-    entries_.emplace_front(key, plan);
+    entries_.push_front({key, plan, table_bytes(problem)});
     index_.emplace(key, entries_.begin());
-    if (entries_.size() > capacity_) {
-        index_.erase(entries_.back().first);
-        entries_.pop_back();
-    }
+    bytes_ += entries_.front().bytes;
+    while (entries_.size() > 1 && (entries_.size() > most_plans_ || bytes_ > most_bytes_))
+        forget_least_recent();
     return plan;
 }
 
 Plan cached_plan(const Problem& problem, const Options& options) {
     const ReleasedGil released;
-    constexpr std::size_t capacity = 256;
-    static PlanCache cache(capacity);
+    static PlanCache cache(256, std::int64_t{1} << 30);
     return cache.get(problem, options);
 }
 

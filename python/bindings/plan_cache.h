@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <mutex>
 #include <string>
@@ -11,18 +12,26 @@
 
 namespace triconv::python {
 
-// A bounded map from problem and options to plan; the least recently used one goes first. Safe to call from any
-// thread; calls no Python. A plan handed out stays valid after it has left the cache.
+// A map from problem and options to plan, bounded in plans and in the memory of their tables, which are as long as the
+// signals may be; the least recently used one goes first. Safe to call from any thread; calls no Python. A plan handed out
+// stays valid after it has left the cache.
 class PlanCache {
 public:
-    explicit PlanCache(std::size_t capacity) : capacity_(capacity) {}
+    PlanCache(std::size_t most_plans, std::int64_t most_bytes) : most_plans_(most_plans), most_bytes_(most_bytes) {}
 
     Plan get(const Problem& problem, const Options& options);
 
 private:
-    using Entry = std::pair<std::string, Plan>;
+    struct Entry {
+        std::string key;
+        Plan plan;
+        std::int64_t bytes;
+    };
 
-    std::size_t capacity_;
+    void forget_least_recent();
+
+    std::size_t most_plans_;
+    std::int64_t most_bytes_, bytes_ = 0;
     std::mutex mutex_;
     std::list<Entry> entries_;  // most recently used first
     std::unordered_map<std::string, std::list<Entry>::iterator> index_;

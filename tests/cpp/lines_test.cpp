@@ -91,8 +91,8 @@ struct Execution {
             source.at(i, part, lane) = i < nonzero ? E(uniform(random)) : E(0);
             in.push_back(source.at(i, part, lane));
         });
-        transform.run(transform.context, {source.start(), target.start(), source.stride(), target.stride(),
-                                          complex ? source.im() : 0, complex ? target.im() : 0});
+        transform({source.start(), target.start(), source.stride(), target.stride(), complex ? source.im() : 0,
+                   complex ? target.im() : 0});
         for_each(transform.n_out, [&](int i, int part, int lane) {
             out.push_back(target.at(i, part, lane));
             target.at(i, part, lane) = untouched;
@@ -242,6 +242,20 @@ TEST_P(LinesTest, FftOfLongLineKeepsParseval) {
                 out += run.output(i, part, lane) * run.output(i, part, lane);
             }
         EXPECT_NEAR(double(out / (in * length)), 1, 1e-14);
+    }
+}
+
+TEST_P(LinesTest, TablesLiveAsLongAsTheLinesThatUseThem) {
+    const KernelTable<float>& table = kernels(GetParam()).f32;
+    for (const int length : {7 * 1024, 7919}) {  // composed; PocketFFT's
+        std::weak_ptr<const void> context;
+        {
+            const auto line = table.fft_line(LineKind::fft_real, length, length, length);
+            const auto copy = line;
+            context = copy.context;
+            EXPECT_FALSE(context.expired());
+        }
+        EXPECT_TRUE(context.expired());
     }
 }
 
@@ -399,11 +413,11 @@ void check_several_lines(const LineTransform<E>& transform, int lanes, bool comp
     const std::ptrdiff_t in_step = transform.n_in * source.stride(), out_step = transform.n_out * apart.stride();
     LineArgs<E> args{source.start(), together.start(), source.stride(), together.stride(), source.im(), together.im(),
                      lines,          in_step,          out_step};
-    transform.run(transform.context, args);
+    transform(args);
     args.lines = 1;
     args.out = apart.start();
     for (int i = 0; i < lines; ++i, args.in += in_step, args.out += out_step)
-        transform.run(transform.context, args);
+        transform(args);
     for (int part = 0; part < parts; ++part)
         for (int i = 0; i < lines * transform.n_out; ++i)
             for (int lane = 0; lane < lanes; ++lane)

@@ -239,6 +239,28 @@ def test_many_shapes_do_not_grow_the_process(limit, bound):
     assert left < 16 * MIB
 
 
+PLANS = """
+import triconv as tc
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+def plan(count):
+    for n in range(count):
+        tc.plan_conv1d((1, 1, 1 << 20), (1, 1, 1000 + n), algorithm="fft:%d" % (2 * (1 << 15) + 64 * n))
+plan(10)
+before = resident()
+plan(100)
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
+def test_plans_of_many_lengths_are_forgotten():
+    done = run_python(PLANS)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64 * MIB
+
+
 def test_no_pool_means_numpys_allocator():
     program = (
         "import numpy as np, triconv as tc\n"

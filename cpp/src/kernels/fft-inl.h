@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 
 #include "fft_codelets-inl.h"
 #include "fft_composed-inl.h"
@@ -23,11 +24,10 @@ namespace pocketfft_detail = pocketfft::detail;
 // ---- plans ----------------------------------------------------------------------------------------------------------
 
 template <class Plan>
-const Plan& pocketfft_plan(int length) {
-    static EternalList<std::unique_ptr<const Plan>> plans;
-    return *plans.find_or_add(
-        [&](const std::unique_ptr<const Plan>& plan) { return plan->length() == static_cast<std::size_t>(length); },
-        [&] { return std::make_unique<const Plan>(static_cast<std::size_t>(length)); });
+std::shared_ptr<const Plan> pocketfft_plan(int length) {
+    static auto& plans = *new SharedTables<Plan>;  // outlives threads at the end of the process
+    return plans.find_or_make([&](const Plan& plan) { return plan.length() == static_cast<std::size_t>(length); },
+                              [&] { return Plan(static_cast<std::size_t>(length)); });
 }
 
 // ---- PocketFFT on lane vectors --------------------------------------------------------------------------------------
@@ -50,8 +50,8 @@ template <class E>
 struct PocketfftLine {
     LineKind kind;
     int length, n_in, n_out;
-    const pocketfft_detail::pocketfft_r<E>* real_plan;     // set for the real kinds
-    const pocketfft_detail::pocketfft_c<E>* complex_plan;  // set for the complex kinds
+    std::shared_ptr<const pocketfft_detail::pocketfft_r<E>> real_plan;     // set for the real kinds
+    std::shared_ptr<const pocketfft_detail::pocketfft_c<E>> complex_plan;  // set for the complex kinds
 };
 
 template <class E>
@@ -96,19 +96,17 @@ void run_pocketfft(const void* context, const LineArgs<E>& args) {
 
 template <class E>
 LineTransform<E> pocketfft_line(LineKind kind, int length, int n_in, int n_out) {
-    static EternalList<PocketfftLine<E>> lines;
-    const auto matches = [&](const PocketfftLine<E>& line) {
-        return line.kind == kind && line.length == length && line.n_in == n_in && line.n_out == n_out;
-    };
-    const auto make = [&]() -> PocketfftLine<E> {
-        if (is_complex(kind)) {
-            const auto& plan = pocketfft_plan<pocketfft_detail::pocketfft_c<E>>(length);
-            return {kind, length, n_in, n_out, nullptr, &plan};
-        }
-        return {kind, length, n_in, n_out, &pocketfft_plan<pocketfft_detail::pocketfft_r<E>>(length), nullptr};
-    };
-    const auto run = is_complex(kind) ? run_pocketfft<E, run_complex_line<E>> : run_pocketfft<E, run_real_line<E>>;
-    return {run, &lines.find_or_add(matches, make), n_in, n_out};
+    auto line = std::make_shared<PocketfftLine<E>>();
+    line->kind = kind;
+    line->length = length;
+    line->n_in = n_in;
+    line->n_out = n_out;
+    if (is_complex(kind)) {
+        line->complex_plan = pocketfft_plan<pocketfft_detail::pocketfft_c<E>>(length);
+        return {run_pocketfft<E, run_complex_line<E>>, std::move(line), n_in, n_out};
+    }
+    line->real_plan = pocketfft_plan<pocketfft_detail::pocketfft_r<E>>(length);
+    return {run_pocketfft<E, run_real_line<E>>, std::move(line), n_in, n_out};
 }
 
 // ---- the choice -----------------------------------------------------------------------------------------------------
@@ -135,7 +133,7 @@ LineTransform<E> fft_line(LineKind kind, int length, int n_in, int n_out) {
     if (const FftCodelet<E>* const codelet = find_codelet<E>(kind, length, count)) {
         return {codelet->run, nullptr, inverse ? length : codelet->count, inverse ? codelet->count : length};
     }
-    if (const LineTransform<E> composed = composed_line<E>(kind, length, count); composed.run) return composed;
+    if (LineTransform<E> composed = composed_line<E>(kind, length, count); composed.run) return composed;
     return pocketfft_line<E>(kind, length, inverse ? length : count, inverse ? count : length);
 }
 

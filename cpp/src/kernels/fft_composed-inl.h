@@ -13,6 +13,10 @@
 
 #include <cmath>
 #include <cstddef>
+#include <iterator>
+#include <memory>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "fft_codelets-inl.h"
@@ -20,6 +24,13 @@
 #include "vec-inl.h"
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
+
+template <class E>
+struct TwiddleFactors {
+    LineKind kind;
+    int length, radix;
+    std::vector<E> values;  // see StepArgs; k from 1 on
+};
 
 template <class E>
 struct ComposedLine {
@@ -30,8 +41,8 @@ struct ComposedLine {
     LineTransform<E> sub;  // pruned to `groups`
     const FftStep<E>* step;
     void (*first)(const void*, const LineArgs<E>&);  // the butterfly of k = 0
-    std::vector<E> factors;                          // see StepArgs; k from 1 on
-    std::size_t own_scratch, scratch;                // elements; the latter with those of `sub`, which lie behind
+    std::shared_ptr<const TwiddleFactors<E>> factors;
+    std::size_t own_scratch, scratch;  // elements; the latter with those of `sub`, which lie behind
 
     // Odd in lane vectors, so that the lines do not fall into the same cache sets.
     std::ptrdiff_t pitch() const { return ((sub_length * (is_complex(kind) ? 2 : 1)) | 1) * std::ptrdiff_t{lanes<E>}; }
@@ -50,10 +61,10 @@ void run_composed(const void* context, const LineArgs<E>& args) {
 template <class E>
 TRICONV_INLINE void run_subs(const ComposedLine<E>& line, const LineArgs<E>& args, E* scratch) {
     if (line.sub.run == run_composed<E>) {
-        const auto& sub = *static_cast<const ComposedLine<E>*>(line.sub.context);
+        const auto& sub = *static_cast<const ComposedLine<E>*>(line.sub.context.get());
         for_each_line(args, [&](const LineArgs<E>& one) { run_in_scratch(sub, one, scratch + line.own_scratch); });
     } else {
-        line.sub.run(line.sub.context, args);
+        line.sub(args);
     }
 }
 
@@ -66,8 +77,8 @@ void run_composed_complex(const ComposedLine<E>& line, const LineArgs<E>& args, 
     const int m = line.sub_length;
     run_subs(line, {args.in, scratch, line.radix * is, entry, args.in_im, part, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out, pitch, m * os, part, args.out_im});
-    line.step->run[static_cast<int>(line.kind)](
-        {scratch + entry, args.out + os, pitch, m * os, part, args.out_im, entry, os, 0, m - 1, line.factors.data()});
+    line.step->run[static_cast<int>(line.kind)]({scratch + entry, args.out + os, pitch, m * os, part, args.out_im,
+                                                 entry, os, 0, m - 1, line.factors->values.data()});
 }
 
 template <class E>
@@ -76,8 +87,8 @@ void run_composed_complex_inverse(const ComposedLine<E>& line, const LineArgs<E>
     const std::ptrdiff_t pitch = line.pitch(), is = args.in_stride, os = args.out_stride;
     const int m = line.sub_length;
     line.first(nullptr, {args.in, scratch, m * is, pitch, args.in_im, part});
-    line.step->run[static_cast<int>(line.kind)](
-        {args.in + is, scratch + entry, m * is, pitch, args.in_im, part, is, entry, 0, m - 1, line.factors.data()});
+    line.step->run[static_cast<int>(line.kind)]({args.in + is, scratch + entry, m * is, pitch, args.in_im, part, is,
+                                                 entry, 0, m - 1, line.factors->values.data()});
     run_subs(line, {scratch, args.out, entry, line.radix * os, part, args.out_im, line.radix, pitch, os}, scratch);
 }
 
@@ -93,7 +104,7 @@ void run_composed_real(const ComposedLine<E>& line, const LineArgs<E>& args, E* 
     run_subs(line, {args.in, scratch, line.radix * is, part, 0, 0, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out - os, pitch, 2 * m * os, 0, os});
     line.step->run[static_cast<int>(line.kind)]({scratch + part, args.out + os, pitch, 2 * m * os, part, os, entry,
-                                                 2 * os, 2 * (m - 2) * os, (m - 1) / 2, line.factors.data()});
+                                                 2 * os, 2 * (m - 2) * os, (m - 1) / 2, line.factors->values.data()});
     if (m % 2 == 0)
         line.step->middle[0](nullptr, {scratch + (m - 1) * part, args.out + (m - 1) * os, pitch, 2 * m * os, 0, os});
 }
@@ -105,7 +116,7 @@ void run_composed_real_inverse(const ComposedLine<E>& line, const LineArgs<E>& a
     const int m = line.sub_length;
     line.first(nullptr, {args.in - is, scratch, 2 * m * is, pitch, is, 0});
     line.step->run[static_cast<int>(line.kind)]({args.in + is, scratch + part, 2 * m * is, pitch, is, part, 2 * is,
-                                                 entry, 2 * (m - 2) * is, (m - 1) / 2, line.factors.data()});
+                                                 entry, 2 * (m - 2) * is, (m - 1) / 2, line.factors->values.data()});
     if (m % 2 == 0)
         line.step->middle[1](nullptr, {args.in + (m - 1) * is, scratch + (m - 1) * part, 2 * m * is, pitch, is, 0});
     run_subs(line, {scratch, args.out, part, line.radix * os, 0, 0, line.radix, pitch, os}, scratch);
@@ -129,13 +140,13 @@ const FftCodelet<E>* find_codelet(LineKind kind, int length, int count) {
     return nullptr;
 }
 
-// Whether at most `steps` steps on top of a codelet make a line of `length`.
+// Whether at most `steps` steps from `first` on in the table, in that order, make a line of `length` of a codelet.
 template <class E>
-bool composable(int length, int steps) {
+bool composable(int length, int steps, const FftStep<E>* first) {
     if (find_codelet<E>(LineKind::fft_complex, length, 1)) return true;
     if (steps == 0) return false;
-    for (const FftStep<E>& step : fft_steps<E>) {
-        if (length % step.radix == 0 && composable<E>(length / step.radix, steps - 1)) return true;
+    for (const FftStep<E>* step = first; step != std::end(fft_steps<E>); ++step) {
+        if (length % step->radix == 0 && composable<E>(length / step->radix, steps - 1, step)) return true;
     }
     return false;
 }
@@ -143,7 +154,7 @@ bool composable(int length, int steps) {
 // The last step of the composition with the fewest steps, and of those the first in the table; null if there is none:
 // with steps of radix 2, 3 and 5 any product of these and of one length of a codelet can be made.
 template <class E>
-const FftStep<E>* find_last_step(int length) {
+const FftStep<E>* last_step(int length) {
     int rest = length;
     for (const int prime : {2, 3, 5})
         while (rest % prime == 0)
@@ -151,34 +162,24 @@ const FftStep<E>* find_last_step(int length) {
     if (rest != 1 && !find_codelet<E>(LineKind::fft_complex, rest, 1)) return nullptr;
     for (int steps = 0;; ++steps) {
         for (const FftStep<E>& step : fft_steps<E>) {
-            if (length % step.radix == 0 && composable<E>(length / step.radix, steps)) return &step;
+            if (length % step.radix == 0 && composable<E>(length / step.radix, steps, std::begin(fft_steps<E>)))
+                return &step;
         }
     }
 }
 
-// The same, looked up: the search takes a while for long lines.
+// Computed in the next larger type, so that each is rounded once.
 template <class E>
-const FftStep<E>* last_step(int length) {
-    struct LastStep {
-        int length;
-        const FftStep<E>* step;
-    };
-    static EternalList<LastStep> steps;
-    return steps
-        .find_or_add([&](const LastStep& item) { return item.length == length; },
-                     [&] { return LastStep{length, find_last_step<E>(length)}; })
-        .step;
-}
-
-template <class E>
-std::vector<E> twiddle_factors(LineKind kind, int length, int radix) {
+std::vector<E> compute_factors(LineKind kind, int length, int radix) {
+    using Wide = std::conditional_t<std::is_same_v<E, float>, double, long double>;
     const int m = length / radix, bins = is_complex(kind) ? m : (m + 1) / 2;
     const int sign = is_inverse(kind) ? 1 : -1;
-    constexpr long double two_pi = 6.283185307179586476925286766559005768L;
+    constexpr Wide two_pi = 6.283185307179586476925286766559005768L;
     std::vector<E> factors;
+    factors.reserve(std::size_t{2} * (bins > 1 ? bins - 1 : 0) * (radix - 1));
     for (int k = 1; k < bins; ++k) {
         for (int j = 1; j < radix; ++j) {
-            const long double angle = two_pi * k * j / length;
+            const Wide angle = two_pi * k * j / length;
             factors.push_back(static_cast<E>(std::cos(angle)));
             factors.push_back(static_cast<E>(sign * std::sin(angle)));
         }
@@ -186,35 +187,42 @@ std::vector<E> twiddle_factors(LineKind kind, int length, int radix) {
     return factors;
 }
 
+template <class E>
+std::shared_ptr<const TwiddleFactors<E>> twiddle_factors(LineKind kind, int length, int radix) {
+    static auto& tables = *new SharedTables<TwiddleFactors<E>>;  // outlives threads at the end of the process
+    return tables.find_or_make(
+        [&](const TwiddleFactors<E>& table) {
+            return table.kind == kind && table.length == length && table.radix == radix;
+        },
+        [&] { return TwiddleFactors<E>{kind, length, radix, compute_factors<E>(kind, length, radix)}; });
+}
+
 // The line of `length` for at least `count` entries. run is null if the length has prime factors that no codelet has.
 template <class E>
 LineTransform<E> composed_line(LineKind kind, int length, int count) {
-    static EternalList<ComposedLine<E>> lines;
     const FftStep<E>* const step = last_step<E>(length);
     if (step == nullptr) return {};
     const bool inverse = is_inverse(kind);
     const int radix = step->radix, m = length / radix, least = (count + radix - 1) / radix;
     const FftCodelet<E>* const codelet = find_codelet<E>(kind, m, least);
-    const LineTransform<E> sub =
-        codelet == nullptr
-            ? composed_line<E>(kind, m, least)
-            : LineTransform<E>{codelet->run, nullptr, inverse ? m : codelet->count, inverse ? codelet->count : m};
-    const int groups = inverse ? sub.n_out : sub.n_in;
-    const ComposedLine<E>& line = lines.find_or_add(
-        [&](const ComposedLine<E>& item) {
-            return item.kind == kind && item.length == length && item.groups == groups;
-        },
-        [&] {
-            const auto first = is_complex(kind) ? find_codelet<E>(kind, radix, radix)->run : step->first[inverse];
-            ComposedLine<E> item{
-                kind, length, radix, m, groups, sub, step, first, twiddle_factors<E>(kind, length, radix), 0, 0};
-            item.own_scratch = static_cast<std::size_t>(radix * item.pitch());
-            item.scratch = item.own_scratch;
-            if (codelet == nullptr) item.scratch += static_cast<const ComposedLine<E>*>(sub.context)->scratch;
-            return item;
-        });
-    const int entries = groups * radix;
-    return {run_composed<E>, &line, inverse ? length : entries, inverse ? entries : length};
+
+    auto line = std::make_shared<ComposedLine<E>>();
+    line->kind = kind;
+    line->length = length;
+    line->radix = radix;
+    line->sub_length = m;
+    line->sub = codelet == nullptr ? composed_line<E>(kind, m, least)
+                                   : LineTransform<E>{codelet->run, nullptr, inverse ? m : codelet->count,
+                                                      inverse ? codelet->count : m};
+    line->groups = inverse ? line->sub.n_out : line->sub.n_in;
+    line->step = step;
+    line->first = is_complex(kind) ? find_codelet<E>(kind, radix, radix)->run : step->first[inverse];
+    line->factors = twiddle_factors<E>(kind, length, radix);
+    line->own_scratch = line->scratch = static_cast<std::size_t>(radix * line->pitch());
+    if (codelet == nullptr) line->scratch += static_cast<const ComposedLine<E>*>(line->sub.context.get())->scratch;
+
+    const int entries = line->groups * radix;
+    return {run_composed<E>, std::move(line), inverse ? length : entries, inverse ? entries : length};
 }
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -1,10 +1,12 @@
-// What the composed and the PocketFFT lines share: the kinds, scratch memory, and the store of contexts.
+// What the composed and the PocketFFT lines share: the kinds, scratch memory, and tables.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
+#include <forward_list>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <utility>
 
 #include "kernel_table.h"
 #include "vec-inl.h"
@@ -60,32 +62,38 @@ inline std::byte* line_scratch(std::size_t bytes) {
     return memory.get();
 }
 
-// ---- contexts -------------------------------------------------------------------------------------------------------
+// ---- shared tables --------------------------------------------------------------------------------------------------
 
-// A list of all that was ever put in, searched and extended without a lock: threads may race to add equal items, of
-// which the later is merely superfluous, and a child forked meanwhile finds no lock held. Never freed, since contexts
-// live as long as the process; there are as many items as different transforms were asked for.
-template <class Item>
-class EternalList {
+// Tables that line transforms share while any of them lives. Sharing saves time and memory but nothing depends on it: a
+// thread that finds the list in use makes a table of its own instead of waiting, so a child forked meanwhile cannot hang.
+template <class Table>
+class SharedTables {
 public:
-    // make() is called if no item matches.
+    // make() is called if no table matches.
     template <class Match, class Make>
-    const Item& find_or_add(Match match, Make make) {
-        for (const Node* node = head_.load(std::memory_order_acquire); node != nullptr; node = node->next) {
-            if (match(node->item)) return node->item;
-        }
-        Node* const added = new Node{make(), head_.load(std::memory_order_relaxed)};
-        while (!head_.compare_exchange_weak(added->next, added, std::memory_order_release, std::memory_order_relaxed)) {
-        }
-        return added->item;
+    std::shared_ptr<const Table> find_or_make(const Match& match, const Make& make) {
+        std::shared_ptr<const Table> table;
+        access([&] {
+            for (auto item = items_.begin(); item != items_.end() && !table; ++item)
+                if (auto candidate = item->lock(); candidate && match(*candidate)) table = std::move(candidate);
+        });
+        if (table) return table;
+        table = std::make_shared<const Table>(make());
+        access([&] {
+            items_.remove_if([](const auto& item) { return item.expired(); });
+            items_.push_front(table);
+        });
+        return table;
     }
 
 private:
-    struct Node {
-        Item item;
-        Node* next;
-    };
-    std::atomic<Node*> head_{nullptr};
+    template <class Use>
+    void access(const Use& use) {
+        if (std::unique_lock lock(mutex_, std::try_to_lock); lock) use();
+    }
+
+    std::mutex mutex_;
+    std::forward_list<std::weak_ptr<const Table>> items_;
 };
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE
