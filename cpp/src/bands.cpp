@@ -51,8 +51,9 @@ std::vector<DenseConv> input_grad_convs(const Layer& layer) {
     return convs;
 }
 
-Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs) {
-    constexpr std::int64_t longest_row = 256, buffer_bytes = 512 << 10;
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs,
+                std::int64_t longest_row) {
+    constexpr std::int64_t buffer_bytes = 512 << 10;
     const std::int64_t height = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin;
     Bands bands;
     bands.bands_x = ceil_div(width, longest_row);
@@ -310,7 +311,7 @@ void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, con
     std::array<E, most_lanes> lane_bias;
     if (bias) lane_bias.fill(*bias);
     write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
-        const std::int64_t whole = row.pixels / kernels.lanes;
+        const int pixels = static_cast<int>(row.pixels), whole = pixels / kernels.lanes;
         RowArgs<E> args{};
         args.lanes = values;
         args.destination = destination;
@@ -322,7 +323,7 @@ void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, con
         const bool non_finite = whole > 0 && kernels.write_row(args);
         args.lanes += whole * kernels.lanes;
         args.destination += whole * args.pixel_stride;
-        args.lane_count = static_cast<int>(row.pixels % kernels.lanes);
+        args.lane_count = pixels - whole * kernels.lanes;
         args.count = 1;
         return (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
     });

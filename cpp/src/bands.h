@@ -41,7 +41,8 @@ struct Bands {
     std::int64_t rows = 1, pixels = 1;  // of one band at most
     std::int64_t bands_y = 1, bands_x = 1;
 };
-Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs = 256);
+Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs = 256,
+                std::int64_t longest_row = 256);
 
 // One band of a group of channels of an image, in rows of one plane.
 struct BandTask {

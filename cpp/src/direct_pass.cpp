@@ -24,22 +24,27 @@ struct Ends {
 // Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the rows
 // between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
-Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements) {
+Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis) {
     constexpr std::int64_t bytes = 32 << 10, fewest_outputs = 256, most_outputs = 4096;
     constexpr std::int64_t element = sizeof(E);
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
-    if (source_elements == 1) outputs = std::max(outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
-    return cut_bands(conv, element * source_elements, outputs);
+    if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs);
+    outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
+    return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);
 }
 
-// The buffer of a band. The taps of tall kernels read rows that must not all fall into a few sets of the cache.
+// The buffer of a band. Long rows, of samples or of sums, must not all fall into a few sets of the cache.
 template <class E>
 BandLayout direct_layout(const DenseConv& conv, const Bands& bands, int step_axis) {
-    constexpr std::int64_t line = 64 / sizeof(E);
+    constexpr std::int64_t long_row = 512 / sizeof(E);
     const BandLayout layout(conv, bands.rows, bands.pixels);
-    return step_axis == 1 && layout.pixels % (8 * line) == 0 ? BandLayout(conv, bands.rows, bands.pixels, line)
-                                                             : layout;
+    if (step_axis < 0 || layout.pixels < long_row) return layout;
+    return BandLayout(conv, bands.rows, bands.pixels, odd_lines<E>(layout.pixels) - layout.pixels);
+}
+template <class E>
+std::ptrdiff_t sums_pitch(const DirectTiling& tiling) {  // planar
+    return tiling.one_line ? tiling.layout.pixels : odd_lines<E>(tiling.bands.pixels);
 }
 
 // The axis along which a single channel's taps read neighbours, so that they can be the steps of the reduction; none: -1.
@@ -50,6 +55,31 @@ int axis_of_steps(const DenseConv& conv, std::int64_t channels) {
             (best < 0 || conv[axis].taps > conv[best].taps))
             best = axis;
     return best;
+}
+
+// A single row of a product loads a vector for each multiplication. More rows have more taps to multiply by: the zeros.
+template <class E>
+void take_rows_together(const KernelTable<E>& kernels, std::int64_t targets, DirectTiling& tiling) {
+    const DenseAxis& y = tiling.conv[1];
+    tiling.rows_at_once = 1;
+    tiling.taps = {tiling.conv[0].taps, y.taps, tiling.conv[2].taps};
+    if (tiling.step_axis < 0 || targets != 1 || y.step != 1 || std::abs(y.tap_step) != 1) return;
+    const std::int64_t lanes = kernels.lanes, rows = tiling.bands.rows, vectors = ceil_div(tiling.bands.pixels, lanes);
+    for (std::int64_t n = 2; n <= std::min({rows, lanes, max_reduction - y.taps}); ++n) {
+        const BlockShape shape = best_block(kernels.direct_product, n, vectors);
+        const double cycles =
+            shape.cycles * static_cast<double>(ceil_div(rows, n) * (y.taps + n - 1)) / static_cast<double>(y.taps);
+        if (cycles >= tiling.cycles) continue;
+        tiling.cycles = cycles;
+        tiling.shape = shape;
+        tiling.rows_at_once = static_cast<int>(n);
+    }
+    if (tiling.rows_at_once == 1) return;
+    tiling.one_line = false;
+    tiling.taps[1] += tiling.rows_at_once - 1;
+    tiling.bands.rows = round_up(rows, tiling.rows_at_once);
+    tiling.bands.bands_y = ceil_div(y.end - y.begin, tiling.bands.rows);
+    tiling.layout = direct_layout<E>(tiling.conv, tiling.bands, tiling.step_axis);
 }
 
 // The register blocks of a tiling: of each row of outputs, or of the band as one line.
@@ -64,6 +94,8 @@ void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar,
     const BlockShape by_row = shape_for(pixels), as_one = shape_for((rows - 1) * tiling.layout.pixels + pixels);
     tiling.one_line = tiling.step_axis != 1 && as_one.cycles <= by_row.cycles * static_cast<double>(rows);
     tiling.shape = tiling.one_line ? as_one : by_row;
+    tiling.cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : rows);
+    take_rows_together(kernels, targets, tiling);
     if (tiling.step_axis == 1) {  // the next row reads most of what this one does: from L1, if the columns are few
         constexpr std::int64_t l1 = 24 << 10;
         const std::int64_t column = tiling.conv[1].taps * lanes * static_cast<std::int64_t>(sizeof(E));
@@ -80,8 +112,9 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     DirectTiling tiling;
     tiling.conv = conv;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
-    tiling.bands = direct_bands<E>(conv, source_elements,
-                                   planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements);
+    tiling.bands =
+        direct_bands<E>(conv, source_elements,
+                        planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements, tiling.step_axis);
     tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
     choose_blocks(kernels, ends, planar, tiling);
 
@@ -93,8 +126,8 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
-    const double cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : tiling.bands.rows) *
-                          target_parts * static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
+    const double cycles =
+        tiling.cycles * target_parts * static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
     const std::int64_t moved =
         source_elements * tiling.layout.entries + target_elements * tiling.bands.rows * tiling.bands.pixels;
     const std::int64_t moved_rows = channels * tiling.layout.height + targets * tiling.bands.rows;
@@ -137,7 +170,7 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
-        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.conv));
+        most_taps = std::max(most_taps, sub.taps[0] * sub.taps[1] * sub.taps[2]);
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
         this->add(sub.conv);
@@ -154,7 +187,9 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
     sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
-    const Index taps{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
+    const Index& taps = sub.taps;
+    DenseConv conv = sub.conv;
+    conv[1].taps = taps[1];
     const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
     sub.steps = lanes;
     sub.tail_steps = sources_.tail_lanes;
@@ -165,7 +200,7 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     if (sub.step_axis >= 0) {
         sub.steps = sub.tail_steps = static_cast<int>(taps[sub.step_axis]);
         sub.weight_step = sub.step_axis == 1 ? lanes * taps[2] : lanes;
-        sub.sample_step = sub.conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? sub.layout.pixels : 1);
+        sub.sample_step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? sub.layout.pixels : 1);
         first_taps[sub.step_axis] = 1;
     }
     for (int block = 0; block < sources_.per_group; ++block)
@@ -173,17 +208,17 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
             const Index at = unravel(i, first_taps);
             const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
             sub.sample_offset.push_back(block * sub.block_size +
-                                        sub.layout.entry_of_tap(sub.conv, at) * (planar_ ? 1 : lanes));
+                                        sub.layout.entry_of_tap(conv, at) * (planar_ ? 1 : lanes));
             sub.weight_offset.push_back(weight_row(block, tap, tap_count) * lanes);
         }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
     // Planar: whole lane vectors are read, beyond the last output, too.
     sub.buffer_size = static_cast<std::size_t>(sources_.per_group * sub.block_size + lanes);
-    sub.sums_stride = planar_ ? odd_lines<E>((sub.one_line ? line + lanes : rows * round_up(pixels, lanes)))
+    sub.sums_stride = planar_ ? odd_lines<E>((sub.one_line ? line + lanes : rows * sums_pitch<E>(sub)))
                               : odd_lines<E>(rows * sub.layout.pixels * lanes);
-    sub.sums_size =
-        static_cast<std::size_t>(sub.sums_stride) * static_cast<std::size_t>(planar_ ? lanes : sub.shape.cols);
+    const std::int64_t sums = planar_ ? std::min<std::int64_t>(lanes, targets_.rows_per_group(lanes)) : sub.shape.cols;
+    sub.sums_size = static_cast<std::size_t>(sub.sums_stride * sums);
     return sub;
 }
 
@@ -211,6 +246,13 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
         for (int a = 0; a < axes; ++a)
             taps.back() += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
     }
+    if (subs_[index].rows_at_once > 1) {
+        parallel_for(targets_.groups, max_threads, [&](std::int64_t group, int) {
+            pack_shifted(w.data + targets_.blocks[static_cast<std::size_t>(group)].channel * w.outer, subs_[index],
+                         taps, panels + group * panel_stride_);
+        });
+        return;
+    }
     const bool to_input = pass_ == Pass::input_grad, as_runs = taps_are_runs(w, tap_count);
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
         const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
@@ -230,6 +272,22 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
                           panel);
         }
     });
+}
+
+// Of one channel to one, for several rows of outputs: lane i has the taps of row i, in the order of the conv's taps.
+template <class E>
+void DirectPass<E>::pack_shifted(const E* w, const SubProblem& sub, const std::vector<std::ptrdiff_t>& taps,
+                                 E* panel) const {
+    const Index count{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
+    std::fill_n(panel, sub.taps[0] * sub.taps[1] * sub.taps[2] * kernels_.lanes, E(0));
+    for (std::size_t tap = 0; tap < taps.size(); ++tap) {
+        const Index q = unravel(static_cast<std::int64_t>(tap), count);
+        for (int i = 0; i < sub.rows_at_once; ++i) {
+            const std::int64_t later = sub.conv[1].tap_step > 0 ? i : sub.rows_at_once - 1 - i;
+            const std::int64_t at = (q[0] * sub.taps[1] + q[1] + later) * sub.taps[2] + q[2];
+            panel[at * kernels_.lanes + i] = w[taps[tap]];
+        }
+    }
 }
 
 // Rows of lane vectors for each tap: of a target block, from the lanes of a source block, which are "pixels".
@@ -338,9 +396,15 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
         args.b_col = args.c_col = lanes;
         args.c_row = sub.sums_stride;
         lines.b = sub.layout.pixels;
-        lines.c = round_up(sub.bands.pixels, lanes);
-        multiply_lines(kernels_, sub.shape, args, lines, targets_.blocks[static_cast<std::size_t>(first_block)].lanes,
-                       static_cast<int>(ceil_div(outputs, lanes)), scratch.partial);
+        lines.c = sums_pitch<E>(sub);
+        int rows = targets_.blocks[static_cast<std::size_t>(first_block)].lanes;
+        if (sub.rows_at_once > 1) {
+            rows = sub.rows_at_once;
+            args.c_row = lines.c;
+            lines = {ceil_div(task.rows, rows), 0, rows * lines.b, rows * lines.c};
+        }
+        multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)),
+                       scratch.partial);
     } else {
         args.a = scratch.buffer;
         args.b = weights;
@@ -368,7 +432,7 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
             write_row(kernels_, to, sub.conv, row, sums + r * sub.layout.pixels * lanes, block_bias, damage);
         return;
     }
-    const std::ptrdiff_t line = sub.one_line ? sub.layout.pixels : round_up(sub.bands.pixels, lanes);
+    const std::ptrdiff_t line = sums_pitch<E>(sub);
     for (int l = 0; l < block.lanes; ++l) {
         row.block = {block.channel + l, 1, 1, block.phase};
         for (std::int64_t r = 0; r < task.rows; ++r) {
