@@ -25,9 +25,8 @@ namespace pocketfft_detail = pocketfft::detail;
 
 template <class Plan>
 std::shared_ptr<const Plan> pocketfft_plan(int length) {
-    static auto& plans = *new SharedTables<Plan>;  // outlives threads at the end of the process
-    return plans.find_or_make([&](const Plan& plan) { return plan.length() == static_cast<std::size_t>(length); },
-                              [&] { return Plan(static_cast<std::size_t>(length)); });
+    static auto& plans = *new SharedTables<int, Plan>;  // outlives all threads
+    return plans.find_or_make(length, [&] { return Plan(static_cast<std::size_t>(length)); });
 }
 
 // ---- PocketFFT on lane vectors --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <iterator>
 #include <memory>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -26,13 +27,6 @@
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
 template <class E>
-struct TwiddleFactors {
-    LineKind kind;
-    int length, radix;
-    std::vector<E> values;  // see StepArgs; k from 1 on
-};
-
-template <class E>
 struct ComposedLine {
     LineKind kind;
     int length, radix;
@@ -41,8 +35,8 @@ struct ComposedLine {
     LineTransform<E> sub;  // pruned to `groups`
     const FftStep<E>* step;
     void (*first)(const void*, const LineArgs<E>&);  // the butterfly of k = 0
-    std::shared_ptr<const TwiddleFactors<E>> factors;
-    std::size_t own_scratch, scratch;  // elements; the latter with those of `sub`, which lie behind
+    std::shared_ptr<const std::vector<E>> factors;   // see StepArgs; k from 1 on
+    std::size_t own_scratch, scratch;                // elements; the latter with those of `sub`, which lie behind
 
     // Odd in lane vectors, so that the lines do not fall into the same cache sets.
     std::ptrdiff_t pitch() const { return ((sub_length * (is_complex(kind) ? 2 : 1)) | 1) * std::ptrdiff_t{lanes<E>}; }
@@ -77,8 +71,8 @@ void run_composed_complex(const ComposedLine<E>& line, const LineArgs<E>& args, 
     const int m = line.sub_length;
     run_subs(line, {args.in, scratch, line.radix * is, entry, args.in_im, part, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out, pitch, m * os, part, args.out_im});
-    line.step->run[static_cast<int>(line.kind)]({scratch + entry, args.out + os, pitch, m * os, part, args.out_im,
-                                                 entry, os, 0, m - 1, line.factors->values.data()});
+    line.step->run[static_cast<int>(line.kind)](
+        {scratch + entry, args.out + os, pitch, m * os, part, args.out_im, entry, os, 0, m - 1, line.factors->data()});
 }
 
 template <class E>
@@ -87,8 +81,8 @@ void run_composed_complex_inverse(const ComposedLine<E>& line, const LineArgs<E>
     const std::ptrdiff_t pitch = line.pitch(), is = args.in_stride, os = args.out_stride;
     const int m = line.sub_length;
     line.first(nullptr, {args.in, scratch, m * is, pitch, args.in_im, part});
-    line.step->run[static_cast<int>(line.kind)]({args.in + is, scratch + entry, m * is, pitch, args.in_im, part, is,
-                                                 entry, 0, m - 1, line.factors->values.data()});
+    line.step->run[static_cast<int>(line.kind)](
+        {args.in + is, scratch + entry, m * is, pitch, args.in_im, part, is, entry, 0, m - 1, line.factors->data()});
     run_subs(line, {scratch, args.out, entry, line.radix * os, part, args.out_im, line.radix, pitch, os}, scratch);
 }
 
@@ -104,7 +98,7 @@ void run_composed_real(const ComposedLine<E>& line, const LineArgs<E>& args, E* 
     run_subs(line, {args.in, scratch, line.radix * is, part, 0, 0, line.radix, is, pitch}, scratch);
     line.first(nullptr, {scratch, args.out - os, pitch, 2 * m * os, 0, os});
     line.step->run[static_cast<int>(line.kind)]({scratch + part, args.out + os, pitch, 2 * m * os, part, os, entry,
-                                                 2 * os, 2 * (m - 2) * os, (m - 1) / 2, line.factors->values.data()});
+                                                 2 * os, 2 * (m - 2) * os, (m - 1) / 2, line.factors->data()});
     if (m % 2 == 0)
         line.step->middle[0](nullptr, {scratch + (m - 1) * part, args.out + (m - 1) * os, pitch, 2 * m * os, 0, os});
 }
@@ -116,7 +110,7 @@ void run_composed_real_inverse(const ComposedLine<E>& line, const LineArgs<E>& a
     const int m = line.sub_length;
     line.first(nullptr, {args.in - is, scratch, 2 * m * is, pitch, is, 0});
     line.step->run[static_cast<int>(line.kind)]({args.in + is, scratch + part, 2 * m * is, pitch, is, part, 2 * is,
-                                                 entry, 2 * (m - 2) * is, (m - 1) / 2, line.factors->values.data()});
+                                                 entry, 2 * (m - 2) * is, (m - 1) / 2, line.factors->data()});
     if (m % 2 == 0)
         line.step->middle[1](nullptr, {args.in + (m - 1) * is, scratch + (m - 1) * part, 2 * m * is, pitch, is, 0});
     run_subs(line, {scratch, args.out, part, line.radix * os, 0, 0, line.radix, pitch, os}, scratch);
@@ -188,13 +182,9 @@ std::vector<E> compute_factors(LineKind kind, int length, int radix) {
 }
 
 template <class E>
-std::shared_ptr<const TwiddleFactors<E>> twiddle_factors(LineKind kind, int length, int radix) {
-    static auto& tables = *new SharedTables<TwiddleFactors<E>>;  // outlives threads at the end of the process
-    return tables.find_or_make(
-        [&](const TwiddleFactors<E>& table) {
-            return table.kind == kind && table.length == length && table.radix == radix;
-        },
-        [&] { return TwiddleFactors<E>{kind, length, radix, compute_factors<E>(kind, length, radix)}; });
+std::shared_ptr<const std::vector<E>> twiddle_factors(LineKind kind, int length, int radix) {
+    static auto& tables = *new SharedTables<std::tuple<LineKind, int, int>, std::vector<E>>;  // outlives all threads
+    return tables.find_or_make({kind, length, radix}, [&] { return compute_factors<E>(kind, length, radix); });
 }
 
 // The line of `length` for at least `count` entries. run is null if the length has prime factors that no codelet has.

@@ -66,23 +66,23 @@ inline std::byte* line_scratch(std::size_t bytes) {
 
 // Tables that line transforms share while any of them lives. Sharing saves time and memory but nothing depends on it: a
 // thread that finds the list in use makes a table of its own instead of waiting, so a child forked meanwhile cannot hang.
-template <class Table>
+template <class Key, class Table>
 class SharedTables {
 public:
-    // make() is called if no table matches.
-    template <class Match, class Make>
-    std::shared_ptr<const Table> find_or_make(const Match& match, const Make& make) {
+    // make() is called if there is no table.
+    template <class Make>
+    std::shared_ptr<const Table> find_or_make(const Key& key, const Make& make) {
         std::shared_ptr<const Table> table;
         access([&] {
             for (auto item = items_.begin(); item != items_.end() && !table; ++item)
-                if (auto candidate = item->lock(); candidate && match(*candidate)) table = std::move(candidate);
+                if (item->first == key) table = item->second.lock();
         });
         if (table) return table;
-        table = std::make_shared<const Table>(make());
-        access([&] {
-            items_.remove_if([](const auto& item) { return item.expired(); });
-            items_.push_front(table);
+        table.reset(new Table(make()), [this](const Table* last) {
+            delete last;
+            access([this] { items_.remove_if([](const auto& item) { return item.second.expired(); }); });
         });
+        access([&] { items_.emplace_front(key, table); });
         return table;
     }
 
@@ -93,7 +93,7 @@ private:
     }
 
     std::mutex mutex_;
-    std::forward_list<std::weak_ptr<const Table>> items_;
+    std::forward_list<std::pair<Key, std::weak_ptr<const Table>>> items_;
 };
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE

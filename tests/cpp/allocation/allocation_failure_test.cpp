@@ -86,8 +86,8 @@ Held held_now() {
 }
 
 // Runs the operation with its 1st, 2nd, ... allocation failing, until it has no more; in a first round, after each failure
-// once more as a whole: all results must have the same bits. What stays for the life of the process (threads, tables of
-// roots of unity) is made in that round, while its allocations fail, too; a second round must leave nothing.
+// once more as a whole: all results must have the same bits. What stays for the life of the process (threads) is made in
+// that round, while its allocations fail, too; a second round must leave nothing.
 void fail_each_allocation(const std::function<Bits()>& operation) {
     Bits expected;
     const auto compare = [&](const Bits& result, long which) {
