@@ -47,6 +47,10 @@ void* operator new(std::size_t bytes) {
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
     return allocate(bytes, static_cast<std::size_t>(alignment));
 }
+// The library's own would call the first; AddressSanitizer's does not.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept try {
+    return ::operator new(bytes);
+} catch (const std::bad_alloc&) { return nullptr; }
 void operator delete(void* memory) noexcept {
     release(memory);
 }
