@@ -31,7 +31,7 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
     if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs);
     outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
-    return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);
+    return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
 }
 
 // The buffer of a band. Long rows, of samples or of sums, must not all fall into a few sets of the cache.
@@ -62,7 +62,6 @@ template <class E>
 void take_rows_together(const KernelTable<E>& kernels, std::int64_t targets, DirectTiling& tiling) {
     const DenseAxis& y = tiling.conv[1];
     tiling.rows_at_once = 1;
-    tiling.taps = {tiling.conv[0].taps, y.taps, tiling.conv[2].taps};
     if (tiling.step_axis < 0 || targets != 1 || y.step != 1 || std::abs(y.tap_step) != 1) return;
     const std::int64_t lanes = kernels.lanes, rows = tiling.bands.rows, vectors = ceil_div(tiling.bands.pixels, lanes);
     for (std::int64_t n = 2; n <= std::min({rows, lanes, max_reduction - y.taps}); ++n) {
@@ -76,7 +75,6 @@ void take_rows_together(const KernelTable<E>& kernels, std::int64_t targets, Dir
     }
     if (tiling.rows_at_once == 1) return;
     tiling.one_line = false;
-    tiling.taps[1] += tiling.rows_at_once - 1;
     tiling.bands.rows = round_up(rows, tiling.rows_at_once);
     tiling.bands.bands_y = ceil_div(y.end - y.begin, tiling.bands.rows);
     tiling.layout = direct_layout<E>(tiling.conv, tiling.bands, tiling.step_axis);
@@ -170,7 +168,7 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
-        most_taps = std::max(most_taps, sub.taps[0] * sub.taps[1] * sub.taps[2]);
+        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.with_zeros()));
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
         this->add(sub.conv);
@@ -187,9 +185,8 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
     sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
-    const Index& taps = sub.taps;
-    DenseConv conv = sub.conv;
-    conv[1].taps = taps[1];
+    const DenseConv conv = sub.with_zeros();
+    const Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
     const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
     sub.steps = lanes;
     sub.tail_steps = sources_.tail_lanes;
@@ -279,12 +276,13 @@ template <class E>
 void DirectPass<E>::pack_shifted(const E* w, const SubProblem& sub, const std::vector<std::ptrdiff_t>& taps,
                                  E* panel) const {
     const Index count{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
-    std::fill_n(panel, sub.taps[0] * sub.taps[1] * sub.taps[2] * kernels_.lanes, E(0));
+    const DenseConv wider = sub.with_zeros();
+    std::fill_n(panel, product_of(&DenseAxis::taps, wider) * kernels_.lanes, E(0));
     for (std::size_t tap = 0; tap < taps.size(); ++tap) {
         const Index q = unravel(static_cast<std::int64_t>(tap), count);
         for (int i = 0; i < sub.rows_at_once; ++i) {
             const std::int64_t later = sub.conv[1].tap_step > 0 ? i : sub.rows_at_once - 1 - i;
-            const std::int64_t at = (q[0] * sub.taps[1] + q[1] + later) * sub.taps[2] + q[2];
+            const std::int64_t at = (q[0] * wider[1].taps + q[1] + later) * wider[2].taps + q[2];
             panel[at * kernels_.lanes + i] = w[taps[tap]];
         }
     }

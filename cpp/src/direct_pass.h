@@ -30,10 +30,16 @@ struct DirectTiling {
     int step_axis;     // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
     bool one_line;     // the rows of a band are done as one line, gaps and all
     int rows_at_once;  // planar, from one channel to one: rows of outputs that are the rows of a product; else 1
-    Index taps;        // of the conv, and rows_at_once - 1 more along y
     BlockShape shape;
     double cycles;  // estimated, of all products of a band for one step of the reduction
     double ns;      // estimated, of all bands of one image and group
+
+    // Those that a product of rows_at_once rows multiplies by: some more along y, zeros.
+    DenseConv with_zeros() const {
+        DenseConv wider = conv;
+        wider[1].taps += rows_at_once - 1;
+        return wider;
+    }
 };
 
 // The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated to

@@ -89,7 +89,9 @@ Plan PlanCache::get(const Problem& problem, const Options& options) {
 
 Plan cached_plan(const Problem& problem, const Options& options) {
     const ReleasedGil released;
-    static PlanCache cache(256, std::int64_t{1} << 30);
+    constexpr std::size_t most_plans = 256;
+    constexpr std::int64_t most_bytes = std::int64_t{1} << 30;
+    static PlanCache cache(most_plans, most_bytes);
     return cache.get(problem, options);
 }
 

@@ -245,7 +245,7 @@ TEST_P(LinesTest, FftOfLongLineKeepsParseval) {
     }
 }
 
-TEST_P(LinesTest, TablesLiveAsLongAsTheLinesThatUseThem) {
+TEST_P(LinesTest, LiveAsLongAsTheirLastCopy) {
     const KernelTable<float>& table = kernels(GetParam()).f32;
     for (const int length : {7 * 1024, 7919}) {  // composed; PocketFFT's
         std::weak_ptr<const void> context;
