@@ -9,9 +9,8 @@ namespace triconv {
 
 template <class E>
 BandPass<E>::BandPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, bool lanewise)
-    : kernels_(kernels),
-      layer_(layer),
-      pass_(pass),
+    : PassAlgorithm<E>(layer, pass),
+      kernels_(kernels),
       sources_(input_blocks(layer, kernels.lanes, lanewise, false)),
       targets_(output_blocks(layer, kernels.lanes, lanewise)) {
     if (pass == Pass::input_grad) std::swap(sources_, targets_);
@@ -57,7 +56,7 @@ void BandPass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads
 }
 
 template <class E>
-RunCounts BandPass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+RunCounts BandPass<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
     const WorkspaceNeed need = this->workspace();
     E* const packed = reinterpret_cast<E*>(workspace);
     ArenaLayout fixed;
@@ -67,13 +66,12 @@ RunCounts BandPass<E>::run(const Operands<E>& operands, int slots, char* workspa
     if (pass_ == Pass::input_grad && covered_ < layer_.inputs())
         fill_zero(operands.dx, layer_.batch, layer_.in_channels,
                   {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
-    Damage damage(slots);
     const Run run{operands, bias, slots, damage, workspace + need.fixed, static_cast<std::size_t>(need.per_thread)};
     for (std::size_t conv = 0; conv < conv_count_; ++conv) {
         if (!operands.prepared) pack_weights(operands.w, conv, packed, slots);
         run_bands(run, conv, operands.prepared ? operands.prepared + conv * panels_size_ : packed);
     }
-    return {0, recompute_outputs(layer_, pass_, operands, damage.all(), slots)};
+    return {};
 }
 
 template class BandPass<float>;

@@ -11,7 +11,7 @@ template <class E>
 class BandPass : public PassAlgorithm<E> {
 public:
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
     std::size_t prepared_size() const override { return conv_count_ * panels_size_; }
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
@@ -44,9 +44,8 @@ protected:
     virtual void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const = 0;
     virtual void run_bands(const Run& run, std::size_t conv, const E* panels) const = 0;
 
+    using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;
     const KernelTable<E>& kernels_;
-    Layer layer_;
-    Pass pass_;
     LaneBlocks sources_, targets_;
     std::ptrdiff_t panel_stride_ = 0;                                 // between the panels of two target blocks
     std::size_t buffer_size_ = 0, sums_size_ = 0, partial_size_ = 0;  // elements, of one thread

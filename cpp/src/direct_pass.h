@@ -115,7 +115,7 @@ class DirectWeightGrad final : public PassAlgorithm<E> {
 public:
     DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer);
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
 
 private:
     struct TapRuns {
@@ -144,8 +144,8 @@ private:
     void run_lanewise(const Operands<E>& operands, int slots, char* workspace) const;
     std::int64_t write(const Operands<E>& operands, E* sums, int slots) const;
 
+    using PassAlgorithm<E>::layer_;
     const KernelTable<E>& kernels_;
-    Layer layer_;
     bool lanewise_, planar_ = false;  // planar: x is read planar, output channels are in the lanes
     LaneBlocks xs_, ys_;
     DenseConv conv_, outputs_;  // outputs_: dy read as it is

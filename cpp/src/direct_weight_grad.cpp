@@ -8,8 +8,8 @@ namespace triconv {
 
 template <class E>
 DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
-    : kernels_(kernels),
-      layer_(layer),
+    : PassAlgorithm<E>(layer, Pass::weight_grad),
+      kernels_(kernels),
       lanewise_(use_lanewise(layer, kernels.lanes)),
       xs_(input_blocks(layer, kernels.lanes, lanewise_, false)),
       ys_(output_blocks(layer, kernels.lanes, lanewise_)),
@@ -442,7 +442,7 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
 }
 
 template <class E>
-RunCounts DirectWeightGrad<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+RunCounts DirectWeightGrad<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage&) const {
     if (lanewise_)
         run_lanewise(operands, slots, workspace);
     else

@@ -1,6 +1,7 @@
 #include "folded_input_grad.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "parallel.h"
 
@@ -40,7 +41,8 @@ std::unique_ptr<PassAlgorithm<E>> cheapest_within(const KernelTable<E>& kernels,
 
 template <class E>
 FoldedInputGrad<E>::FoldedInputGrad(const KernelTable<E>& kernels, const Layer& layer, const Costed& costed)
-    : layer_(layer), array_(make_pass(kernels, layer.zero_padded(), Pass::input_grad, costed)) {
+    : PassAlgorithm<E>(layer, Pass::input_grad),
+      array_(make_pass(kernels, layer.zero_padded(), Pass::input_grad, costed)) {
     if (layer.boundary() == Boundary::constant) return;  // copies no sample
     for (int axis = 0; axis < axes; ++axis)
         for (bool before : {true, false})
@@ -145,10 +147,16 @@ E add_run(const E* values, std::int64_t count, E* to, std::ptrdiff_t step) {
     return test;
 }
 
-// The elements that are not finite, of the channels (of all images) flagged, in runs along rows.
 template <class E>
-std::vector<DamagedBox> non_finite_runs(const Layer& layer, const Tensor<E>& dx, const std::vector<char>& flagged) {
-    std::vector<DamagedBox> boxes;
+void set_nan(const Tensor<E>& tensor, const Damage& damage, int slots) {
+    recompute(tensor, damage.all(), slots,
+              [](std::int64_t, std::int64_t, const Index&) { return std::numeric_limits<E>::quiet_NaN(); });
+}
+
+// Boxes for the elements that are not finite, of the channels (of all images) flagged, in runs along rows.
+template <class E>
+void append_non_finite(const Layer& layer, const Tensor<E>& dx, const std::vector<char>& flagged,
+                       std::vector<DamagedBox>& boxes) {
     const auto& axis = layer.axis;
     const std::array<SubGrid, axes> grid{{{0, 1, axis[0].in}, {0, 1, axis[1].in}, {0, 1, axis[2].in}}};
     for (std::size_t i = 0; i < flagged.size(); ++i) {
@@ -168,15 +176,14 @@ std::vector<DamagedBox> non_finite_runs(const Layer& layer, const Tensor<E>& dx,
                         boxes.push_back({n, {c, 0, 1, {}}, grid, begin, end});
                 }
     }
-    return boxes;
 }
 
 }  // namespace
 
-// Returns whether each channel of each image has values now that are not finite.
+// Flags the channels (of all images) that have values now that are not finite.
 template <class E>
-std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const E>& gradient, const Tensor<E>& dx,
-                                           int slots) const {
+void FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<E>& gradient, const Tensor<E>& dx,
+                              std::vector<char>& flagged, int slots) const {
     constexpr std::int64_t rows_ahead = 8;  // where a slab is a few columns, each row is a cache line of its own
     const auto& axis = slab.layer.axis;
     std::array<SubGrid, axes> grid;
@@ -185,7 +192,6 @@ std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const 
     std::vector<SampleRun> runs;  // along a row
     for (std::int64_t x = 0; x < axis[2].in; x = runs.back().end)
         runs.push_back(grid[2].run_from(x, axis[2].in));
-    std::vector<char> non_finite(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
     parallel_for(layer_.batch * layer_.in_channels, slots, [&](std::int64_t i, int) {
         const std::int64_t n = i / layer_.in_channels, c = i % layer_.in_channels;
         E test = 0;
@@ -202,19 +208,28 @@ std::vector<char> FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<const 
                     x = run.end;
                 }
             }
-        non_finite[static_cast<std::size_t>(i)] = !(test == E(0));
+        if (!(test == E(0))) flagged[static_cast<std::size_t>(i)] = 1;
     });
-    return non_finite;
 }
 
+// The parts leave outputs that they could not compute NaN, as they are in every sum then; those of dx are for the definition
+// of the whole.
 template <class E>
-RunCounts FoldedInputGrad<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
-    RunCounts counts = array_->run(operands, slots, workspace);
-    if (slabs_.empty()) return counts;
+RunCounts FoldedInputGrad<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
+    if (slabs_.empty()) return array_->compute(operands, slots, workspace, damage);
+    const Tensor<E>& dx = operands.dx;
+    Damage of_array(slots);
+    RunCounts counts = array_->compute(operands, slots, workspace, of_array);
+    set_nan(dx, of_array, slots);
+    std::vector<char> flagged(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
+    for (const DamagedBox& box : of_array.all())
+        for (int l = 0; l < box.block.lanes; ++l)
+            flagged[static_cast<std::size_t>(box.n * layer_.in_channels + box.block.channel +
+                                             l * box.block.channel_step)] = 1;
+
     char* const slab_workspace = workspace + buffer_size_ * sizeof(E);
     const E* prepared = operands.prepared;
     if (prepared) prepared += whole_lines<E>(array_->prepared_size());
-    std::vector<char> flagged(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
     for (const Slab& slab : slabs_) {
         const Tensor<E> gradient = slab.array(reinterpret_cast<E*>(workspace));
         Operands<E> of_slab = operands;
@@ -223,17 +238,12 @@ RunCounts FoldedInputGrad<E>::run(const Operands<E>& operands, int slots, char* 
         of_slab.dx = gradient;
         of_slab.prepared = prepared;
         if (prepared) prepared += whole_lines<E>(slab.algorithm->prepared_size());
-        const RunCounts more = slab.algorithm->run(of_slab, slots, slab_workspace);
-        counts.tiles += more.tiles;
-        counts.recomputed += more.recomputed;
-        const std::vector<char> non_finite =
-            fold(slab, {gradient.data, gradient.outer, gradient.inner, gradient.along}, operands.dx, slots);
-        for (std::size_t i = 0; i < flagged.size(); ++i)
-            flagged[i] = flagged[i] || non_finite[i];
+        Damage of_gradient(slots);
+        counts.tiles += slab.algorithm->compute(of_slab, slots, slab_workspace, of_gradient).tiles;
+        set_nan(gradient, of_gradient, slots);
+        fold(slab, gradient, dx, flagged, slots);
     }
-    // A sum of parts may have overflowed on the way.
-    const std::vector<DamagedBox> boxes = non_finite_runs(layer_, operands.dx, flagged);
-    counts.recomputed += recompute_outputs(layer_, Pass::input_grad, operands, boxes, slots);
+    append_non_finite(layer_, dx, flagged, damage.of(0));
     return counts;
 }
 

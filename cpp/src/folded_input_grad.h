@@ -31,7 +31,7 @@ public:
     FoldedInputGrad(const KernelTable<E>& kernels, const Layer& layer, const Costed& costed);
     WorkspaceNeed workspace() const override;
     std::int64_t workspace_bytes(int slots) const override;
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
     std::size_t prepared_size() const override;
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
@@ -46,9 +46,10 @@ private:
         std::size_t size() const;
     };
     void add_slab(const KernelTable<E>& kernels, const Costed& costed, int axis, bool before);
-    std::vector<char> fold(const Slab& slab, const Tensor<const E>& gradient, const Tensor<E>& dx, int slots) const;
+    void fold(const Slab& slab, const Tensor<E>& gradient, const Tensor<E>& dx, std::vector<char>& flagged,
+              int slots) const;
 
-    Layer layer_;
+    using PassAlgorithm<E>::layer_;
     std::unique_ptr<PassAlgorithm<E>> array_;
     std::vector<Slab> slabs_;
     std::size_t buffer_size_ = 0;  // elements

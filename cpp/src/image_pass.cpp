@@ -41,9 +41,8 @@ bool is_image_tile(const TileShape& shape, int lanes) {
 
 template <class E>
 ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape)
-    : kernels_(kernels),
-      layer_(layer),
-      pass_(pass),
+    : PassAlgorithm<E>(layer, pass),
+      kernels_(kernels),
       shape_(shape),
       image_(image_of(shape, kernels.lanes)),
       sources_(static_cast<int>(pass == Pass::forward ? layer.in_per_group() : layer.out_per_group())),
@@ -244,8 +243,8 @@ void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t grou
 // ---- the pass -------------------------------------------------------------------------------------------------------
 
 template <class E>
-void ImagePass<E>::compute(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
-                           std::vector<DamagedBox>& damage) const {
+void ImagePass<E>::compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch,
+                                Marks* marks, std::vector<DamagedBox>& damage) const {
     const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
     for (int s = 0; s < sources_; ++s)
         (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(
@@ -259,7 +258,7 @@ void ImagePass<E>::compute(const Run& run, const Tile& tile, const E* kernels, c
 // A transform spreads what is not finite over its tile. Taken for zero, it does not: then only the outputs that read it
 // are left to be computed by definition.
 template <class E>
-void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
+void ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
     const std::int64_t count = tiles_.lines_per_image() * tiles_.tiles[2];
     const Index at = unravel(index % count, tiles_.tiles);
     Tile tile{index / count, group, from_, to_};
@@ -269,10 +268,10 @@ void ImagePass<E>::run_tile(Run& run, std::int64_t group, std::int64_t index, co
     }
     const Scratch scratch = scratch_at(run.of(slot));
     std::vector<DamagedBox> whole, rest;
-    compute(run, tile, kernels, scratch, nullptr, whole);
+    compute_tile(run, tile, kernels, scratch, nullptr, whole);
     if (whole.empty()) return;
     Marks marks(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
-    compute(run, tile, kernels, scratch, &marks, rest);
+    compute_tile(run, tile, kernels, scratch, &marks, rest);
     std::vector<DamagedBox>& damage = run.damage.of(slot);
     if (rest.empty())
         add_boxes(tile, std::move(marks), damage);
@@ -319,7 +318,7 @@ void ImagePass<E>::add_boxes(const Tile& tile, Marks marks, std::vector<DamagedB
 }
 
 template <class E>
-RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
     const WorkspaceNeed need = this->workspace();
     ArenaLayout fixed;
     E* const bias = reinterpret_cast<E*>(
@@ -327,8 +326,8 @@ RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* worksp
     char* const common_kernels = workspace + fixed.size();
     const bool biased = pass_ == Pass::forward && operands.bias;
     if (biased) spread_bias(operands, outputs_, kernels_.lanes, bias);
-    Run run{operands, biased ? bias : nullptr, workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
-            Damage(slots)};
+    const Run run{operands, biased ? bias : nullptr, workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
+                  damage};
     if (pass_ == Pass::input_grad && !input_covered(layer_))
         fill_zero(operands.dx, layer_.batch, layer_.in_channels,
                   {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
@@ -352,7 +351,7 @@ RunCounts ImagePass<E>::run(const Operands<E>& operands, int slots, char* worksp
             parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_tile(run, group, tile, kernels, slot); });
         }
     }
-    return {layer_.groups * tiles, recompute_outputs(layer_, pass_, operands, run.damage.all(), slots)};
+    return {layer_.groups * tiles, 0};
 }
 
 template <class E>

@@ -44,7 +44,7 @@ public:
     // For is_image_filter(layer, pass) and an FFT shape with is_image_tile.
     ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape);
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
     std::size_t prepared_size() const override;
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
@@ -54,7 +54,7 @@ private:
         const E* bias;  // a lane vector for each channel, or null
         char* per_thread;
         std::size_t per_thread_size;
-        Damage damage;
+        Damage& damage;
 
         char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
     };
@@ -107,14 +107,13 @@ private:
     void filter(const E* kernels, const Scratch& scratch) const;
     void read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const;
     void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
-    void compute(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
-                 std::vector<DamagedBox>& damage) const;
+    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
+                      std::vector<DamagedBox>& damage) const;
     void add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const;
-    void run_tile(Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
+    void run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
 
+    using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;
     const KernelTable<E>& kernels_;
-    Layer layer_;
-    Pass pass_;
     TileShape shape_, image_;
     int sources_, targets_;  // channels read and written, of a group
     Lines read_, kernel_, write_;

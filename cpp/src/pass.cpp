@@ -58,6 +58,14 @@ std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>&
 }
 
 template <class E>
+RunCounts PassAlgorithm<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+    Damage damage(slots);
+    RunCounts counts = compute(operands, slots, workspace, damage);
+    counts.recomputed += recompute_outputs(layer_, pass_, operands, damage.all(), slots);
+    return counts;
+}
+
+template <class E>
 void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, const LaneBlock& x, const LaneBlock& y,
                            bool lanewise, const Index& first, const Index& step) {
     const FloatMode mode(Denormals::keep);
@@ -77,6 +85,7 @@ void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, cons
 }
 
 #define TRICONV_INSTANTIATE(E)                                                                                      \
+    template class PassAlgorithm<E>;                                                                                \
     template void fill_zero(const Tensor<E>&, std::int64_t, std::int64_t, const Index&, int);                       \
     template void add_group(E*, const E*, std::size_t, bool, int);                                                  \
     template void spread_bias(const Operands<E>&, const LaneBlocks&, int, E*);                                      \

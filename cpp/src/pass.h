@@ -32,18 +32,26 @@ struct RunCounts {
 template <class E>
 class PassAlgorithm {
 public:
+    PassAlgorithm(const Layer& layer, Pass pass) : layer_(layer), pass_(pass) {}
     virtual ~PassAlgorithm() = default;
     virtual WorkspaceNeed workspace() const = 0;
     // What a run on so many slots takes: less than workspace() tells where parts with unlike needs follow each other.
     virtual std::int64_t workspace_bytes(int slots) const { return workspace().total(slots); }
     // `workspace`: workspace_bytes(slots) bytes, 64-byte aligned, contents undefined. Thread-safe. Outputs and reductions
     // are not empty (Plan sees to those).
-    virtual RunCounts run(const Operands<E>& operands, int slots, char* workspace) const = 0;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const;
+    // The same, but for the outputs in the boxes it appends to `damage`: those have any value, and are to be computed by
+    // definition.
+    virtual RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const = 0;
 
     // The kernel stage by itself, for runs that share their weights: prepared_size() elements, 64-byte aligned. Those
     // runs need w all the same, for outputs computed by definition.
     virtual std::size_t prepared_size() const { return 0; }
     virtual void prepare(const Tensor<const E>& /*w*/, E* /*prepared*/, int /*max_threads*/) const {}
+
+protected:
+    Layer layer_;
+    Pass pass_;
 };
 
 // Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.

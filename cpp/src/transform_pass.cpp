@@ -219,7 +219,7 @@ struct TransformPass<E>::Run {
     char* per_thread;
     std::size_t per_thread_size;
     int slots;
-    Damage damage;
+    Damage& damage;
     std::vector<std::int64_t> recomputed;  // lane blocks of dw, of each slot
 
     E* part(bool of_thread, int slot, std::size_t at) const {
@@ -247,8 +247,8 @@ Runner parallel_runner(int slots) {
 template <class E>
 TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                                 LaneKind lane_kind, const Blocking& blocking)
-    : engine_(kernels, layer, shape, tile_grid(layer, pass, shape, lane_kind, kernels.lanes), lane_kind),
-      pass_(pass),
+    : PassAlgorithm<E>(layer, pass),
+      engine_(kernels, layer, shape, tile_grid(layer, pass, shape, lane_kind, kernels.lanes), lane_kind),
       blocking_(blocking) {
     const LaneBlocks& xs = engine_.x_blocks();
     const LaneBlocks& ys = engine_.y_blocks();
@@ -343,7 +343,7 @@ void TransformPass<E>::run_block(Run& run, const Slice& slice, std::int64_t bloc
     TileMap<const E> from = to_input ? dy_map(engine_, operands) : x_map(engine_, operands);
     TileMap<E> to = to_input ? dx_map(engine_, operands) : y_map(engine_, operands);
     for (int axis = 0; axis < axes; ++axis) {
-        const TileOrigin origin = tile_origin(engine_.layer().axis[axis], pass_);
+        const TileOrigin origin = tile_origin(layer_.axis[axis], pass_);
         from.origin[axis] = origin.from;
         to.origin[axis] = origin.to;
     }
@@ -431,20 +431,19 @@ void TransformPass<E>::run_part(Run& run, const Slice& slice, int owner, const R
 }
 
 template <class E>
-RunCounts TransformPass<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+RunCounts TransformPass<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
     Run run{operands,
             workspace,
             workspace + fixed_,
             per_thread_,
             slots,
-            Damage(slots),
+            damage,
             std::vector<std::int64_t>(static_cast<std::size_t>(slots), 0)};
 
-    const Layer& layer = engine_.layer();
     if (pass_ == Pass::forward && operands.bias)
         spread_bias(operands, engine_.y_blocks(), engine_.lanes(), run.part(false, 0, bias_at_));
-    if (pass_ == Pass::input_grad && !input_covered(layer))
-        fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
+    if (pass_ == Pass::input_grad && !input_covered(layer_))
+        fill_zero(operands.dx, layer_.batch, layer_.in_channels, input_extent(layer_), slots);
 
     // Threads take slices where that keeps all of them busy, else they share the work within each: the same sums.
     const std::int64_t slices = slice_count();
@@ -455,9 +454,7 @@ RunCounts TransformPass<E>::run(const Operands<E>& operands, int slots, char* wo
         for (std::int64_t i = 0; i < slices; ++i)
             run_slice(run, slice_at(i), 0, parallel_runner(slots));
     }
-    if (pass_ == Pass::weight_grad)
-        return {engine_.grid().count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
-    return {engine_.grid().count(), recompute_outputs(layer, pass_, operands, run.damage.all(), slots)};
+    return {engine_.grid().count(), std::accumulate(run.recomputed.begin(), run.recomputed.end(), std::int64_t{0})};
 }
 
 template class TransformPass<float>;

@@ -32,7 +32,7 @@ public:
     TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                   LaneKind lane_kind, const Blocking& blocking);
     WorkspaceNeed workspace() const override;
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
     std::size_t prepared_size() const override;
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
@@ -47,8 +47,8 @@ private:
     void run_part(Run& run, const Slice& slice, int owner, const Runner& runner) const;
     void run_block(Run& run, const Slice& slice, std::int64_t block, int owner, int slot, const Runner& runner) const;
 
+    using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;
     Engine<E> engine_;
-    Pass pass_;
     Blocking blocking_;
     bool slice_of_thread_ = false, tiles_of_thread_ = false;  // where their spectra are: per thread, or fixed
     SpectraShape a_, b_, c_;                                  // tiles read; kernels (or x in weight_grad); result
