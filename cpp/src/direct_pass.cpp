@@ -21,8 +21,8 @@ struct Ends {
     LaneBlocks sources, targets;
 };
 
-// Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the rows
-// between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
+// Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the
+// rows between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
 Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis) {
     constexpr std::int64_t bytes = 32 << 10, fewest_outputs = 256, most_outputs = 4096;
@@ -47,7 +47,8 @@ std::ptrdiff_t sums_pitch(const DirectTiling& tiling) {  // planar
     return tiling.one_line ? tiling.layout.pixels : odd_lines<E>(tiling.bands.pixels);
 }
 
-// The axis along which a single channel's taps read neighbours, so that they can be the steps of the reduction; none: -1.
+// The axis along which a single channel's taps read neighbours, so that they can be the steps of the reduction; none:
+// -1.
 int axis_of_steps(const DenseConv& conv, std::int64_t channels) {
     int best = -1;
     for (int axis : {2, 1})
@@ -116,9 +117,9 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
     choose_blocks(kernels, ends, planar, tiling);
 
-    // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved to or
-    // from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product waits for the L2
-    // cache where its steps are a channel apart.
+    // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved
+    // to or from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product
+    // waits for the L2 cache where its steps are a channel apart.
     const double cycle_ns = planar && tiling.step_axis < 0 ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066,
                  row_ns = planar ? 32 : 0;
     // Planar, the products of a block of target channels are one register block after the other.
@@ -306,8 +307,8 @@ void DirectPass<E>::pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptr
     }
 }
 
-// The same where the taps of all input channels follow each other: they are read as runs, with the output channels in the
-// lanes, and sorted afterwards.
+// The same where the taps of all input channels follow each other: they are read as runs, with the output channels in
+// the lanes, and sorted afterwards.
 constexpr std::int64_t most_taps_of_runs = 25;
 
 template <class E>

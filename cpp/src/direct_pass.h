@@ -9,9 +9,9 @@
 //   channels in the lanes   rows: pixels, broadcast       columns: lane blocks of target channels
 //   planar                  rows: target channels         columns: lane vectors of pixels
 //
-// Planar needs no transposition and suits few target channels. From one channel to one, a few rows of outputs are the rows
-// of the product: they read the same samples with the taps in other rows, and zeros around them. input_grad is the same on the sub-grids of geometry.h,
-// with dy read backwards; weight_grad reduces over the pixels of bands instead.
+// Planar needs no transposition and suits few target channels. From one channel to one, a few rows of outputs are the
+// rows of the product: they read the same samples with the taps in other rows, and zeros around them. input_grad is the
+// same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead.
 #pragma once
 
 #include "band_pass.h"
@@ -42,8 +42,8 @@ struct DirectTiling {
     }
 };
 
-// The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated to
-// take less time.
+// The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated
+// to take less time.
 struct DirectTilings {
     std::vector<DirectTiling> of;
     bool planar;
