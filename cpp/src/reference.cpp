@@ -7,18 +7,29 @@ namespace triconv {
 
 namespace {
 
-// Sum of products; for double, of the products' and the additions' rounding errors too (Ogita, Rump, Oishi: Dot2).
+// What the addition total = sum + term has rounded off.
+double rounded_off(double sum, double term, double total) {
+    const double added = total - sum;
+    return (sum - (total - added)) + (term - added);
+}
+
+// Sum of products in double, to which their rounding errors and the additions' are added (Ogita, Rump, Oishi: Dot2).
 template <class E>
 class Sum;
 
+// The products are exact. Those beyond float's range may cancel.
 template <>
 class Sum<float> {
 public:
-    void add(float a, float b) { sum_ += static_cast<double>(a) * b; }
-    float value() const { return static_cast<float>(sum_); }
+    void add(float a, float b) {
+        const double product = static_cast<double>(a) * b, total = sum_ + product;
+        error_ += rounded_off(sum_, product, total);
+        sum_ = total;
+    }
+    float value() const { return static_cast<float>(std::isfinite(sum_) ? sum_ + error_ : sum_); }
 
 private:
-    double sum_ = 0;
+    double sum_ = 0, error_ = 0;
 };
 
 // From where partial sums overflow on, they are formed in long double, which has room for them: so the class of a sum does
@@ -28,10 +39,9 @@ class Sum<double> {
 public:
     void add(double a, double b) {
         if (overflowed_) return void(wide_ += static_cast<long double>(a) * b);
-        const double product = a * b;
-        const double total = sum_ + product, back = total - sum_;
-        const double error = error_ + (std::fma(a, b, -product) + ((sum_ - (total - back)) + (product - back)));
-        if (!std::isfinite(error)) {  // nor is it where `back` alone overflows, next to the largest number
+        const double product = a * b, total = sum_ + product;
+        const double error = error_ + (std::fma(a, b, -product) + rounded_off(sum_, product, total));
+        if (!std::isfinite(error)) {  // nor is it where a difference alone overflows, next to the largest number
             overflowed_ = true;
             wide_ = static_cast<long double>(sum_) + error_ + static_cast<long double>(a) * b;
             return;
