@@ -206,7 +206,7 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
     constexpr std::size_t kept = 32;  // in case a workspace limit rules out the cheapest
-    if (all.size() > kept && request.name == "auto") all.resize(kept);
+    if (all.size() > kept && request.leaves_choice()) all.resize(kept);
     return all;
 }
 
@@ -216,15 +216,20 @@ AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
     const auto bad = [&]() -> std::invalid_argument {
         return std::invalid_argument(
             "algorithm is '" + text +
-            "', expected 'auto', 'direct', 'fft' or 'winograd', or one with a tile: "
+            "', expected 'auto', 'direct', 'fft' or 'winograd', several names ('direct,fft'), or one with a tile: "
             "'fft:16' or 'fft:16x32' (transform lengths), 'winograd:4' or 'winograd:4x2' (outputs)");
     };
+    const AlgorithmRequest all{{"direct", "fft", "winograd"}, {}};
+    if (text == "auto") return all;
     AlgorithmRequest request;
     const std::size_t colon = text.find(':');
-    request.name = text.substr(0, colon);
-    const bool tiled = request.name == "fft" || request.name == "winograd";
-    if (request.name != "auto" && request.name != "direct" && !tiled) throw bad();
+    for (std::size_t begin = 0, end; begin <= std::min(colon, text.size()); begin = end + 1) {
+        end = std::min({text.find(',', begin), colon, text.size()});
+        request.names.push_back(text.substr(begin, end - begin));
+        if (!all.includes(request.names.back())) throw bad();
+    }
     if (colon == std::string::npos) return request;
+    const bool tiled = !request.leaves_choice() && request.names.front() != "direct";
     int size = 0, digits = 0;
     for (std::size_t i = colon + 1; i <= text.size(); ++i) {
         if (i < text.size() && text[i] >= '0' && text[i] <= '9' && ++digits <= 9) {
@@ -262,12 +267,12 @@ template <class E>
 std::vector<Costed> cost_candidates(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
                                     const AlgorithmRequest& request) {
     check_lists(layer);
-    const bool any = request.name == "auto";
     const bool one_tap = layer.axis[0].taps * layer.axis[1].taps * layer.axis[2].taps == 1;
     std::vector<Costed> result;
-    if (any || request.name == "direct") result.push_back(cost_direct(kernels, layer, pass));
+    if (request.includes("direct")) result.push_back(cost_direct(kernels, layer, pass));
     for (const Algorithm& algorithm : transforms)
-        if (request.name == algorithm.name || (any && !one_tap)) {  // one tap: a plain matrix product either way
+        // One tap: a plain matrix product either way.
+        if (request.includes(algorithm.name) && !(one_tap && request.includes("direct"))) {
             const std::vector<Costed> tiles = cost_tiles(kernels, layer, pass, algorithm, request);
             result.insert(result.end(), tiles.begin(), tiles.end());
         }

@@ -4,6 +4,7 @@
 // that the same machine always computes the same bits.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,10 +14,13 @@
 
 namespace triconv {
 
-// Options::algorithm taken apart: a name of the table, "auto" or a name with a fixed tile ("fft:16x32").
+// Options::algorithm taken apart: names of the table ("auto" is all of them), or one with a fixed tile ("fft:16x32").
 struct AlgorithmRequest {
-    std::string name;
+    std::vector<std::string> names;
     std::vector<int> tile;  // T (fft) or M (winograd) along the problem's axes; empty if not fixed
+
+    bool leaves_choice() const { return names.size() > 1; }
+    bool includes(const std::string& name) const { return std::find(names.begin(), names.end(), name) != names.end(); }
 };
 AlgorithmRequest parse_algorithm(const std::string& text, int rank);  // std::invalid_argument with the list
 

@@ -370,7 +370,8 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     c.transform_flops = tiles * values * lines / fma_ns;
     c.bytes = tiles * 3 * passed + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
-    c.workspace_bytes = static_cast<std::int64_t>(kept + (sources + 2) * block_bytes);
+    const int columns = column_blocks(static_cast<int>(sources), static_cast<int>(targets), static_cast<int>(depth));
+    c.workspace_bytes = static_cast<std::int64_t>(kept + columns * block_bytes + (signal ? bytes : 0));
     c.error_bound = fft_error_bound(layer, values);
     return result;
 }

@@ -39,6 +39,10 @@ bool is_image_tile(const TileShape& shape, int lanes) {
            image.transform[2] % (is_line(shape) ? 2 : 2 * lanes) == 0;
 }
 
+int column_blocks(int sources, int targets, int depth) {
+    return sources + (sources * targets > 1 ? 1 : 0) + (depth > 1 ? 1 : 0);
+}
+
 template <class E>
 ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape)
     : PassAlgorithm<E>(layer, pass),
@@ -105,7 +109,7 @@ auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 6> {
             image_.transform[2] * lanes,
             (2 * lanes * frequency_blocks() + 1) * lanes,
             std::max(sources_, targets_) * tile_size_,
-            (sources_ + 2) * block_size_,
+            column_blocks(sources_, targets_, image_.transform[0]) * block_size_,
             2 * rows()};
 }
 
@@ -185,7 +189,7 @@ void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, depth = image_.transform[0], height = image_.transform[1];
     const bool in_place = sources_ * targets_ == 1;
     E* const sum = scratch.columns + (in_place ? 0 : sources_) * block_size_;
-    E* const along_y = scratch.columns + (sources_ + 1) * block_size_;
+    E* const along_y = sum + block_size_;
     for (int block = 0; block < frequency_blocks(); ++block) {
         const std::ptrdiff_t at = block * block_size_;
         for (int s = 0; s < sources_; ++s) {

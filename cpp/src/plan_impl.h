@@ -16,6 +16,7 @@
 
 #include "algorithms.h"
 #include "dispatch.h"
+#include "image_pass.h"
 #include "parallel.h"
 #include "triconv/triconv.hpp"
 #include "workspace.h"
@@ -34,6 +35,12 @@ inline const char* role_name(Pass pass) {
 // What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
 inline constexpr std::int64_t auto_workspace = std::int64_t{1} << 30;
 inline constexpr double worth_of_modesty = 4;  // times as slow
+// Filters of long signals and large images, whose tiles may be as large as these, leave it at less if that hardly costs
+// time. For one thread, so that two stay below three spectra of the padded input, or 5 % of a large input whose kernel is
+// small: the workspace of a tile is a spectrum of the kernel and, for each thread, up to two more.
+inline constexpr double filter_spectra = 1.75, large_input = 64e6, small_kernel = 0.01, large_input_share = 0.028;
+inline constexpr std::int64_t small_workspace = 1 << 20;  // never minded
+inline constexpr double worth_of_modest_filters = 1.3;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
 inline constexpr double auto_tolerance = 1e4;
 
@@ -167,7 +174,12 @@ private:
         std::stable_sort(order.begin(), order.end(), [](const Costed* a, const Costed* b) {
             return a->candidate.predicted_seconds < b->candidate.predicted_seconds;
         });
-        if (!limited() && request(which).name == "auto") pass_over_large(order);
+        if (limited() || !request(which).leaves_choice()) return order;
+        pass_over_large(order, auto_workspace, worth_of_modesty,
+                        "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it");
+        if (is_image_filter(layer_, which))
+            pass_over_large(order, filter_workspace(), worth_of_modest_filters,
+                            "workspace large beside the input: name the algorithm, or set max_workspace, to have it");
         return order;
     }
 
@@ -202,15 +214,26 @@ private:
         return planned;
     }
 
-    // Drops the candidates ahead of the first with a modest workspace, unless that one is much slower.
-    static void pass_over_large(std::vector<Costed*>& order) {
-        const auto modest = std::find_if(
-            order.begin(), order.end(), [](const Costed* c) { return c->candidate.workspace_bytes <= auto_workspace; });
+    std::int64_t filter_workspace() const {
+        const double element = sizeof(E), channels = static_cast<double>(layer_.batch * layer_.in_channels);
+        const double input = element * channels * static_cast<double>(layer_.inputs());
+        if (input > large_input && element * static_cast<double>(layer_.taps()) < small_kernel * input)
+            return static_cast<std::int64_t>(large_input_share * input);
+        double padded = element * channels;
+        for (const Axis& a : layer_.axis)
+            padded *= static_cast<double>(a.in + a.taps - 1);
+        return std::max(small_workspace, static_cast<std::int64_t>(filter_spectra * padded));
+    }
+
+    // Drops the candidates ahead of the first whose workspace is below the limit, unless that one is so much slower.
+    static void pass_over_large(std::vector<Costed*>& order, std::int64_t limit, double worth, const char* reason) {
+        const auto modest = std::find_if(order.begin(), order.end(),
+                                         [&](const Costed* c) { return c->candidate.workspace_bytes <= limit; });
         if (modest == order.end() ||
-            (*modest)->candidate.predicted_seconds > worth_of_modesty * order.front()->candidate.predicted_seconds)
+            (*modest)->candidate.predicted_seconds > worth * order.front()->candidate.predicted_seconds)
             return;
         for (auto c = order.begin(); c != modest; ++c)
-            (*c)->candidate.reason = "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it";
+            (*c)->candidate.reason = reason;
         order.erase(order.begin(), modest);
     }
 
@@ -229,8 +252,8 @@ private:
 
     double tolerance(Pass which) const {
         if (options_.tolerance > 0) return options_.tolerance;
-        return request(which).name == "auto" ? auto_tolerance * std::numeric_limits<E>::epsilon()
-                                             : std::numeric_limits<double>::infinity();
+        return request(which).leaves_choice() ? auto_tolerance * std::numeric_limits<E>::epsilon()
+                                              : std::numeric_limits<double>::infinity();
     }
 
     std::string none_fits(Pass which, const std::vector<Costed>& costed, std::int64_t least) const {

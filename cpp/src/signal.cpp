@@ -114,21 +114,11 @@ V as_layer(const V& view, int rank) {
     return result;
 }
 
-bool is_winograd(const std::string& algorithm) {
-    return algorithm.rfind("winograd", 0) == 0;
-}
-
 // By direct summation or FFT, unless Winograd is asked for by name.
-Plan plan_of(const Problem& layer, const std::string& algorithm) {
+Options options_of(const std::string& algorithm) {
     Options options;
-    options.algorithm = algorithm;
-    const Plan plan(layer, options);
-    if (algorithm != "auto" || !is_winograd(plan.algorithm(Pass::forward))) return plan;
-    const std::vector<Candidate> all = plan.contenders(Pass::forward);  // fastest first
-    const auto best =
-        std::find_if(all.begin(), all.end(), [](const Candidate& c) { return !is_winograd(c.algorithm); });
-    options.algorithm = best == all.end() ? "direct" : best->algorithm;
-    return Plan(layer, options);
+    options.algorithm = algorithm == "auto" ? "direct,fft" : algorithm;
+    return options;
 }
 
 [[noreturn]] void refuse(const std::string& name, std::int64_t value, const std::string& expected) {
@@ -174,7 +164,7 @@ void validate(const SignalProblem& p) {
 }
 
 SignalPlan::SignalPlan(const SignalProblem& problem, const std::string& algorithm)
-    : problem_(validated(problem)), swapped_(in1_is_kernel(problem)), plan_(plan_of(layer_of(problem), algorithm)) {}
+    : problem_(validated(problem)), swapped_(in1_is_kernel(problem)), plan_(layer_of(problem), options_of(algorithm)) {}
 
 RunInfo SignalPlan::run(const ConstView& in1, const ConstView& in2, const View& out,
                         const CallerWorkspace& workspace) const {

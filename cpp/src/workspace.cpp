@@ -1,6 +1,6 @@
 // The pool keeps the most recently returned blocks, at most max_idle_blocks of them and max_idle_bytes() in all, each for
 // most_idle_requests further requests. A request takes the smallest block that fits without wasting too much. Large
-// blocks are whole huge pages, mapped and unmapped directly: malloc would keep freed memory for itself or give it back
+// blocks begin with huge pages, mapped and unmapped directly: malloc would keep freed memory for itself or give it back
 // at each call, by a threshold that moves. Blocks of a host's allocator are not kept: what is idle is its affair.
 #include "workspace.h"
 
@@ -81,10 +81,13 @@ constexpr bool is_large(std::size_t capacity) {
     return capacity >= huge_page;
 }
 
+// Whole huge pages where they hold little more, else the block ends with small ones.
 std::size_t capacity_for(std::size_t bytes) {
-    const std::size_t unit = is_large(bytes) ? huge_page : page;
+    constexpr std::size_t most_unused = 8;  // one part in so many
     if (bytes > std::numeric_limits<std::size_t>::max() - 2 * huge_page) { throw std::bad_alloc(); }
-    return (bytes + unit - 1) / unit * unit;
+    const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
+    if (whole - bytes <= bytes / most_unused) { return whole; }
+    return (bytes + page - 1) / page * page;
 }
 
 // Maps one huge page too much and unmaps what lies outside the aligned part.

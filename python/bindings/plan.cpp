@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <mutex>
@@ -286,6 +287,15 @@ public:
         return passes;
     }
 
+    // The algorithm of the forward pass and the seconds predicted for it: the other passes need not be planned for this.
+    py::tuple forward_choice() const {
+        const auto candidates = without_gil([&] { return plan_.candidates(Pass::forward); });
+        const auto chosen =
+            std::find_if(candidates.begin(), candidates.end(), [](const Candidate& c) { return c.chosen; });
+        return py::make_tuple(plan_.algorithm(Pass::forward),
+                              chosen == candidates.end() ? 0.0 : chosen->predicted_seconds);
+    }
+
     const Geometry& geometry() const { return geometry_; }
     const Plan& plan() const { return plan_; }
 
@@ -366,6 +376,7 @@ void register_plan(py::module_& module) {
             [=](const PyPlan& self) {
                 return three(self.per_pass([](const Plan& plan, Pass pass) { return plan.flops(pass); }));
             })
+        .def_property_readonly("forward_choice", &PyPlan::forward_choice)
         .def_property_readonly("candidates", &PyPlan::candidates);
     module.def("check_layer", &check_layer);
 }

@@ -86,8 +86,8 @@ def conv2d(
         narrower than the input; ``"replicate"``, ``a a | a b c d | d d``; ``"circular"``, ``c d | a b c d | a b``, no
         wider than the input. There is no padded copy: the samples are found as they are read.
     algorithm
-        ``"auto"``, ``"direct"``, ``"fft"`` or ``"winograd"``; ``"fft:16"`` fixes the transform length,
-        ``"winograd:4"`` the outputs per tile, ``"fft:16x32"`` per axis.
+        ``"auto"``, ``"direct"``, ``"fft"`` or ``"winograd"``; ``"direct,fft"`` is the faster of the two; ``"fft:16"``
+        fixes the transform length, ``"winograd:4"`` the outputs per tile, ``"fft:16x32"`` per axis.
     out
         Where to put the result: a writeable array of its shape and dtype, any strides, that overlaps no input.
 

@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <locale>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "layer_data.h"
 
@@ -84,7 +87,9 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
               std::string::npos);
     options.algorithm = "fft:8";
     EXPECT_NE(message_of(problem, options).find("FFT tile of 8, expected at least 9"), std::string::npos);
-    for (const char* text : {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999"}) {
+    for (const char* text :
+         {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999", "", ",", "direct,", ",fft",
+          "auto,fft", "direct, fft", "direct,fft:16", "fft:16,direct", "direct,magic"}) {
         options.algorithm = text;
         EXPECT_NE(message_of(problem, options).find("expected 'auto'"), std::string::npos) << text;
     }
@@ -139,6 +144,40 @@ TEST(PlanChecks, AutoTakesALargeWorkspaceOnlyWhenItMust) {
     }
     const Plan large(parse_problem("n1c3k16 i2000x2000 r301x301 f32").problem);
     EXPECT_EQ(large.algorithm(Pass::weight_grad).substr(0, 3), "fft");
+}
+
+TEST(PlanChecks, SeveralAlgorithmsMayBeNamed) {
+    const Problem problem = parse_problem("n2c32k32 i40x40 r3x3 p1 f32").problem;
+    const auto names_of = [&](const std::string& algorithm) {
+        Options options;
+        options.algorithm = algorithm;
+        std::set<std::string> names;
+        for (const Candidate& c : Plan(problem, options).candidates(Pass::forward))
+            names.insert(c.algorithm.substr(0, c.algorithm.find(':')));
+        return names;
+    };
+    EXPECT_EQ(names_of("auto"), (std::set<std::string>{"direct", "fft", "winograd"}));
+    EXPECT_EQ(names_of("winograd,direct"), (std::set<std::string>{"direct", "winograd"}));
+    EXPECT_EQ(names_of("direct,fft"), (std::set<std::string>{"direct", "fft"}));
+}
+
+// Of a large image 5 % with two threads, else three padded spectra, unless all such tiles are predicted to be far slower.
+TEST(PlanChecks, FiltersLeaveItAtAModestWorkspace) {
+    for (auto [text, limit] : {std::pair{"n1c1k1 i256x256x256 r15x15x15 p7 f32", 3.36e6},
+                               std::pair{"n1c1k1 i1000000 r100000 p99999 f32", 13.2e6},
+                               std::pair{"n1c1k1 i1000000 r100000 p99999 f64", 26.4e6},
+                               std::pair{"n1c2k2 i1000000 r100000 p99999 f32", 26.4e6}}) {
+        const Plan plan(parse_problem(text).problem);
+        double chosen = 0, modest = INFINITY;
+        for (const Candidate& c : plan.candidates(Pass::forward)) {
+            if (c.chosen) chosen = c.predicted_seconds;
+            if (c.possible && static_cast<double>(c.workspace_bytes) < 0.5 * limit)
+                modest = std::min(modest, c.predicted_seconds);
+        }
+        const auto bytes = static_cast<double>(plan.workspace_bytes(Pass::forward, 2));
+        EXPECT_TRUE(bytes < limit || modest > 1.3 * chosen)
+            << text << ": " << plan.algorithm(Pass::forward) << ", " << bytes;
+    }
 }
 
 TEST(PlanChecks, WorkspaceLimitIsKept) {

@@ -28,9 +28,9 @@ def handler_name(array):
     return core.multiarray.get_handler_name(array)
 
 
-def run_python(program, **environment):
+def run_python(program, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -209,6 +209,32 @@ def test_workspace_of_padding_modes_does_not_grow_with_the_image(algorithm):
         assert padded.weight_grad == plain.weight_grad
         slab = 4 * 4 * (4096 + 2)  # one row of all channels
         assert padded.input_grad <= 2 * plain.input_grad + slab
+
+
+FIRST_CALL = """
+import sys, numpy as np, triconv as tc
+from triconv import signal
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
+samples, taps, dtype = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+tc.set_num_threads(2)
+signal.oaconvolve(np.ones(9000, dtype), np.ones(900, dtype))
+x, w = np.ones(samples, dtype), np.ones(taps, dtype)
+before = peak()
+y = signal.oaconvolve(x, w)
+print(peak() - before - y.nbytes)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_first_call_takes_three_padded_spectra_at_most(dtype):
+    """Of a long kernel, for which the tables of the transforms count, too: those of the forward pass only."""
+    samples, taps = 1_000_000, 100_000
+    done = run_python(FIRST_CALL, str(samples), str(taps), dtype)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 3 * np.dtype(dtype).itemsize * (samples + taps - 1)
 
 
 RESIDENT = """

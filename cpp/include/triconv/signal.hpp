@@ -40,7 +40,7 @@ TRICONV_API void validate(const SignalProblem& problem);
 /// axes. Runs throw what those of a Plan do.
 class TRICONV_API SignalPlan {
 public:
-    /// @param algorithm As in Options. "auto" is direct or FFT: the errors of Winograd are ten times theirs.
+    /// @param algorithm As in Options. "auto" is "direct,fft": the errors of Winograd are ten times theirs.
     /// @throws std::invalid_argument if the problem is not valid or the algorithm cannot compute it.
     explicit SignalPlan(const SignalProblem& problem, const std::string& algorithm = "auto");
 

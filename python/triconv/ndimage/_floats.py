@@ -124,9 +124,8 @@ def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: 
     taps = prod(w.shape[axis] for axis, _ in padding if axis not in dict(longest))
     one = _shaped([size if axis in dict(longest) else 1 for axis, size in enumerate(w.shape)], w.dtype)
     problem = layer_problem(out, x, one, longest, kernel.boundary)
-    plan = plan_of(problem.key, "auto")
-    seconds = float(next(row[7] for row in plan.candidates[0] if row[0] == plan.algorithm[0]))
-    return float(seconds * prod(problem.loops) * taps)
+    _, seconds = plan_of(problem.key, "auto").forward_choice
+    return seconds * prod(problem.loops) * taps
 
 
 def _shaped(shape: Sequence[int], dtype: AnyDType) -> AnyArray:

@@ -128,7 +128,7 @@ def _faster_method(operands: _Operands, work: AnyDType) -> str:
     x = shaped(operands.image.shape, operands.image.dtype.kind)
     w = shaped([1 if axis in summed else size for axis, size in enumerate(kernel)], operands.kernel.dtype.kind)
     key = layer_problem(shaped(operands.shape, work.kind), x, w, padding).key
-    return plan_of(key, "auto").algorithm[0].partition(":")[0]
+    return plan_of(key, "auto").forward_choice[0].partition(":")[0]
 
 
 def _operands(in1: AnyArray, in2: AnyArray, geometry: Geometry) -> _Operands:

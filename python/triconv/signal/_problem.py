@@ -90,17 +90,9 @@ def plan_of(key: Key, method: str) -> _core.Plan:
 
     Winograd has no place here: its errors are ten times those of the others.
     """
-
-    def make(algorithm: str) -> _core.Plan:
-        rank = len(key.padding)
-        layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.boundary, key.dtype)
-        return _core.Plan(*layer, algorithm, None, None, None)
-
-    plan = make(method)
-    if not plan.algorithm[0].startswith("winograd"):
-        return plan
-    rows = [row for row in plan.candidates[0] if row[1] and not row[0].startswith("winograd")]
-    return make(min(rows, key=lambda row: row[7])[0])
+    rank = len(key.padding)
+    layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.boundary, key.dtype)
+    return _core.Plan(*layer, "direct,fft" if method == "auto" else method, None, None, None)
 
 
 def run_by_plan(method: str) -> Run:
