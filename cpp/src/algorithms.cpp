@@ -205,8 +205,8 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
-    constexpr std::size_t kept = 32;  // in case a workspace limit rules out the cheapest
-    if (all.size() > kept && request.leaves_choice()) all.resize(kept);
+    constexpr std::size_t fastest = 32;
+    if (all.size() > fastest && request.leaves_choice() && !request.limited) all.resize(fastest);
     return all;
 }
 
@@ -219,14 +219,15 @@ AlgorithmRequest parse_algorithm(const std::string& text, int rank) {
             "', expected 'auto', 'direct', 'fft' or 'winograd', several names ('direct,fft'), or one with a tile: "
             "'fft:16' or 'fft:16x32' (transform lengths), 'winograd:4' or 'winograd:4x2' (outputs)");
     };
-    const AlgorithmRequest all{{"direct", "fft", "winograd"}, {}};
+    const AlgorithmRequest all{{"direct", "fft", "winograd"}, {}, false};
     if (text == "auto") return all;
     AlgorithmRequest request;
     const std::size_t colon = text.find(':');
     for (std::size_t begin = 0, end; begin <= std::min(colon, text.size()); begin = end + 1) {
         end = std::min({text.find(',', begin), colon, text.size()});
-        request.names.push_back(text.substr(begin, end - begin));
-        if (!all.includes(request.names.back())) throw bad();
+        const std::string name = text.substr(begin, end - begin);
+        if (!all.includes(name) || request.includes(name)) throw bad();
+        request.names.push_back(name);
     }
     if (colon == std::string::npos) return request;
     const bool tiled = !request.leaves_choice() && request.names.front() != "direct";

@@ -18,6 +18,7 @@ namespace triconv {
 struct AlgorithmRequest {
     std::vector<std::string> names;
     std::vector<int> tile;  // T (fft) or M (winograd) along the problem's axes; empty if not fixed
+    bool limited = false;   // limits may rule out the fastest tiles: none is left out then
 
     bool leaves_choice() const { return names.size() > 1; }
     bool includes(const std::string& name) const { return std::find(names.begin(), names.end(), name) != names.end(); }

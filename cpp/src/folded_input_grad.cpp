@@ -149,8 +149,8 @@ E add_run(const E* values, std::int64_t count, E* to, std::ptrdiff_t step) {
 
 template <class E>
 void set_nan(const Tensor<E>& tensor, const Damage& damage, int slots) {
-    recompute(tensor, damage.all(), slots,
-              [](std::int64_t, std::int64_t, const Index&) { return std::numeric_limits<E>::quiet_NaN(); });
+    set_outputs(tensor, damage.all(), slots,
+                [](std::int64_t, std::int64_t, const Index&) { return std::numeric_limits<E>::quiet_NaN(); });
 }
 
 // Boxes for the elements that are not finite, of the channels (of all images) flagged, in runs along rows.

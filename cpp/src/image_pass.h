@@ -65,7 +65,7 @@ private:
         E *pixels,
             *spectra;  // of a lane vector of rows; frequency 0, in front of which there is room for another value
         E* blocks;     // of the tile, of each channel
-        E* columns;    // blocks: of each channel read, then of a product, then between y and z
+        E* columns;    // the blocks of column_blocks
         E* first;      // frequency 0 and the middle one: products
     };
     struct Tile {

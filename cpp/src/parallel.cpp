@@ -1,8 +1,9 @@
-// The pool, and the host's parallel-for. One thread at a time owns it, for the length of one parallel_for; it publishes a job, takes part as slot 0
-// and waits for the workers (slots 1, 2, ...) to finish. Any other caller runs its work serially instead of waiting.
+// The pool, and the host's parallel-for. One thread at a time owns it, for the length of one parallel_for; it publishes a
+// job, takes part as slot 0 and waits for the workers (slots 1, 2, ...) to finish. Any other caller runs its work serially
+// instead of waiting.
 //
-// Fork: only the forking thread exists in the child, and any mutex may be locked there for ever. So nothing but the
-// pool has mutexes, and the child abandons the pool with everything in it: its next parallel_for makes a new one.
+// Fork: only the forking thread exists in the child, and the pool's mutexes may be locked there for ever. So the child
+// abandons the pool with everything in it: its next parallel_for makes a new one.
 #include "parallel.h"
 
 #include <pthread.h>

@@ -46,12 +46,12 @@ template <class E>
 std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>& operands,
                                const std::vector<DamagedBox>& boxes, int max_threads) {
     if (pass == Pass::forward)
-        recompute(operands.y, boxes, max_threads, [&](std::int64_t n, std::int64_t k, const Index& o) {
+        set_outputs(operands.y, boxes, max_threads, [&](std::int64_t n, std::int64_t k, const Index& o) {
             const E* const bias = operands.bias ? operands.bias + k * operands.bias_stride : nullptr;
             return reference_forward_at(layer, operands.x, operands.w, bias, n, k, o);
         });
     else
-        recompute(operands.dx, boxes, max_threads, [&](std::int64_t n, std::int64_t c, const Index& i) {
+        set_outputs(operands.dx, boxes, max_threads, [&](std::int64_t n, std::int64_t c, const Index& i) {
             return reference_input_grad_at(layer, operands.w, operands.dy, n, c, i);
         });
     return static_cast<std::int64_t>(boxes.size());

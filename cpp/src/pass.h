@@ -41,7 +41,7 @@ public:
     // are not empty (Plan sees to those).
     RunCounts run(const Operands<E>& operands, int slots, char* workspace) const;
     // The same, but for the outputs in the boxes it appends to `damage`: those have any value, and are to be computed by
-    // definition.
+    // definition. weight_grad has none: it does so itself, and counts them as recomputed.
     virtual RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const = 0;
 
     // The kernel stage by itself, for runs that share their weights: prepared_size() elements, 64-byte aligned. Those

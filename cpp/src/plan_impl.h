@@ -33,13 +33,13 @@ inline const char* role_name(Pass pass) {
 }
 
 // What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
-inline constexpr std::int64_t auto_workspace = std::int64_t{1} << 30;
+inline constexpr double auto_workspace = 1 << 30;
 inline constexpr double worth_of_modesty = 4;  // times as slow
 // Filters of long signals and large images, whose tiles may be as large as these, leave it at less if that hardly costs
 // time. For one thread, so that two stay below three spectra of the padded input, or 5 % of a large input whose kernel is
 // small: the workspace of a tile is a spectrum of the kernel and, for each thread, up to two more.
 inline constexpr double filter_spectra = 1.75, large_input = 64e6, small_kernel = 0.01, large_input_share = 0.028;
-inline constexpr std::int64_t small_workspace = 1 << 20;  // never minded
+inline constexpr double small_workspace = 1 << 20;  // of a thread: never minded
 inline constexpr double worth_of_modest_filters = 1.3;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
 inline constexpr double auto_tolerance = 1e4;
@@ -63,6 +63,7 @@ public:
         for (std::size_t i = 0; i < pass_count; ++i) {
             const std::string& own = options.pass_algorithm[i];
             requests_[i] = parse_algorithm(own.empty() ? options.algorithm : own, problem.rank);
+            requests_[i].limited = options.max_workspace >= 0 || options.tolerance > 0;
         }
     }
 
@@ -176,10 +177,11 @@ private:
         });
         if (limited() || !request(which).leaves_choice()) return order;
         pass_over_large(order, auto_workspace, worth_of_modesty,
-                        "workspace above 1 GiB: name the algorithm, or set max_workspace, to have it");
+                        "workspace above 1 GiB: name the algorithm alone, or set max_workspace, to have it");
         if (is_image_filter(layer_, which))
-            pass_over_large(order, filter_workspace(), worth_of_modest_filters,
-                            "workspace large beside the input: name the algorithm, or set max_workspace, to have it");
+            pass_over_large(
+                order, filter_workspace(), worth_of_modest_filters,
+                "workspace large beside the input: name the algorithm alone, or set max_workspace, to have it");
         return order;
     }
 
@@ -214,21 +216,22 @@ private:
         return planned;
     }
 
-    std::int64_t filter_workspace() const {
+    double filter_workspace() const {
         const double element = sizeof(E), channels = static_cast<double>(layer_.batch * layer_.in_channels);
         const double input = element * channels * static_cast<double>(layer_.inputs());
         if (input > large_input && element * static_cast<double>(layer_.taps()) < small_kernel * input)
-            return static_cast<std::int64_t>(large_input_share * input);
+            return large_input_share * input;
         double padded = element * channels;
         for (const Axis& a : layer_.axis)
             padded *= static_cast<double>(a.in + a.taps - 1);
-        return std::max(small_workspace, static_cast<std::int64_t>(filter_spectra * padded));
+        return std::max(small_workspace, filter_spectra * padded);
     }
 
     // Drops the candidates ahead of the first whose workspace is below the limit, unless that one is so much slower.
-    static void pass_over_large(std::vector<Costed*>& order, std::int64_t limit, double worth, const char* reason) {
-        const auto modest = std::find_if(order.begin(), order.end(),
-                                         [&](const Costed* c) { return c->candidate.workspace_bytes <= limit; });
+    static void pass_over_large(std::vector<Costed*>& order, double limit, double worth, const char* reason) {
+        const auto modest = std::find_if(order.begin(), order.end(), [&](const Costed* c) {
+            return static_cast<double>(c->candidate.workspace_bytes) <= limit;
+        });
         if (modest == order.end() ||
             (*modest)->candidate.predicted_seconds > worth * order.front()->candidate.predicted_seconds)
             return;
@@ -263,12 +266,15 @@ private:
             return "max_workspace is " + std::to_string(options_.max_workspace) + " bytes, expected at least " +
                    std::to_string(least) + " for " + role_name(which) + " with algorithm '" + asked + "'";
         double bound = std::numeric_limits<double>::infinity();
+        std::string reasons;
         for (const Costed& c : costed) {
-            if (!c.candidate.possible && costed.size() == 1)
-                return "algorithm '" + asked + "' cannot compute this layer: " + c.candidate.reason;
-            if (c.candidate.possible) bound = std::min(bound, c.candidate.error_bound);
+            if (c.candidate.possible)
+                bound = std::min(bound, c.candidate.error_bound);
+            else
+                reasons += (reasons.empty() ? "" : "; ") + c.candidate.reason;
         }
-        return "tolerance is " + in_short(options_.tolerance) + ", expected at least " + in_short(bound) + " for " +
+        if (std::isinf(bound)) return "algorithm '" + asked + "' cannot compute this layer: " + reasons;
+        return "tolerance is " + in_short(tolerance(which)) + ", expected at least " + in_short(bound) + " for " +
                role_name(which) + " with algorithm '" + asked + "'";
     }
 

@@ -36,7 +36,7 @@ private:
 
 // Sets every existing element of the boxes to value_at(n, channel, index).
 template <class E, class ValueAt>
-void recompute(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, int max_threads, ValueAt value_at) {
+void set_outputs(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, int max_threads, ValueAt value_at) {
     parallel_for(static_cast<std::int64_t>(boxes.size()), max_threads, [&](std::int64_t i, int) {
         const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
         const DamagedBox& box = boxes[static_cast<std::size_t>(i)];

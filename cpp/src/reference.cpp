@@ -17,19 +17,21 @@ double rounded_off(double sum, double term, double total) {
 template <class E>
 class Sum;
 
-// The products are exact. Those beyond float's range may cancel.
+// The products are exact. Those beyond float's range may cancel to a number within it, on three levels of doubles.
 template <>
 class Sum<float> {
 public:
     void add(float a, float b) {
         const double product = static_cast<double>(a) * b, total = sum_ + product;
-        error_ += rounded_off(sum_, product, total);
+        const double error = rounded_off(sum_, product, total), errors = error_ + error;
+        rest_ += rounded_off(error_, error, errors);
+        error_ = errors;
         sum_ = total;
     }
-    float value() const { return static_cast<float>(std::isfinite(sum_) ? sum_ + error_ : sum_); }
+    float value() const { return static_cast<float>(std::isfinite(sum_) ? sum_ + (error_ + rest_) : sum_); }
 
 private:
-    double sum_ = 0, error_ = 0;
+    double sum_ = 0, error_ = 0, rest_ = 0;
 };
 
 // From where partial sums overflow on, they are formed in long double, which has room for them: so the class of a sum does

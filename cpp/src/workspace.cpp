@@ -39,6 +39,7 @@ namespace triconv {
 namespace {
 
 constexpr std::size_t page = std::size_t{4} << 10;
+constexpr std::size_t largest_page = std::size_t{64} << 10;  // of the systems whose huge pages have 2 MiB or more
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 constexpr std::size_t max_idle_blocks = 32;
 constexpr std::uint64_t most_idle_requests = 256;
@@ -87,7 +88,8 @@ std::size_t capacity_for(std::size_t bytes) {
     if (bytes > std::numeric_limits<std::size_t>::max() - 2 * huge_page) { throw std::bad_alloc(); }
     const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
     if (whole - bytes <= bytes / most_unused) { return whole; }
-    return (bytes + page - 1) / page * page;
+    const std::size_t unit = is_large(bytes) ? largest_page : page;
+    return (bytes + unit - 1) / unit * unit;
 }
 
 // Maps one huge page too much and unmaps what lies outside the aligned part.

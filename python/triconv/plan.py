@@ -439,8 +439,8 @@ def plan_conv2d(
     dtype
         float32 (also if None) or float64.
     tolerance
-        Largest accepted error bound, relative to the largest sum of ``|input * weight|``. With None, ``"auto"`` accepts
-        10,000 machine epsilons (1.2e-3 in float32), an algorithm asked for by name whatever it has.
+        Largest accepted error bound, relative to the largest sum of ``|input * weight|``. With None, a choice
+        among several accepts 10,000 machine epsilons (1.2e-3 in float32), an algorithm asked for alone whatever it has.
     max_workspace
         Largest workspace in bytes; None for no limit. The algorithm is chosen as if for one thread, then as many
         threads run as fit.
@@ -466,12 +466,12 @@ def plan_conv2d(
     at a time. Timings are taken with the present number of threads and differ from run to run: only with a file do
     results have the same bits in every process.
 
-    ``"auto"`` passes over transforms that need more than 1 GiB of workspace, unless everything else is predicted at
-    least 4 times slower; filters of one channel over those that need more, with two threads, than three spectra of the
-    padded input (of inputs above 64 MB with small kernels, 5 %), unless everything else is 1.3 times slower. Naming the
-    algorithm or giving `max_workspace` lifts that. The plan's `algorithm`, `flops` and `workspace_bytes` are those of
-    the passes run one by one; where `Plan.step` shares transforms, it runs the algorithm and tile of forward for all
-    three.
+    A choice among several algorithms passes over transforms that need more than 1 GiB of workspace, unless everything
+    else is predicted at least 4 times slower; in filters of up to four channels in a group over those that need more,
+    with two threads, than three spectra of the padded input (of inputs above 64 MB with small kernels, 5 %; never below
+    1 MiB a thread), unless everything else is 1.3 times slower. Naming one algorithm or giving `max_workspace` lifts
+    that. The plan's `algorithm`, `flops` and `workspace_bytes` are those of the passes run one by one; where
+    `Plan.step` shares transforms, it runs the algorithm and tile of forward for all three.
 
     Examples
     --------

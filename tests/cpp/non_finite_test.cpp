@@ -47,7 +47,7 @@ LayerData<E> data_with_odd_values(const Problem& problem, std::uint64_t seed) {
 template <class E>
 using Outputs = std::array<std::vector<E>, pass_count>;
 
-// The passes by themselves, in a step, and forward with prepared weights.
+// The passes by themselves, in a step, and with prepared weights.
 template <class E>
 void expect_classes(const LayerData<E>& data, const std::string& algorithm, const Outputs<E>& expected) {
     const Problem& problem = data.problem;
@@ -74,10 +74,13 @@ void expect_classes(const LayerData<E>& data, const std::string& algorithm, cons
         expect_same_classes(of_step[i], expected[i]);
     }
     SCOPED_TRACE(to_string(problem) + " prepared, " + algorithm);
-    std::vector<E> out = data.empty_output(Pass::forward);
+    std::vector<E> y = data.empty_output(Pass::forward), dx = data.empty_output(Pass::input_grad);
     plan.prepare(data.view(Array::w))
-        .forward(data.view(Array::x), nullptr, 0, contiguous(shape_of(problem, Array::y), out.data()));
-    expect_same_classes(out, expected[0]);
+        .forward(data.view(Array::x), nullptr, 0, contiguous(shape_of(problem, Array::y), y.data()));
+    expect_same_classes(y, expected[0]);
+    plan.prepare(data.view(Array::w), Pass::input_grad)
+        .input_grad(data.view(Array::y), contiguous(shape_of(problem, Array::x), dx.data()));
+    expect_same_classes(dx, expected[1]);
 }
 
 constexpr const char* algorithms[] = {"direct", "fft", "winograd"};

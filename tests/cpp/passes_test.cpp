@@ -383,6 +383,20 @@ TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
     }
 }
 
+// Products beyond float's range that cancel: what is left is in all digits of the sum, on two levels, too.
+TEST(NonFinite, HugeProductsMayCancelPairByPair) {
+    LayerData<float> data(parse_problem("n1c1k1 i6 r6 f32").problem);
+    data.x = {2.1457279e32f, 2.5877588e27f, 8.1247333e36f, 2.1457279e32f, 2.5877588e27f, 8.1247333e36f};
+    data.w = {2.8457713e32f, -1.9268888e24f, -2.8015172e38f, -2.8457713e32f, 1.9268888e24f, 2.8015172e38f};
+    for (const char* algorithm : {"direct", "fft"}) {
+        Options options;
+        options.algorithm = algorithm;
+        std::vector<float> out = data.empty_output(Pass::forward);
+        data.run(Plan(data.problem, options), Pass::forward, out);
+        EXPECT_EQ(out[0], 0) << algorithm;
+    }
+}
+
 // Products beyond float's range that cancel: what is left is in all digits of the sum.
 TEST(NonFinite, HugeProductsMayCancel) {
     for (const char* text : {"n1c1k3 i2 r2 p1 b=nearest f32", "n1c1k3 i2 r2 p1 f32"}) {

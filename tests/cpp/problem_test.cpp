@@ -87,9 +87,9 @@ TEST(PlanChecks, NameWhatCannotBeDone) {
               std::string::npos);
     options.algorithm = "fft:8";
     EXPECT_NE(message_of(problem, options).find("FFT tile of 8, expected at least 9"), std::string::npos);
-    for (const char* text :
-         {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999", "", ",", "direct,", ",fft",
-          "auto,fft", "direct, fft", "direct,fft:16", "fft:16,direct", "direct,magic"}) {
+    for (const char* text : {"fft:", "fft:16x", "fft:16x16x16", "direct:4", "fft:0", "fft:99999999999", "", ",",
+                             "direct,", ",fft", "auto,fft", "direct, fft", "direct,fft:16", "fft:16,direct",
+                             "direct,magic", "fft,fft", "direct,fft,direct"}) {
         options.algorithm = text;
         EXPECT_NE(message_of(problem, options).find("expected 'auto'"), std::string::npos) << text;
     }
@@ -159,6 +159,26 @@ TEST(PlanChecks, SeveralAlgorithmsMayBeNamed) {
     EXPECT_EQ(names_of("auto"), (std::set<std::string>{"direct", "fft", "winograd"}));
     EXPECT_EQ(names_of("winograd,direct"), (std::set<std::string>{"direct", "winograd"}));
     EXPECT_EQ(names_of("direct,fft"), (std::set<std::string>{"direct", "fft"}));
+}
+
+// What one of them can do, they can: its smallest workspace, its least error bound.
+TEST(PlanChecks, SeveralAlgorithmsReachAsFarAsOne) {
+    for (const char* text :
+         {"n1c1k1 i1000x1000 r15x15 f32", "n1c3k8 i300x300 r9x9 f32", "n1c8k8 i20x20x20 r4x4x4 f32"}) {
+        const Problem problem = parse_problem(text).problem;
+        Options options;
+        options.algorithm = "fft";
+        options.max_workspace = 1;
+        const std::string message = message_of(problem, options), before = "expected at least ";
+        options.max_workspace = std::stoll(message.substr(message.find(before) + before.size()));
+        EXPECT_EQ(message_of(problem, options).find("for forward"), std::string::npos) << text;
+        options.algorithm = "fft,winograd";
+        EXPECT_EQ(message_of(problem, options).find("for forward"), std::string::npos) << text;
+    }
+    Options options;
+    options.algorithm = "fft,winograd";
+    const Problem no_tile = parse_problem("n1c1k1 i1100x1100x1100 r1100x1100x1100 f32").problem;
+    EXPECT_NE(message_of(no_tile, options).find("'fft,winograd' cannot compute this layer: "), std::string::npos);
 }
 
 // Of a large image 5 % with two threads, else three padded spectra, unless all such tiles are predicted to be far slower.

@@ -127,6 +127,15 @@ TEST_F(WorkspaceTest, LentMemoryIsAlignedReusedAndHardlyLargerThanAskedFor) {
     EXPECT_THROW(lend_memory(std::numeric_limits<std::size_t>::max()), std::bad_alloc);
 }
 
+TEST_F(WorkspaceTest, HardlyLargerThanAskedFor) {
+    for (std::size_t bytes : {2 * mib, 2 * mib + 1, 3 * mib, 5 * mib + 1, 15 * mib, 63 * mib + 5}) {
+        { const Workspace used(bytes); }
+        const std::size_t idle = release_memory();
+        EXPECT_GE(idle, bytes);
+        EXPECT_LE(idle, bytes + bytes / 8) << bytes;
+    }
+}
+
 TEST_F(WorkspaceTest, MoveTransfersTheLease) {
     Workspace a(100);
     const void* data = a.data();

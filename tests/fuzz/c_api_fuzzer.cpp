@@ -247,7 +247,8 @@ void use_layer(Draw& draw) {
     triconv_options options;
     check(triconv_options_init(&options, sizeof options));
     std::string algorithm[1 + TRICONV_PASSES];
-    constexpr const char* known[] = {"auto", "direct", "fft", "winograd", "fft:8", "winograd:2", "fft:4x4", ""};
+    constexpr const char* known[] = {"auto",       "direct",  "fft",        "winograd", "fft:8",
+                                     "winograd:2", "fft:4x4", "direct,fft", ""};
     for (std::string& name : algorithm)
         name = draw.one_in(4) ? draw.text(12) : draw.one_of(known);
     options.algorithm = draw.one_in(2) ? algorithm[0].c_str() : nullptr;

@@ -298,6 +298,22 @@ def test_tolerance_restricts_the_choice():
             assert chosen.error_bound <= bound, f"{plan.problem} {chosen}"
 
 
+def test_several_algorithms_may_be_named(rng, tmp_path):
+    """The fastest of these, in functions, plans, tables and timings."""
+    shapes = (2, 3, 20, 20), (4, 3, 3, 3)
+    x, w = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    expected = tc.conv2d(x, w, algorithm="direct")
+    np.testing.assert_allclose(tc.conv2d(x, w, algorithm="direct,fft"), expected, atol=1e-4)
+    for tune in (False, tmp_path / "answers", tmp_path / "answers"):
+        plan = tc.plan_conv2d(*shapes, algorithm="winograd,fft", tune=tune)
+        assert plan.algorithm.forward.startswith(("winograd", "fft"))
+        np.testing.assert_allclose(plan.forward(x, w), expected, atol=1e-3)
+    table = str(tc.explain(*shapes, algorithm="direct,fft"))
+    assert "direct" in table
+    assert "fft:" in table
+    assert "winograd" not in table
+
+
 def test_workspace_cap_restricts_the_choice():
     sizes = (8, 64, 56, 56), (64, 64, 7, 7)
     free = tc.plan_conv2d(*sizes, padding=3, algorithm="fft")

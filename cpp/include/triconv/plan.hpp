@@ -21,13 +21,14 @@ struct Options {
     /// A tile may be fixed: "fft:16" or "fft:16x32" gives the transform length of each axis, "winograd:4" or
     /// "winograd:4x2" the outputs per tile.
     std::string algorithm = "auto";
-    /// Largest accepted error bound, relative to the largest sum of |input * weight|. 0: "auto" accepts 1e4 epsilons, an
-    /// algorithm asked for by name whatever it has.
+    /// Largest accepted error bound, relative to the largest sum of |input * weight|. 0: a choice among several accepts
+    /// 1e4 epsilons, an algorithm asked for alone whatever it has.
     double tolerance = 0;
-    /// Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but "auto" passes
-    /// over what needs more than 1 GiB, unless everything else is predicted to take four times as long, and in filters of
-    /// one channel over more, with two threads, than three spectra of the padded input (5 % of an input above 64 MB whose
-    /// kernel is small), unless everything else is predicted to take 1.3 times as long.
+    /// Largest workspace in bytes; the algorithm is chosen as if for one thread. Negative: no limit, but a choice among
+    /// several passes over what needs more than 1 GiB, unless everything else is predicted to take four times as long.
+    /// In filters of up to four channels in a group it does so, with two threads, from three spectra of the padded input
+    /// on (5 % of an input above 64 MB whose kernel is small; never below 1 MiB a thread), unless everything else is
+    /// predicted to take 1.3 times as long.
     std::int64_t max_workspace = -1;
     /// Where not empty, stands in for `algorithm` in that pass: what tune() returns.
     std::array<std::string, pass_count> pass_algorithm{};

@@ -80,7 +80,7 @@ TRICONV_API triconv_status triconv_problem_output(const triconv_problem* problem
 /** What a caller may ask of a plan: see triconv::Options. */
 typedef struct triconv_options {
     size_t struct_size;
-    const char* algorithm; /**< "auto", "direct", "fft:16x16"...; null: "auto" */
+    const char* algorithm; /**< "auto", "direct,fft", "fft:16x16"...; null: "auto" */
     double tolerance;
     int64_t max_workspace;                      /**< bytes; negative: no limit */
     const char* pass_algorithm[TRICONV_PASSES]; /**< by pass; null or "": `algorithm` */
@@ -197,7 +197,7 @@ TRICONV_API triconv_status triconv_signal_problem_output(const triconv_signal_pr
 /** See triconv::SignalPlan. */
 typedef struct triconv_signal_plan triconv_signal_plan;
 
-/** @param algorithm "auto", "direct", "fft"...; null: "auto". @param plan Set to the plan, on failure to null. */
+/** @param algorithm "auto" (which is "direct,fft" here), "direct"...; null: "auto". @param plan Set to the plan, on failure to null. */
 TRICONV_API triconv_status triconv_signal_plan_create(const triconv_signal_problem* problem, const char* algorithm,
                                                       triconv_signal_plan** plan);
 /** Null: nothing is done. */
