@@ -125,7 +125,7 @@ def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: 
     one = _shaped([size if axis in dict(longest) else 1 for axis, size in enumerate(w.shape)], w.dtype)
     problem = layer_problem(out, x, one, longest, kernel.boundary)
     _, seconds = plan_of(problem.key, "auto").forward_choice
-    return seconds * prod(problem.loops) * taps
+    return float(seconds * prod(problem.loops) * taps)
 
 
 def _shaped(shape: Sequence[int], dtype: AnyDType) -> AnyArray:
