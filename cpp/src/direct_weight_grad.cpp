@@ -289,6 +289,7 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
     const std::int64_t products = planar_
                                       ? layer_.in_channels * tap_runs().count
                                       : layer_.taps() * ceil_div(xs_.per_group, shape_.cols) * runs_.parts * ys_.groups;
+    const std::int64_t per_task = std::min<std::int64_t>(products_per_task_, ceil_div(products, std::int64_t{slots}));
     Steps steps;
     for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
         const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
@@ -302,8 +303,8 @@ void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, cha
                         y_buffer + static_cast<std::size_t>(b) * y_band_size_);
         });
         find_steps(first, count, steps);
-        parallel_for(ceil_div(products, products_per_task_), slots, [&](std::int64_t i, int) {
-            const std::int64_t begin = i * products_per_task_, end = std::min(products, begin + products_per_task_);
+        parallel_for(ceil_div(products, per_task), slots, [&](std::int64_t i, int) {
+            const std::int64_t begin = i * per_task, end = std::min(products, begin + per_task);
             multiply(begin, end, x_buffer, y_buffer, steps, !groups.starts(chunk), group_sums);
         });
         if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
