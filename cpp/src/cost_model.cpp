@@ -354,6 +354,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     const double arithmetic = vectors * (lines * image_lines + (pairs - 1) * lanewise_ns +
                                          (signal ? (sources + targets) * image_twiddle_ns : 0)) +
                               row_vectors * image_rows_ns;
+    // A sum's block is left out: so were the constants fitted.
     const double traffic = image_touches * passed * stream_ns(kept, memory_ns) +
                            image_block_touches * (depth > 1 ? 6 : 4) * passed *
                                stream_ns((sources + (depth > 1 ? 2 : 1)) * block_bytes, memory_ns);

@@ -148,8 +148,8 @@ E add_run(const E* values, std::int64_t count, E* to, std::ptrdiff_t step) {
 }
 
 template <class E>
-void set_nan(const Tensor<E>& tensor, const Damage& damage, int slots) {
-    set_outputs(tensor, damage.all(), slots,
+void set_nan(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, int slots) {
+    set_outputs(tensor, boxes, slots,
                 [](std::int64_t, std::int64_t, const Index&) { return std::numeric_limits<E>::quiet_NaN(); });
 }
 
@@ -212,17 +212,18 @@ void FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<E>& gradient, const
     });
 }
 
-// The parts leave outputs that they could not compute NaN, as they are in every sum then; those of dx are for the definition
-// of the whole.
+// Outputs that the parts could not compute are NaN, as is every sum that they enter; dx is left to the definition of the
+// whole there.
 template <class E>
 RunCounts FoldedInputGrad<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
     if (slabs_.empty()) return array_->compute(operands, slots, workspace, damage);
     const Tensor<E>& dx = operands.dx;
     Damage of_array(slots);
     RunCounts counts = array_->compute(operands, slots, workspace, of_array);
-    set_nan(dx, of_array, slots);
+    const std::vector<DamagedBox> boxes = of_array.all();
+    set_nan(dx, boxes, slots);
     std::vector<char> flagged(static_cast<std::size_t>(layer_.batch * layer_.in_channels));
-    for (const DamagedBox& box : of_array.all())
+    for (const DamagedBox& box : boxes)
         for (int l = 0; l < box.block.lanes; ++l)
             flagged[static_cast<std::size_t>(box.n * layer_.in_channels + box.block.channel +
                                              l * box.block.channel_step)] = 1;
@@ -240,7 +241,7 @@ RunCounts FoldedInputGrad<E>::compute(const Operands<E>& operands, int slots, ch
         if (prepared) prepared += whole_lines<E>(slab.algorithm->prepared_size());
         Damage of_gradient(slots);
         counts.tiles += slab.algorithm->compute(of_slab, slots, slab_workspace, of_gradient).tiles;
-        set_nan(gradient, of_gradient, slots);
+        set_nan(gradient, of_gradient.all(), slots);
         fold(slab, gradient, dx, flagged, slots);
     }
     append_non_finite(layer_, dx, flagged, damage.of(0));

@@ -39,8 +39,12 @@ bool is_image_tile(const TileShape& shape, int lanes) {
            image.transform[2] % (is_line(shape) ? 2 : 2 * lanes) == 0;
 }
 
+bool single_product(int sources, int targets) {
+    return sources * targets == 1;
+}
+
 int column_blocks(int sources, int targets, int depth) {
-    return sources + (sources * targets > 1 ? 1 : 0) + (depth > 1 ? 1 : 0);
+    return sources + (single_product(sources, targets) ? 0 : 1) + (depth > 1 ? 1 : 0);
 }
 
 template <class E>
@@ -187,8 +191,7 @@ void ImagePass<E>::multiply_first(const E* columns, const E* kernel, bool accumu
 template <class E>
 void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, depth = image_.transform[0], height = image_.transform[1];
-    const bool in_place = sources_ * targets_ == 1;
-    E* const sum = scratch.columns + (in_place ? 0 : sources_) * block_size_;
+    E* const sum = scratch.columns + (single_product(sources_, targets_) ? 0 : sources_) * block_size_;
     E* const along_y = sum + block_size_;
     for (int block = 0; block < frequency_blocks(); ++block) {
         const std::ptrdiff_t at = block * block_size_;

@@ -37,6 +37,8 @@ inline bool is_line(const TileShape& shape) {
     return shape.transform[0] == 1 && shape.transform[1] == 1;
 }
 bool is_image_tile(const TileShape& shape, int lanes);
+// Whether a product takes the place of what it multiplies: nothing is added to it, nothing else reads that.
+bool single_product(int sources, int targets);
 // Blocks that a pass works in: of each channel read, of a sum of products unless there is one only, and between y and z.
 int column_blocks(int sources, int targets, int depth);
 

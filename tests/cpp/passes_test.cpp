@@ -367,6 +367,17 @@ TEST(NonFinite, StaysWhereItBelongs) {
                 }
 }
 
+void expect_first_output(const LayerData<float>& data, Pass pass, float expected) {
+    for (const char* algorithm : {"direct", "fft", "winograd"}) {
+        if (algorithm[0] == 'w' && !winograd_can(data.problem)) continue;
+        Options options;
+        options.algorithm = algorithm;
+        std::vector<float> out = data.empty_output(pass);
+        data.run(Plan(data.problem, options), pass, out);
+        EXPECT_EQ(out[0], expected) << to_string(data.problem, pass) << ", " << algorithm;
+    }
+}
+
 // The gradient of the array's own positions overflows, its sum with that of the padding does not.
 TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
     LayerData<float> data(parse_problem("n1c1k1 i2 r2 p1 b=nearest f32").problem);
@@ -374,13 +385,7 @@ TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
     data.dy = {3e38f, -3e38f, 1};
     const std::vector<float> expected = data.reference(Pass::input_grad);
     EXPECT_TRUE(std::isfinite(expected[0]));
-    for (const char* algorithm : {"direct", "fft", "winograd"}) {
-        Options options;
-        options.algorithm = algorithm;
-        std::vector<float> out = data.empty_output(Pass::input_grad);
-        data.run(Plan(data.problem, options), Pass::input_grad, out);
-        EXPECT_EQ(out[0], expected[0]) << algorithm;
-    }
+    expect_first_output(data, Pass::input_grad, expected[0]);
 }
 
 // Products beyond float's range that cancel: what is left is in all digits of the sum, on two levels, too.
@@ -388,13 +393,7 @@ TEST(NonFinite, HugeProductsMayCancelPairByPair) {
     LayerData<float> data(parse_problem("n1c1k1 i6 r6 f32").problem);
     data.x = {2.1457279e32f, 2.5877588e27f, 8.1247333e36f, 2.1457279e32f, 2.5877588e27f, 8.1247333e36f};
     data.w = {2.8457713e32f, -1.9268888e24f, -2.8015172e38f, -2.8457713e32f, 1.9268888e24f, 2.8015172e38f};
-    for (const char* algorithm : {"direct", "fft"}) {
-        Options options;
-        options.algorithm = algorithm;
-        std::vector<float> out = data.empty_output(Pass::forward);
-        data.run(Plan(data.problem, options), Pass::forward, out);
-        EXPECT_EQ(out[0], 0) << algorithm;
-    }
+    expect_first_output(data, Pass::forward, 0);
 }
 
 // Products beyond float's range that cancel: what is left is in all digits of the sum.
@@ -404,13 +403,7 @@ TEST(NonFinite, HugeProductsMayCancel) {
         constexpr float huge = 3e38f;
         data.w = {huge, huge, 0, 1, huge, 0};
         data.dy = {huge, -huge, 0, 1e30f, 0, 0, -huge, 0, 0};
-        for (const char* algorithm : {"direct", "fft", "winograd"}) {
-            Options options;
-            options.algorithm = algorithm;
-            std::vector<float> out = data.empty_output(Pass::input_grad);
-            data.run(Plan(data.problem, options), Pass::input_grad, out);
-            EXPECT_EQ(out[0], 1e30f) << text << ", " << algorithm;
-        }
+        expect_first_output(data, Pass::input_grad, 1e30f);
     }
 }
 

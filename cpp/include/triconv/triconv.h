@@ -197,7 +197,8 @@ TRICONV_API triconv_status triconv_signal_problem_output(const triconv_signal_pr
 /** See triconv::SignalPlan. */
 typedef struct triconv_signal_plan triconv_signal_plan;
 
-/** @param algorithm "auto" (which is "direct,fft" here), "direct"...; null: "auto". @param plan Set to the plan, on failure to null. */
+/** @param algorithm "auto" (which is "direct,fft" here), "direct"...; null: "auto".
+ * @param plan Set to the plan, on failure to null. */
 TRICONV_API triconv_status triconv_signal_plan_create(const triconv_signal_problem* problem, const char* algorithm,
                                                       triconv_signal_plan** plan);
 /** Null: nothing is done. */
