@@ -129,6 +129,9 @@ private:
         std::vector<std::ptrdiff_t> x, y;
         int full;
     };
+    struct Buffers {  // of a chunk of bands
+        E *x, *y;
+    };
     TapRuns tap_runs() const;
     bool prefers_planes() const;
     Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
@@ -137,9 +140,12 @@ private:
     void read_band(const Operands<E>& operands, const BandTask& band, bool of_x, int block, E* buffer) const;
     void read_x(const Operands<E>& operands, const BandTask& band, std::int64_t unit, E* buffer) const;
     void read_dy(const Operands<E>& operands, const BandTask& band, int block, E* buffer) const;
-    void find_steps(std::int64_t first, std::int64_t count, Steps& steps) const;
+    Steps find_steps(std::int64_t first, std::int64_t count) const;
     void multiply(std::int64_t begin, std::int64_t end, const E* x, const E* y, const Steps& steps, bool accumulate,
                   E* sums) const;
+    std::size_t x_chunk_size() const { return static_cast<std::size_t>(bands_per_chunk_) * x_band_size_; }
+    void run_chunk(const Operands<E>& operands, const Runner& runner, int slots, std::int64_t chunk, bool accumulate,
+                   const Buffers& buffers, E* sums) const;
     void run_matrix(const Operands<E>& operands, int slots, char* workspace) const;
     void run_lanewise(const Operands<E>& operands, int slots, char* workspace) const;
     std::int64_t write(const Operands<E>& operands, E* sums, int slots) const;
@@ -161,7 +167,8 @@ private:
     std::int64_t products_per_task_ = 1;
     int steps_at_once_ = 1;            // blocks of the reduction, planar only
     std::ptrdiff_t block_stride_ = 0;  // of the sums
-    std::size_t sums_size_ = 0, group_size_ = 0;
+    std::size_t sums_size_ = 0, group_sums_size_ = 0;
+    bool sums_of_all_groups_ = false;  // threads may take groups of chunks, in buffers of their own
 };
 
 }  // namespace triconv

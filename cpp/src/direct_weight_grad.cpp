@@ -69,7 +69,11 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         block_stride_ = odd_lines<E>(ys_.rows_per_group(lanes) * taps * lanes);
         sums_size_ = xs_.blocks.size() * static_cast<std::size_t>(block_stride_);
     }
-    group_size_ = BlockGroups(ceil_div(band_count_, bands_per_chunk_)).grouped ? sums_size_ : 0;
+    const BlockGroups groups(ceil_div(band_count_, bands_per_chunk_));
+    constexpr std::size_t all_groups_bytes = 4 << 20;
+    const std::size_t all_groups = static_cast<std::size_t>(groups.count) * sums_size_;
+    sums_of_all_groups_ = groups.grouped && all_groups * sizeof(E) <= all_groups_bytes;
+    group_sums_size_ = sums_of_all_groups_ ? all_groups : groups.grouped ? sums_size_ : 0;
 }
 
 template <class E>
@@ -171,9 +175,10 @@ WorkspaceNeed DirectWeightGrad<E>::workspace() const {
         per_thread.add<E>(x_block_size_);
         per_thread.add<E>(y_block_size_);
     } else {
-        fixed.add<E>(group_size_);
-        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_band_size_);
-        fixed.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_band_size_);
+        fixed.add<E>(group_sums_size_);
+        ArenaLayout& buffers = sums_of_all_groups_ ? per_thread : fixed;
+        buffers.add<E>(x_chunk_size());
+        buffers.add<E>(static_cast<std::size_t>(bands_per_chunk_) * y_band_size_);
     }
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
 }
@@ -230,10 +235,11 @@ auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E
 // The blocks of the reduction, bands [first, first + count): rows of pixels or, of dy by runs, their runs, the last run
 // of each row, which may be shorter, behind all others.
 template <class E>
-void DirectWeightGrad<E>::find_steps(std::int64_t first, std::int64_t count, Steps& steps) const {
+auto DirectWeightGrad<E>::find_steps(std::int64_t first, std::int64_t count) const -> Steps {
     const int lanes = kernels_.lanes;
     const std::ptrdiff_t x_entry = planar_ ? 1 : lanes;
     const std::int64_t runs = planar_ ? 1 : runs_.per_row;
+    Steps steps;
     const auto add = [&](std::int64_t first_run, std::int64_t last_run) {
         for (std::int64_t b = 0; b < count; ++b)
             for (std::int64_t r = 0; r < band_at(first + b).rows; ++r)
@@ -244,12 +250,11 @@ void DirectWeightGrad<E>::find_steps(std::int64_t first, std::int64_t count, Ste
                                       (r * x_layout_.pixels + run * runs_.length) * x_entry);
                 }
     };
-    steps.x.clear();
-    steps.y.clear();
     add(0, runs - 1);
     if (planar_ || runs_.tail == runs_.length) add(runs - 1, runs);
     steps.full = static_cast<int>(steps.y.size());
     if (!planar_ && runs_.tail < runs_.length) add(runs - 1, runs);
+    return steps;
 }
 
 // Products [begin, end), taken together through steps_at_once_ blocks of the reduction after another.
@@ -272,42 +277,64 @@ void DirectWeightGrad<E>::multiply(std::int64_t begin, std::int64_t end, const E
         }
 }
 
-// Bands are taken in chunks: all threads read a chunk, then share its products.
+// All threads of the runner read the bands of a chunk, then share its products.
 template <class E>
-void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, char* workspace) const {
+void DirectWeightGrad<E>::run_chunk(const Operands<E>& operands, const Runner& runner, int slots, std::int64_t chunk,
+                                    bool accumulate, const Buffers& buffers, E* sums) const {
     const std::int64_t x_units = planar_ ? layer_.in_channels : static_cast<std::int64_t>(xs_.blocks.size());
     const std::int64_t y_blocks = static_cast<std::int64_t>(ys_.blocks.size());
-    ArenaLayout layout;
-    layout.add<E>(sums_size_);
-    E* const sums = reinterpret_cast<E*>(workspace);
-    E* const group_sums = group_size_ ? reinterpret_cast<E*>(workspace + layout.add<E>(group_size_)) : sums;
-    const std::int64_t chunks = ceil_div(band_count_, bands_per_chunk_);
-    const BlockGroups groups(chunks);
-    E* const x_buffer =
-        reinterpret_cast<E*>(workspace + layout.add<E>(static_cast<std::size_t>(bands_per_chunk_) * x_band_size_));
-    E* const y_buffer = reinterpret_cast<E*>(workspace + layout.size());
+    const std::int64_t first = chunk * bands_per_chunk_, count = std::min(bands_per_chunk_, band_count_ - first);
+    runner(count * (x_units + y_blocks), [&](std::int64_t i, int) {
+        const std::int64_t b = i % count, unit = i / count;
+        const BandTask band = band_at(first + b);
+        if (unit < x_units)
+            read_x(operands, band, unit, buffers.x + static_cast<std::size_t>(b) * x_band_size_);
+        else
+            read_dy(operands, band, static_cast<int>(unit - x_units),
+                    buffers.y + static_cast<std::size_t>(b) * y_band_size_);
+    });
+    const Steps steps = find_steps(first, count);
     const std::int64_t products = planar_
                                       ? layer_.in_channels * tap_runs().count
                                       : layer_.taps() * ceil_div(xs_.per_group, shape_.cols) * runs_.parts * ys_.groups;
     const std::int64_t per_task = std::min<std::int64_t>(products_per_task_, ceil_div(products, std::int64_t{slots}));
-    Steps steps;
-    for (std::int64_t first = 0; first < band_count_; first += bands_per_chunk_) {
-        const std::int64_t count = std::min(bands_per_chunk_, band_count_ - first), chunk = first / bands_per_chunk_;
-        parallel_for(count * (x_units + y_blocks), slots, [&](std::int64_t i, int) {
-            const std::int64_t b = i % count, unit = i / count;
-            const BandTask band = band_at(first + b);
-            if (unit < x_units)
-                read_x(operands, band, unit, x_buffer + static_cast<std::size_t>(b) * x_band_size_);
-            else
-                read_dy(operands, band, static_cast<int>(unit - x_units),
-                        y_buffer + static_cast<std::size_t>(b) * y_band_size_);
+    runner(ceil_div(products, per_task), [&](std::int64_t i, int) {
+        multiply(i * per_task, std::min(products, (i + 1) * per_task), buffers.x, buffers.y, steps, accumulate, sums);
+    });
+}
+
+// Bands are taken in chunks, these in groups with sums of their own, which are added up in order. Threads take groups where
+// that keeps all of them busy, else they share the work within each chunk: the same sums.
+template <class E>
+void DirectWeightGrad<E>::run_matrix(const Operands<E>& operands, int slots, char* workspace) const {
+    const WorkspaceNeed need = this->workspace();
+    const std::int64_t chunks = ceil_div(band_count_, bands_per_chunk_);
+    const BlockGroups groups(chunks);
+    ArenaLayout layout;
+    layout.add<E>(sums_size_);
+    E* const sums = reinterpret_cast<E*>(workspace);
+    E* const group_sums = groups.grouped ? reinterpret_cast<E*>(workspace + layout.add<E>(group_sums_size_)) : sums;
+    char* const fixed_buffers = workspace + layout.size();
+    const auto run_group = [&](std::int64_t group, const Runner& runner, int group_slots, char* memory, E* to) {
+        ArenaLayout arena;
+        E* const x = reinterpret_cast<E*>(memory + arena.add<E>(x_chunk_size()));
+        const Buffers buffers{x, reinterpret_cast<E*>(memory + arena.size())};
+        const std::int64_t first = group * groups.size, last = std::min(chunks, first + groups.size);
+        for (std::int64_t chunk = first; chunk < last; ++chunk)
+            run_chunk(operands, runner, group_slots, chunk, chunk > first, buffers, to);
+    };
+    if (sums_of_all_groups_ && keeps_busy(groups.count, slots)) {
+        parallel_for(groups.count, slots, [&](std::int64_t group, int slot) {
+            run_group(group, serial_runner(slot), 1, workspace + need.fixed + need.per_thread * slot,
+                      group_sums + static_cast<std::size_t>(group) * sums_size_);
         });
-        find_steps(first, count, steps);
-        parallel_for(ceil_div(products, per_task), slots, [&](std::int64_t i, int) {
-            const std::int64_t begin = i * per_task, end = std::min(products, begin + per_task);
-            multiply(begin, end, x_buffer, y_buffer, steps, !groups.starts(chunk), group_sums);
-        });
-        if (groups.ends(chunk, chunks)) add_group(sums, group_sums, sums_size_, chunk < groups.size, slots);
+        for (std::int64_t group = 0; group < groups.count; ++group)
+            add_group(sums, group_sums + static_cast<std::size_t>(group) * sums_size_, sums_size_, group == 0, slots);
+        return;
+    }
+    for (std::int64_t group = 0; group < groups.count; ++group) {
+        run_group(group, parallel_runner(slots), slots, fixed_buffers, group_sums);
+        if (groups.grouped) add_group(sums, group_sums, sums_size_, group == 0, slots);
     }
 }
 

@@ -21,6 +21,17 @@ void fill_zero(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, 
     });
 }
 
+Runner serial_runner(int slot) {
+    return [slot](std::int64_t count, const auto& task) {
+        for (std::int64_t i = 0; i < count; ++i)
+            task(i, slot);
+    };
+}
+
+Runner parallel_runner(int slots) {
+    return [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
+}
+
 template <class E>
 void add_group(E* total, const E* part, std::size_t size, bool overwrite, int max_threads) {
     constexpr std::size_t piece = 1 << 14;

@@ -56,6 +56,8 @@ protected:
 
 // Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.
 using Runner = std::function<void(std::int64_t count, const std::function<void(std::int64_t, int)>& task)>;
+Runner serial_runner(int slot);
+Runner parallel_runner(int slots);
 
 // Whether so many equal tasks leave hardly a thread idle.
 inline bool keeps_busy(std::int64_t tasks, int slots) {
@@ -82,7 +84,8 @@ private:
 struct BlockGroups {
     explicit BlockGroups(std::int64_t blocks)
         : grouped(blocks > 16),
-          size(grouped ? static_cast<std::int64_t>(std::sqrt(static_cast<double>(blocks))) : blocks) {}
+          size(grouped ? static_cast<std::int64_t>(std::sqrt(static_cast<double>(blocks))) : blocks),
+          count(ceil_div(blocks, size)) {}
 
     bool starts(std::int64_t block) const { return grouped ? block % size == 0 : block == 0; }
     bool ends(std::int64_t block, std::int64_t blocks) const {
@@ -90,7 +93,8 @@ struct BlockGroups {
     }
 
     bool grouped;
-    std::int64_t size;  // blocks of a group
+    std::int64_t size;   // blocks of a group
+    std::int64_t count;  // of groups
 };
 // total (+)= part; the first group overwrites.
 template <class E>

@@ -229,21 +229,6 @@ struct TransformPass<E>::Run {
     E* scratch(int slot) const { return part(true, slot, 0); }
 };
 
-namespace {
-
-Runner serial_runner(int slot) {
-    return [slot](std::int64_t count, const auto& task) {
-        for (std::int64_t i = 0; i < count; ++i)
-            task(i, slot);
-    };
-}
-
-Runner parallel_runner(int slots) {
-    return [slots](std::int64_t count, const auto& task) { parallel_for(count, slots, task); };
-}
-
-}  // namespace
-
 template <class E>
 TransformPass<E>::TransformPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const TileShape& shape,
                                 LaneKind lane_kind, const Blocking& blocking)

@@ -524,6 +524,12 @@ TEST(Determinism, BitsDoNotDependOnTheNumberOfThreads) {
                 expect_same_bits_on_any_threads<double>(problem, algorithm);
         }
     }
+    // Of weight_grad, seven groups of bands: threads take groups or share the work of each.
+    for (const char* text : {"n2c3k20 i150x130 r3x3 p1 f32", "n2c20k17 i150x130 r3x3 p1 f32"}) {
+        const NamedProblem named{text, parse_problem(text).problem};
+        expect_close_to_reference(named, "direct");
+        expect_same_bits_on_any_threads<float>(named.problem, "direct");
+    }
     set_num_threads(threads_before);
 }
 
