@@ -74,7 +74,7 @@ double array_bytes(const Layer& layer) {
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded).
-constexpr double fma_ns = 0.28;   // one lane-vector multiply-add within a micro-kernel
+constexpr double fma_ns = 0.28;   // one lane-vector multiply-add within a micro-kernel, times fma_steps
 constexpr double value_ns = 1.8;  // reading and writing one lane vector of a spectrum, besides the lines
 // Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
 // blocks for each line, and of the arrays in units of array_ns.
@@ -84,7 +84,7 @@ constexpr double lane_block_ns = 60;        // transform of a lane block of a ti
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_weight_grad_ns = 0.29;     // one lane-vector multiply-add; of the other passes see tile_direct
+constexpr double direct_weight_grad_ns = 0.29;     // the same; of the other passes see tile_direct
 constexpr double direct_few_weight_grad_ns = 0.7;  // where neither side's channels fill a lane vector
 constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
 constexpr double direct_crossings = 2, direct_lanewise_crossings = 1.4;          // of its arrays, in units of array_ns
@@ -95,6 +95,11 @@ constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
 constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
 constexpr double many_planes = 8192;  // of a tile, from which on a byte from memory costs twice as much
 constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
+
+template <class E>
+double fma_steps(const KernelTable<E>& kernels) {
+    return cpu_fma_steps(kernels.lanes * static_cast<int>(sizeof(E)));
+}
 
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
 // max_reduction terms are summed one after the other, then groups of parts. A statistical bound, as roundings of both signs
@@ -269,7 +274,7 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
                     (costs.lane_block + kernels.lanes * tap_gather_ns * static_cast<double>(layer.taps()));
     const double products = rows * static_cast<double>(work.products);
     costs.products = work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
-                                   : products * bins.multiplications() * fma_ns;
+                                   : products * bins.multiplications() * fma_ns * fma_steps(kernels);
     return costs;
 }
 
@@ -398,7 +403,8 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
         const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
         const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
         ns += outputs * taps * static_cast<double>(layer.groups * std::min(vectors(in) * out, in * vectors(out))) *
-                  (std::max(in, out) < kernels.lanes ? direct_few_weight_grad_ns : direct_weight_grad_ns) +
+                  (std::max(in, out) < kernels.lanes ? direct_few_weight_grad_ns
+                                                     : direct_weight_grad_ns * fma_steps(kernels)) +
               direct_crossings * array_ns(layer, pass, true);
     } else {
         ns += tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups) +

@@ -60,6 +60,13 @@ bool detect_x86_64_v4() {
     return cpu_has_avx2() && has_all(cpuid(7).ebx, f | dq | cd | bw | vl) && has_all(saved_states(), mask_and_zmm);
 }
 
+// AMD tells the width of its floating-point units in leaf 0x8000001a; Intel does not.
+bool detect_halved_avx512() {
+    constexpr unsigned fp256 = 1u << 2, fp512 = 1u << 3;
+    const unsigned widths = cpuid(0x8000001au).eax;
+    return has_all(widths, fp256) && !has_all(widths, fp512);
+}
+
 // From the deterministic cache parameters: leaf 4 (Intel) or 0x8000001d (AMD), one subleaf per cache.
 CacheSizes cpuid_cache_sizes() {
     CacheSizes sizes{0, 0, 0};
@@ -93,6 +100,10 @@ std::string model_name() {
 }
 
 #else
+
+bool detect_halved_avx512() {
+    return false;
+}
 
 CacheSizes cpuid_cache_sizes() {
     return {0, 0, 0};
@@ -163,6 +174,11 @@ bool cpu_has_avx512() {
 }
 
 #endif
+
+int cpu_fma_steps(int vector_bytes) {
+    static const bool halved = detect_halved_avx512();
+    return vector_bytes == 64 && halved ? 2 : 1;
+}
 
 const CacheSizes& cache_sizes() {
     static const CacheSizes sizes = detect_cache_sizes();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cpu.h"
 #include "parallel.h"
 
 namespace triconv {
@@ -120,8 +121,9 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved
     // to or from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product
     // waits for the L2 cache where its steps are a channel apart.
-    const double cycle_ns = planar && tiling.step_axis < 0 ? 0.6 : 0.45, element_ns = planar ? 0.29 : 0.066,
-                 row_ns = planar ? 32 : 0;
+    const double cycle_ns = (planar && tiling.step_axis < 0 ? 0.6 : 0.45) *
+                            cpu_fma_steps(kernels.lanes * static_cast<int>(sizeof(E))),
+                 element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
