@@ -194,21 +194,18 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     sub.steps = lanes;
     sub.tail_steps = sources_.tail_lanes;
     sub.weight_step = lanes;
-    sub.sample_step = sub.channel_stride;
     sub.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
-    Index first_taps = taps;  // of the blocks
+    sub.first_taps = taps;
     if (sub.step_axis >= 0) {
         sub.steps = sub.tail_steps = static_cast<int>(taps[sub.step_axis]);
         sub.weight_step = sub.step_axis == 1 ? lanes * taps[2] : lanes;
-        sub.sample_step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? sub.layout.pixels : 1);
-        first_taps[sub.step_axis] = 1;
+        sub.first_taps[sub.step_axis] = 1;
     }
+    sub.buffered = samples_in(sub, sub.layout);
     for (int block = 0; block < sources_.per_group; ++block)
-        for (std::int64_t i = 0; i < first_taps[0] * first_taps[1] * first_taps[2]; ++i) {
-            const Index at = unravel(i, first_taps);
+        for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i) {
+            const Index at = unravel(i, sub.first_taps);
             const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
-            sub.sample_offset.push_back(block * sub.block_size +
-                                        sub.layout.entry_of_tap(conv, at) * (planar_ ? 1 : lanes));
             sub.weight_offset.push_back(weight_row(block, tap, tap_count) * lanes);
         }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
@@ -220,6 +217,47 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     const std::int64_t sums = planar_ ? std::min<std::int64_t>(lanes, targets_.rows_per_group(lanes)) : sub.shape.cols;
     sub.sums_size = static_cast<std::size_t>(sub.sums_stride * sums);
     return sub;
+}
+
+template <class E>
+SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout& layout) const {
+    const DenseConv conv = sub.with_zeros();
+    SampleOffsets samples{{}, sub.channel_stride, layout.pixels};
+    if (sub.step_axis >= 0) samples.step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
+    for (int block = 0; block < sources_.per_group; ++block)
+        for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i)
+            samples.blocks.push_back(block * sub.block_size + layout.entry_of_tap(conv, unravel(i, sub.first_taps)) *
+                                                                  (planar_ ? 1 : kernels_.lanes));
+    return samples;
+}
+
+// The array as if it were the buffer, of a single channel whose samples are neighbours; else none.
+template <class E>
+SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const {
+    if (sub.step_axis < 0 || sub.one_line || from.along[2] != 1) return {};
+    for (const DenseAxis& axis : sub.conv)
+        if (axis.step != 1 || axis.source.step != 1) return {};
+    BandLayout array = sub.layout;
+    array.pixels = from.along[1];
+    array.phase_entries = sub.conv[0].tap_step * from.along[0];
+    return samples_in(sub, array);
+}
+
+// The first sample of a band in the array; null if not all are there of those that the product reads: whole lane vectors
+// and as many rows as it takes together.
+template <class E>
+const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const {
+    const Index outputs{1, round_up(task.rows, sub.rows_at_once), round_up(task.pixels, kernels_.lanes)};
+    const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
+    const E* first = from.data + task.n * from.outer + channel * from.inner;
+    for (int a = 0; a < axes; ++a) {
+        const DenseAxis& axis = sub.conv[a];
+        const std::int64_t begin = axis.source.index(axis.first_sample(task.t[a]));
+        if (begin < 0 || begin + axis.samples(outputs[a]) > axis.source.size) return nullptr;
+        first +=
+            (a == 0 ? begin + axis.sample_of_tap(0) : begin) * from.along[a];  // planes: those of the taps in order
+    }
+    return first;
 }
 
 template <class E>
@@ -373,7 +411,7 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
 // `count` target blocks of the group from `target` on.
 template <class E>
 void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
-                                    const Scratch& scratch) const {
+                                    const E* first_sample, const SampleOffsets& samples, const Scratch& scratch) const {
     const int lanes = kernels_.lanes;
     const int first_block = task.group * targets_.per_group + target;
     const E* const weights = panels + first_block * panel_stride_;
@@ -382,21 +420,21 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
     lines.count = sub.one_line ? 1 : task.rows;
     ProductArgs<E> args{};
     args.c = scratch.sums;
-    args.blocks = static_cast<int>(sub.sample_offset.size());
+    args.blocks = static_cast<int>(samples.blocks.size());
     args.full_blocks = sub.full_blocks;
     args.length = sub.steps;
     args.tail_length = sub.tail_steps;
     if (planar_) {
         args.a = weights;
-        args.b = scratch.buffer;
+        args.b = first_sample;
         args.a_offset = sub.weight_offset.data();
-        args.b_offset = sub.sample_offset.data();
+        args.b_offset = samples.blocks.data();
         args.a_row = 1;
         args.a_step = sub.weight_step;
-        args.b_step = sub.sample_step;
+        args.b_step = samples.step;
         args.b_col = args.c_col = lanes;
         args.c_row = sub.sums_stride;
-        lines.b = sub.layout.pixels;
+        lines.b = samples.line;
         lines.c = sums_pitch<E>(sub);
         int rows = targets_.blocks[static_cast<std::size_t>(first_block)].lanes;
         if (sub.rows_at_once > 1) {
@@ -407,9 +445,9 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
         multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)),
                        scratch.partial);
     } else {
-        args.a = scratch.buffer;
+        args.a = first_sample;
         args.b = weights;
-        args.a_offset = sub.sample_offset.data();
+        args.a_offset = samples.blocks.data();
         args.b_offset = sub.weight_offset.data();
         args.a_row = args.c_row = args.b_step = lanes;
         args.a_step = 1;
@@ -453,16 +491,20 @@ void DirectPass<E>::run_bands(const Run& run, std::size_t conv, const E* panels)
     const std::int64_t target_steps = ceil_div(targets_.per_group, at_once);
     const std::int64_t shares =
         run.slots == 1 ? 1 : std::clamp<std::int64_t>(ceil_div(2 * run.slots, bands), 1, target_steps);
+    const Tensor<const E>& from = this->source(run.operands);
+    const SampleOffsets in_array = samples_in_array(sub, from);
     parallel_for(bands * shares, run.slots, [&](std::int64_t index, int slot) {
         const std::int64_t share = index % shares;
         const BandTask task = band_task(sub.conv, sub.bands, targets_.groups, index / shares);
         if (task.rows == 0 || task.pixels == 0) return;
         const Scratch scratch = this->scratch_of(run, slot);
-        read_band(this->source(run.operands), sub, task, scratch.buffer);
+        const E* const first = in_array.blocks.empty() ? nullptr : first_in_array(sub, from, task);
+        if (!first) read_band(from, sub, task, scratch.buffer);
         for (std::int64_t step = share * target_steps / shares; step < (share + 1) * target_steps / shares; ++step) {
             const int target = static_cast<int>(step) * at_once;
             const int count = std::min(at_once, targets_.per_group - target);
-            compute_targets(sub, task, target, count, panels, scratch);
+            compute_targets(sub, task, target, count, panels, first ? first : scratch.buffer,
+                            first ? in_array : sub.buffered, scratch);
             for (int k = 0; k < count; ++k)
                 write_target(run, sub, task, task.group * targets_.per_group + target + k,
                              scratch.sums + k * sub.sums_stride, run.damage.of(slot));

@@ -11,7 +11,8 @@
 //
 // Planar needs no transposition and suits few target channels. From one channel to one, a few rows of outputs are the
 // rows of the product: they read the same samples with the taps in other rows, and zeros around them. input_grad is the
-// same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead.
+// same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead. Of a
+// single channel the product may read the samples where they are in the array, away from its ends, without a buffer.
 #pragma once
 
 #include "band_pass.h"
@@ -53,6 +54,12 @@ struct DirectTilings {
 template <class E>
 DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass);
 
+// Where a product finds the samples of a band, from the first on: in the buffer, or in the array itself.
+struct SampleOffsets {
+    std::vector<std::ptrdiff_t> blocks;  // of the reduction
+    std::ptrdiff_t step = 0, line = 0;   // step: of a block, planar, elements; line: entries from row to row
+};
+
 template <class E>
 class DirectPass final : public BandPass<E> {
 public:
@@ -60,16 +67,21 @@ public:
 
 private:
     struct SubProblem : DirectTiling {
-        std::int64_t block_size;                                   // elements of the buffer per source block
-        std::ptrdiff_t channel_stride, sums_stride;                // channel_stride: planar only
-        std::vector<std::ptrdiff_t> sample_offset, weight_offset;  // of the blocks of the reduction
-        int steps, tail_steps, full_blocks;                        // of a block: of most, of those after full_blocks
-        std::ptrdiff_t sample_step, weight_step;                   // planar: elements from step to step
-        std::size_t buffer_size, sums_size;                        // elements per thread
+        std::int64_t block_size;                     // elements of the buffer per source block
+        std::ptrdiff_t channel_stride, sums_stride;  // channel_stride: planar only
+        Index first_taps;                            // of the blocks of the reduction: along each axis
+        std::vector<std::ptrdiff_t> weight_offset;   // of these blocks
+        SampleOffsets buffered;
+        int steps, tail_steps, full_blocks;  // of a block: of most, of those after full_blocks
+        std::ptrdiff_t weight_step;          // planar: elements from step to step
+        std::size_t buffer_size, sums_size;  // elements per thread
     };
     using typename BandPass<E>::Run;
     using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
+    SampleOffsets samples_in(const SubProblem& sub, const BandLayout& layout) const;
+    SampleOffsets samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const;
+    const E* first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     std::int64_t weight_row(int block, std::int64_t tap, std::int64_t tap_count) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
@@ -84,7 +96,7 @@ private:
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
     void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
-                         const Scratch& scratch) const;
+                         const E* first_sample, const SampleOffsets& samples, const Scratch& scratch) const;
     void write_target(const Run& run, const SubProblem& sub, const BandTask& task, int block, E* sums,
                       std::vector<DamagedBox>& damage) const;
 

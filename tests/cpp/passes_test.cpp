@@ -459,6 +459,54 @@ TEST(Bounds, NothingOutsideTheArraysIsTouched) {
                     run_all_passes_beside_unmapped_pages<double>(named.problem, side, channels_last);
 }
 
+// Bands of a single channel, most of which are read where they are in the array.
+constexpr const char* single_channels[] = {
+    "n2c1k1 i40x600 r5x5 f32",    "n1c1k3 i60x1250 r9x4 p1x3 d2x1 f32", "n1c1k1 i70x1250 r1x9 p0x4 b=mirror f64",
+    "n1c1k1 i90x600 r9x2 p1 f32", "n1c1k1 i5x40x1250 r3x2x4 p1 f32",    "n1c1k1 i9x30x640 r2x3x3 d3x1x1 f64"};
+
+TEST(SingleChannel, AgreesWithTheReference) {
+    for (const char* text : single_channels)
+        expect_close_to_reference(NamedProblem{text, parse_problem(text).problem}, "direct");
+}
+
+TEST(Bounds, OfSingleChannels) {
+    for (const char* text : single_channels)
+        for (Guard side : {Guard::before, Guard::after}) {
+            const Problem problem = parse_problem(text).problem;
+            if (problem.dtype == DType::f32)
+                run_all_passes_beside_unmapped_pages<float>(problem, side, false);
+            else
+                run_all_passes_beside_unmapped_pages<double>(problem, side, false);
+        }
+}
+
+// Every second element of an array twice as long: never read where they are.
+template <class E>
+void expect_same_bits_of_elements_apart(const Problem& p) {
+    const LayerData<E> data(p);
+    Options options;
+    options.algorithm = "direct";
+    const Plan plan(p, options);
+    for (Pass pass : {Pass::forward, Pass::input_grad}) {
+        const std::vector<E>& source = pass == Pass::forward ? data.x : data.dy;
+        std::vector<E> apart(2 * source.size());
+        for (std::size_t i = 0; i < source.size(); ++i)
+            apart[2 * i] = source[i];
+        ConstView view = data.view(pass == Pass::forward ? Array::x : Array::y);
+        view.data = apart.data();
+        for (std::ptrdiff_t& stride : view.strides)
+            stride *= 2;
+        std::vector<E> first = data.empty_output(pass), second = first;
+        data.run(plan, pass, first);
+        const View out = contiguous(shape_of(p, pass == Pass::forward ? Array::y : Array::x), second.data());
+        if (pass == Pass::forward)
+            plan.forward(view, data.view(Array::w), nullptr, 0, out);
+        else
+            plan.input_grad(data.view(Array::w), view, out);
+        EXPECT_TRUE(first == second) << to_string(p, pass);
+    }
+}
+
 // The layout of the arrays must not change a bit of the result.
 void expect_same_bits_in_channels_last(const Problem& p) {
     const LayerData<float> data(p);
@@ -488,6 +536,13 @@ void expect_same_bits_in_channels_last(const Problem& p) {
 TEST(Determinism, BitsDoNotDependOnTheLayout) {
     for (const char* text : {"n2c19k21 i14x13 r3x3 p1 f32", "n2c3k2 i34x33 r3x3 p1 f32"})
         expect_same_bits_in_channels_last(parse_problem(text).problem);
+    for (const char* text : single_channels) {
+        const Problem problem = parse_problem(text).problem;
+        if (problem.dtype == DType::f32)
+            expect_same_bits_of_elements_apart<float>(problem);
+        else
+            expect_same_bits_of_elements_apart<double>(problem);
+    }
 }
 
 // Twice on each number of threads: nor do they change from run to run.
