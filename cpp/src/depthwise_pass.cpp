@@ -18,32 +18,41 @@ struct DepthwisePass<E>::Rows {
 };
 
 // The samples that rows need besides those of the rows before, of the first of their blocks: in a channels-first array
-// neighbours in each lane's channel. Arrays of other layouts are left to the hardware.
+// neighbours in each row of each lane's channel, which are one line where they adjoin. Arrays of other layouts are left to
+// the hardware.
 template <class E>
 struct DepthwisePass<E>::Stretch {
     const E* first = nullptr;
-    std::ptrdiff_t lane_stride = 0;
+    std::ptrdiff_t lane_stride = 0, row_stride = 0;
     int lanes = 0;
-    std::int64_t count = 0;
+    std::int64_t rows = 1, count = 0;  // of a lane; of a row, elements
 
-    Stretch(const Tensor<const E>& tensor, const DenseConv& conv, const LaneBlock& block, const Rows& rows) {
-        const DenseAxis& y = conv[1];
-        const std::int64_t y0 = y.first_sample(rows.task.t[1]), z0 = conv[0].first_sample(rows.task.t[0]);
-        std::int64_t begin, end;
-        y.source.clip(y0 + rows.first_sample(y), y0 + rows.last_sample(y), begin, end);
-        const std::int64_t height = (end - begin) * y.source.step, width = conv[2].source.size;
-        if (rows.count == 0 || height <= 0 || !conv[0].source.contains(z0)) return;
-        const std::int64_t span = (height - 1) * tensor.along[1] + (width - 1) * tensor.along[2] + 1;
-        if (span < 0 || span > 2 * height * width) return;
-        first = tensor.data + rows.task.n * tensor.outer + block.channel * tensor.inner +
-                conv[0].source.index(z0) * tensor.along[0] + y.source.index(begin) * tensor.along[1];
+    Stretch(const Tensor<const E>& tensor, const DenseConv& conv, const LaneBlock& block, const Rows& next) {
+        const DenseAxis &y = conv[1], &x = conv[2];
+        const std::int64_t z0 = conv[0].first_sample(next.task.t[0]), y0 = y.first_sample(next.task.t[1]),
+                           x0 = x.first_sample(next.task.t[2]);
+        std::int64_t top, bottom, left, right;
+        y.source.clip(y0 + next.first_sample(y), y0 + next.last_sample(y), top, bottom);
+        x.source.clip(x0, x0 + x.samples(next.task.pixels), left, right);
+        const std::int64_t height = (bottom - top) * y.source.step, width = (right - left) * x.source.step;
+        if (next.count == 0 || height <= 0 || width <= 0 || !conv[0].source.contains(z0)) return;
+        count = (width - 1) * tensor.along[2] + 1;
+        if (count < 0 || count > 2 * width) return;
+        first = tensor.data + next.task.n * tensor.outer + block.channel * tensor.inner +
+                conv[0].source.index(z0) * tensor.along[0] + y.source.index(top) * tensor.along[1] +
+                x.source.index(left) * tensor.along[2];
         lane_stride = tensor.inner * block.channel_step;
         lanes = block.lanes;
-        count = span;
+        if (tensor.along[1] >= 0 && tensor.along[1] <= count + line) {
+            count += (height - 1) * tensor.along[1];
+        } else {
+            rows = height;
+            row_stride = tensor.along[1];
+        }
     }
 
     // Lines of the cache that hold it, about.
-    std::int64_t lines() const { return ceil_div(count, line) * lanes; }
+    std::int64_t lines() const { return ceil_div(count, line) * rows * lanes; }
 
     // Brings the next `lines` lines into the cache.
     void prefetch(std::int64_t lines) {
@@ -52,14 +61,17 @@ struct DepthwisePass<E>::Stretch {
             at += line;
             if (at < count) continue;
             at = 0;
-            first += lane_stride;
+            first += row_stride;
+            if (++row < rows) continue;
+            row = 0;
+            first += lane_stride - rows * row_stride;
             --lanes;
         }
     }
 
 private:
     static constexpr std::int64_t line = 64 / sizeof(E);
-    std::int64_t at = 0;
+    std::int64_t row = 0, at = 0;
 };
 
 template <class E>

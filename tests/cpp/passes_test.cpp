@@ -1,6 +1,9 @@
 // Every algorithm and pass against the reference, on named and on random problems.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -457,6 +460,25 @@ TEST(Bounds, NothingOutsideTheArraysIsTouched) {
                     run_all_passes_beside_unmapped_pages<float>(named.problem, side, channels_last);
                 else
                     run_all_passes_beside_unmapped_pages<double>(named.problem, side, channels_last);
+}
+
+// Of short tasks each once fetched all of a long row ahead: 16 times the length took 250 times as long.
+TEST(Depthwise, TimeIsProportionalToTheLength) {
+    const auto seconds = [](const char* text) {
+        const LayerData<float> data(parse_problem(text).problem);
+        Options options;
+        options.algorithm = "direct";
+        const Plan plan(data.problem, options);
+        std::vector<float> out = data.empty_output(Pass::forward);
+        double least = INFINITY;
+        for (int run = 0; run < 5; ++run) {
+            const auto begin = std::chrono::steady_clock::now();
+            data.run(plan, Pass::forward, out);
+            least = std::min(least, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+        }
+        return least;
+    };
+    EXPECT_LT(seconds("n1c4k12 i320000 r1 g4 f32"), 64 * seconds("n1c4k12 i20000 r1 g4 f32"));
 }
 
 // Bands of a single channel, most of which are read where they are in the array.
