@@ -382,9 +382,10 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     return result;
 }
 
+namespace {
+
 template <class E>
-Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    const bool lanewise = use_lanewise(layer, kernels.lanes);
+Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass, bool lanewise) {
     const Work work = work_of(pass, input_blocks(layer, kernels.lanes, lanewise, false),
                               output_blocks(layer, kernels.lanes, lanewise),
                               lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
@@ -397,8 +398,10 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
         const double steps = static_cast<double>(layer.axis[0].stride * layer.axis[1].stride * layer.axis[2].stride);
         const double inputs = static_cast<double>(layer.batch * layer.inputs());
         const double computed = pass == Pass::input_grad ? std::max(outputs, inputs / steps) : outputs;
+        const double lanes = static_cast<double>(ceil_div(layer.groups, std::int64_t{kernels.lanes}) * kernels.lanes);
+        const double empty = lanes / static_cast<double>(layer.groups) - 1;  // lanes, for each in use
         ns += computed * taps * static_cast<double>(work.products) * product_ns +
-              direct_lanewise_crossings * array_ns(layer, pass, true);
+              direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, true);
     } else if (pass == Pass::weight_grad) {  // channels on the side that leaves fewer lanes empty
         const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
         const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
@@ -412,6 +415,7 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     }
     Costed result;
     result.direct = true;
+    result.lane_kind = lanewise ? LaneKind::groups : LaneKind::channels;
     Candidate& c = result.candidate;
     c.algorithm = "direct";
     c.possible = true;
@@ -421,6 +425,19 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     c.predicted_seconds = 1e-9 * ns;
     c.error_bound = epsilon(layer) * sum_error;
     return result;
+}
+
+}  // namespace
+
+template <class E>
+Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
+    const bool lanewise = use_lanewise(layer, kernels.lanes);
+    const Costed costed = cost_direct(kernels, layer, pass, lanewise);
+    // Of few groups most lanes are empty. One by one, they are read as planes.
+    const bool few = 2 * layer.groups <= kernels.lanes && layer.taps() > 1 && layer.output_phases() == 1;
+    if (!lanewise || !few || pass == Pass::weight_grad) return costed;
+    const Costed one_by_one = cost_direct(kernels, layer, pass, false);
+    return one_by_one.candidate.predicted_seconds < costed.candidate.predicted_seconds ? one_by_one : costed;
 }
 
 // Each operand is transformed once, so that of the six transforms of tiles in three passes four remain. The price: the

@@ -1,5 +1,5 @@
-// Direct convolution of depthwise layers, forward and input_grad: every output is a sum over taps alone, channels are in
-// the lanes.
+// Direct convolution of depthwise layers, forward and input_grad, but for those with few groups (direct_pass.h): every
+// output is a sum over taps alone, groups are in the lanes.
 //
 // As in direct_pass.h a task computes a band of outputs from a buffer of samples (bands.h), here a few rows at a time:
 // read what samples they need besides those of the rows before, compute, write. The samples of the next rows come from

@@ -1,5 +1,6 @@
 // Direct convolution: implicit GEMM on the real micro-kernel, for every shape and all three passes, and the lane-wise
-// weight_grad of depthwise layers (depthwise_pass.h has their other passes). It is the fallback that always works.
+// weight_grad of depthwise layers (depthwise_pass.h has their other passes, unless the groups are few). It is the
+// fallback that always works.
 //
 // A task computes a *band* of outputs: a few rows, or a part of one. The samples the band reads are brought into a
 // buffer (bands.h) in which a tap is a constant offset and outputs are neighbours: an operand of a matrix product that
