@@ -103,6 +103,28 @@ void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar,
     }
 }
 
+// How much of the bands can be read where they are in an array whose rows adjoin, planar: from 0 to 1.
+template <class E>
+double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling) {
+    const DenseAxis &y = tiling.conv[1], &x = tiling.conv[2];
+    const auto apart = [](const DenseAxis& axis) { return axis.step != 1 || axis.source.step != 1; };
+    if (std::any_of(tiling.conv.begin(), tiling.conv.end(), apart)) return 0;
+    if (tiling.one_line && tiling.bands.rows > 1 && x.source.size != tiling.layout.pixels) return 0;
+    const auto share = [](const DenseAxis& axis, std::int64_t bands, std::int64_t length, std::int64_t unit) {
+        std::int64_t inside = 0;
+        for (std::int64_t band = 0, t = axis.begin; band < bands; ++band, t += length) {
+            const std::int64_t count = round_up(std::min(length, axis.end - t), unit);
+            const std::int64_t begin = axis.source.index(axis.first_sample(t));
+            inside += count > 0 && begin >= 0 && begin + axis.samples(count) <= axis.source.size ? 1 : 0;
+        }
+        return static_cast<double>(inside) / static_cast<double>(std::max<std::int64_t>(1, bands));
+    };
+    const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
+    return share(tiling.conv[0], planes, 1, 1) *
+           share(y, tiling.bands.bands_y, tiling.bands.rows, tiling.rows_at_once) *
+           share(x, tiling.bands.bands_x, tiling.bands.pixels, tiling.one_line ? 1 : kernels.lanes);
+}
+
 template <class E>
 DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
     const int lanes = kernels.lanes;
@@ -129,12 +151,13 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
     const double cycles =
         tiling.cycles * target_parts * static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
-    const std::int64_t moved =
-        source_elements * tiling.layout.entries + target_elements * tiling.bands.rows * tiling.bands.pixels;
-    const std::int64_t moved_rows = channels * tiling.layout.height + targets * tiling.bands.rows;
-    tiling.ns =
-        static_cast<double>((conv[0].end - conv[0].begin) * tiling.bands.bands_y * tiling.bands.bands_x) *
-        (cycles * cycle_ns + static_cast<double>(moved) * element_ns + static_cast<double>(moved_rows) * row_ns);
+    const double buffered = planar ? 1 - share_in_array(kernels, tiling) : 1;
+    const double moved = buffered * static_cast<double>(source_elements * tiling.layout.entries) +
+                         static_cast<double>(target_elements * tiling.bands.rows * tiling.bands.pixels);
+    const double moved_rows = buffered * static_cast<double>(channels * tiling.layout.height) +
+                              static_cast<double>(targets * tiling.bands.rows);
+    tiling.ns = static_cast<double>((conv[0].end - conv[0].begin) * tiling.bands.bands_y * tiling.bands.bands_x) *
+                (cycles * cycle_ns + moved * element_ns + moved_rows * row_ns);
     return tiling;
 }
 
@@ -201,7 +224,7 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
         sub.weight_step = sub.step_axis == 1 ? lanes * taps[2] : lanes;
         sub.first_taps[sub.step_axis] = 1;
     }
-    sub.buffered = samples_in(sub, sub.layout);
+    sub.buffered = samples_in(sub, sub.layout, sub.channel_stride);
     for (int block = 0; block < sources_.per_group; ++block)
         for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i) {
             const Index at = unravel(i, sub.first_taps);
@@ -219,45 +242,54 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     return sub;
 }
 
+// channel_stride: planar only.
 template <class E>
-SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout& layout) const {
+SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout& layout,
+                                        std::ptrdiff_t channel_stride) const {
     const DenseConv conv = sub.with_zeros();
-    SampleOffsets samples{{}, sub.channel_stride, layout.pixels};
+    SampleOffsets samples{{}, channel_stride, layout.pixels};
     if (sub.step_axis >= 0) samples.step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
-    for (int block = 0; block < sources_.per_group; ++block)
+    const std::ptrdiff_t block = planar_ ? channel_stride : layout.entries, entry = planar_ ? 1 : kernels_.lanes;
+    for (int b = 0; b < sources_.per_group; ++b)
         for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i)
-            samples.blocks.push_back(block * sub.block_size + layout.entry_of_tap(conv, unravel(i, sub.first_taps)) *
-                                                                  (planar_ ? 1 : kernels_.lanes));
+            samples.blocks.push_back(b * block * kernels_.lanes +
+                                     layout.entry_of_tap(conv, unravel(i, sub.first_taps)) * entry);
     return samples;
 }
 
-// The array as if it were the buffer, of a single channel whose samples are neighbours; else none.
+// The array as if it were the buffer, planar, where samples are neighbours; else none. Bands that are done as one line need
+// the gaps between rows that a buffer has.
 template <class E>
 SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const {
-    if (sub.step_axis < 0 || sub.one_line || from.along[2] != 1) return {};
+    if (!planar_ || from.along[2] != 1) return {};
+    if (sub.one_line && sub.bands.rows > 1 && from.along[1] != sub.layout.pixels) return {};
     for (const DenseAxis& axis : sub.conv)
         if (axis.step != 1 || axis.source.step != 1) return {};
     BandLayout array = sub.layout;
     array.pixels = from.along[1];
     array.phase_entries = sub.conv[0].tap_step * from.along[0];
-    return samples_in(sub, array);
+    return samples_in(sub, array, from.inner);
 }
 
 // The first sample of a band in the array; null if not all are there of those that the product reads: whole lane vectors
 // and as many rows as it takes together.
 template <class E>
 const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const {
-    const Index outputs{1, round_up(task.rows, sub.rows_at_once), round_up(task.pixels, kernels_.lanes)};
-    const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
+    const Index outputs{1, round_up(task.rows, sub.rows_at_once), task.pixels};
+    const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group)].channel;
     const E* first = from.data + task.n * from.outer + channel * from.inner;
+    Index begin, rest;  // rest: behind the last sample needed
     for (int a = 0; a < axes; ++a) {
         const DenseAxis& axis = sub.conv[a];
-        const std::int64_t begin = axis.source.index(axis.first_sample(task.t[a]));
-        if (begin < 0 || begin + axis.samples(outputs[a]) > axis.source.size) return nullptr;
+        begin[a] = axis.source.index(axis.first_sample(task.t[a]));
+        rest[a] = axis.source.size - begin[a] - axis.samples(outputs[a]);
+        if (begin[a] < 0 || rest[a] < 0) return nullptr;
         first +=
-            (a == 0 ? begin + axis.sample_of_tap(0) : begin) * from.along[a];  // planes: those of the taps in order
+            (a == 0 ? begin[a] + axis.sample_of_tap(0) : begin[a]) * from.along[a];  // planes: of the taps in order
     }
-    return first;
+    const std::int64_t line = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
+    const std::int64_t beyond = round_up(line, kernels_.lanes) - line;  // of a line's last lane vector
+    return beyond <= rest[2] + (sub.one_line ? rest[1] * from.along[1] : 0) ? first : nullptr;
 }
 
 template <class E>

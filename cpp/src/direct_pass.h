@@ -12,8 +12,8 @@
 //
 // Planar needs no transposition and suits few target channels. From one channel to one, a few rows of outputs are the
 // rows of the product: they read the same samples with the taps in other rows, and zeros around them. input_grad is the
-// same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead. Of a
-// single channel the product may read the samples where they are in the array, away from its ends, without a buffer.
+// same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead. An
+// array whose pixels are neighbours may serve as a planar buffer itself, for bands that read no padding.
 #pragma once
 
 #include "band_pass.h"
@@ -80,7 +80,7 @@ private:
     using typename BandPass<E>::Run;
     using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
-    SampleOffsets samples_in(const SubProblem& sub, const BandLayout& layout) const;
+    SampleOffsets samples_in(const SubProblem& sub, const BandLayout& layout, std::ptrdiff_t channel_stride) const;
     SampleOffsets samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const;
     const E* first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums

@@ -481,18 +481,29 @@ TEST(Depthwise, TimeIsProportionalToTheLength) {
     EXPECT_LT(seconds("n1c4k12 i320000 r1 g4 f32"), 64 * seconds("n1c4k12 i20000 r1 g4 f32"));
 }
 
-// Bands of a single channel, most of which are read where they are in the array.
-constexpr const char* single_channels[] = {
-    "n2c1k1 i40x600 r5x5 f32",    "n1c1k3 i60x1250 r9x4 p1x3 d2x1 f32", "n1c1k1 i70x1250 r1x9 p0x4 b=mirror f64",
-    "n1c1k1 i90x600 r9x2 p1 f32", "n1c1k1 i5x40x1250 r3x2x4 p1 f32",    "n1c1k1 i9x30x640 r2x3x3 d3x1x1 f64"};
+// Bands of few channels, of which many are read where they are in the array.
+constexpr const char* read_in_place[] = {"n2c20k3 i30x41 r1x1 f32",
+                                         "n3c37k2 i300 r1 f32",
+                                         "n1c6k4 i33x50 r1x1 g2 f64",
+                                         "n1c8k2 i40x48 r3x1 f32",
+                                         "n1c18k3 i5x20x40 r1x1x1 f32",
+                                         "n1c3k2 i6x20x64 r2x1x1 f64",
+                                         "n1c4k2 i30x600 r3x3 f32",
+                                         "n1c3k3 i40x200 r5x5 p2 g3 f32",
+                                         "n2c1k1 i40x600 r5x5 f32",
+                                         "n1c1k3 i60x1250 r9x4 p1x3 d2x1 f32",
+                                         "n1c1k1 i70x1250 r1x9 p0x4 b=mirror f64",
+                                         "n1c1k1 i90x600 r9x2 p1 f32",
+                                         "n1c1k1 i5x40x1250 r3x2x4 p1 f32",
+                                         "n1c1k1 i9x30x640 r2x3x3 d3x1x1 f64"};
 
-TEST(SingleChannel, AgreesWithTheReference) {
-    for (const char* text : single_channels)
+TEST(ReadInPlace, AgreesWithTheReference) {
+    for (const char* text : read_in_place)
         expect_close_to_reference(NamedProblem{text, parse_problem(text).problem}, "direct");
 }
 
-TEST(Bounds, OfSingleChannels) {
-    for (const char* text : single_channels)
+TEST(Bounds, OfWhatIsReadInPlace) {
+    for (const char* text : read_in_place)
         for (Guard side : {Guard::before, Guard::after}) {
             const Problem problem = parse_problem(text).problem;
             if (problem.dtype == DType::f32)
@@ -558,7 +569,7 @@ void expect_same_bits_in_channels_last(const Problem& p) {
 TEST(Determinism, BitsDoNotDependOnTheLayout) {
     for (const char* text : {"n2c19k21 i14x13 r3x3 p1 f32", "n2c3k2 i34x33 r3x3 p1 f32"})
         expect_same_bits_in_channels_last(parse_problem(text).problem);
-    for (const char* text : single_channels) {
+    for (const char* text : read_in_place) {
         const Problem problem = parse_problem(text).problem;
         if (problem.dtype == DType::f32)
             expect_same_bits_of_elements_apart<float>(problem);
