@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <charconv>
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <variant>
@@ -44,6 +44,30 @@ inline constexpr double worth_of_modest_filters = 1.3;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
 inline constexpr double auto_tolerance = 1e4;
 
+// Without a lock, which a fork could leave locked for ever: threads that come at the same time each make a value, and
+// the first one is kept.
+template <class T>
+class MadeOnFirstUse {
+public:
+    MadeOnFirstUse() = default;
+    ~MadeOnFirstUse() { delete value_.load(std::memory_order_acquire); }
+    MadeOnFirstUse(const MadeOnFirstUse&) = delete;
+    MadeOnFirstUse& operator=(const MadeOnFirstUse&) = delete;
+
+    template <class Make>
+    const T& get(const Make& make) const {
+        const T* value = value_.load(std::memory_order_acquire);
+        if (value == nullptr) {
+            auto made = std::make_unique<const T>(make());
+            if (value_.compare_exchange_strong(value, made.get(), std::memory_order_acq_rel)) value = made.release();
+        }
+        return *value;
+    }
+
+private:
+    mutable std::atomic<const T*> value_{nullptr};
+};
+
 // A pass of a plan, for one element type.
 template <class E>
 struct PlannedPass {
@@ -73,8 +97,7 @@ public:
     // Chosen on first use: a call of one pass should not pay for planning three.
     const PlannedPass<E>& pass(Pass which) const {
         const auto i = static_cast<std::size_t>(which);
-        std::call_once(once_[i], [&] { passes_[i] = choose(which); });
-        return passes_[i];
+        return passes_[i].get([&] { return choose(which); });
     }
 
     std::vector<Candidate> candidates(Pass which) const {
@@ -282,8 +305,7 @@ private:
     Layer layer_;
     Options options_;
     std::array<AlgorithmRequest, pass_count> requests_;
-    mutable std::array<std::once_flag, pass_count> once_;
-    mutable std::array<PlannedPass<E>, pass_count> passes_;
+    std::array<MadeOnFirstUse<PlannedPass<E>>, pass_count> passes_;
 };
 
 inline bool has_x(const Problem& p) {

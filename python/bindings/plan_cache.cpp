@@ -1,5 +1,6 @@
 #include "plan_cache.h"
 
+#include <pthread.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -59,6 +60,16 @@ std::int64_t table_bytes(const Problem& problem) {
     return 3 * 16 * longest;
 }
 
+constexpr std::size_t most_plans = 256;
+constexpr std::int64_t most_bytes = std::int64_t{1} << 30;
+
+// Never destroyed: a thread may still be planning when the program exits.
+PlanCache& cache = *new PlanCache(most_plans, most_bytes);
+
+// When the module is loaded: anything later could itself be interrupted by a fork.
+[[maybe_unused]] const int fork_handlers =
+    pthread_atfork([] { cache.mutex().lock(); }, [] { cache.mutex().unlock(); }, [] { cache.mutex().unlock(); });
+
 }  // namespace
 
 void PlanCache::forget_least_recent() {
@@ -89,9 +100,6 @@ Plan PlanCache::get(const Problem& problem, const Options& options) {
 
 Plan cached_plan(const Problem& problem, const Options& options) {
     const ReleasedGil released;
-    constexpr std::size_t most_plans = 256;
-    constexpr std::int64_t most_bytes = std::int64_t{1} << 30;
-    static PlanCache cache(most_plans, most_bytes);
     return cache.get(problem, options);
 }
 

@@ -21,6 +21,9 @@ public:
 
     Plan get(const Problem& problem, const Options& options);
 
+    // Held across a fork, so that no other thread can leave the child's copy locked or half changed.
+    std::mutex& mutex() { return mutex_; }
+
 private:
     struct Entry {
         std::string key;

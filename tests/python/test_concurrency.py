@@ -117,7 +117,7 @@ def work(seed):
         y = tc.conv2d(x[:, :, :size, :], w, padding=2)
         tc.conv2d(np.ones((1, 1, 600, 1000), "f"), w[:1, :1])
 
-threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 7)]
+threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in (1, 7)]
 for thread in threads:
     thread.start()
 for attempt in range(30):
@@ -131,6 +131,37 @@ for attempt in range(30):
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0, attempt
     assert is_right()
+stop = True
+for thread in threads:
+    thread.join()
+"""
+    assert_succeeded(run_python(tmp_path, program))
+
+
+def test_fork_while_other_threads_plan(tmp_path):
+    """So many shapes that every call plans, and the plan used least recently is forgotten."""
+    program = """
+stop = False
+
+def run(number):
+    height, width = 3 + number % 30, 3 + number // 30 % 28
+    return tc.conv2d(x[:1, :1, :height, :width], w[:1, :1, :3, :3], algorithm="direct")
+
+def work(number):
+    while not stop:
+        run(number)
+        number += 1
+
+threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in (0, 400)]
+for thread in threads:
+    thread.start()
+for attempt in range(300):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        run(attempt)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, attempt
 stop = True
 for thread in threads:
     thread.join()

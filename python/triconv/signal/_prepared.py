@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +48,7 @@ class PreparedRun:
     @property
     def nbytes(self) -> int:
         """Memory that the transforms hold."""
-        return sum(weights.nbytes for weights in self._weights.values())
+        return sum(weights.nbytes for weights in list(self._weights.values()))  # another thread may add some
 
 
 class PreparedKernel:
@@ -71,8 +69,8 @@ class PreparedKernel:
     def __init__(self, kernel: npt.ArrayLike, axes: Axes = None) -> None:
         self._kernel = checked_kernel(kernel)
         self._axes = axes_of(self._kernel, axes)
-        self._runs: OrderedDict[tuple[Any, ...], PreparedRun] = OrderedDict()
-        self._lock = threading.Lock()
+        # Least recently used first. Replaced, never changed, so that it needs no lock, which a fork could leave locked.
+        self._runs: dict[tuple[Any, ...], PreparedRun] = {}
 
     @property
     def kernel(self) -> AnyArray:
@@ -82,8 +80,7 @@ class PreparedKernel:
     @property
     def nbytes(self) -> int:
         """Memory held: the kernel and its transforms."""
-        with self._lock:
-            return self._kernel.nbytes + sum(run.nbytes for run in self._runs.values())
+        return self._kernel.nbytes + sum(run.nbytes for run in self._runs.values())
 
     def convolve(self, in1: npt.ArrayLike, mode: Mode = "full", *, workers: SupportsIndex | None = None) -> AnyArray:
         """Return the convolution of `in1` with the kernel: that of ``oaconvolve(in1, kernel, mode, axes)``.
@@ -112,12 +109,13 @@ class PreparedKernel:
             return convolve_arrays(image, self._kernel, geometry, dtype, run=run)
 
     def _run_for(self, signature: tuple[Any, ...]) -> PreparedRun:
-        with self._lock:
-            run = self._runs.setdefault(signature, PreparedRun())
-            self._runs.move_to_end(signature)
-            if len(self._runs) > self._capacity:
-                self._runs.popitem(last=False)
-            return run
+        runs = dict(self._runs)
+        run = runs.pop(signature, None) or PreparedRun()
+        if len(runs) == self._capacity:
+            del runs[next(iter(runs))]
+        runs[signature] = run
+        self._runs = runs  # another thread's addition may be lost: its transform is made again when asked for
+        return run
 
     def __repr__(self) -> str:
         return f"PreparedKernel(shape={self._kernel.shape}, dtype={self._kernel.dtype}, axes={self._axes})"
