@@ -110,14 +110,16 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
     const auto apart = [](const DenseAxis& axis) { return axis.step != 1 || axis.source.step != 1; };
     if (std::any_of(tiling.conv.begin(), tiling.conv.end(), apart)) return 0;
     if (tiling.one_line && tiling.bands.rows > 1 && x.source.size != tiling.layout.pixels) return 0;
+    // Bands lie `length` apart, outputs as well as samples, and all are this long but for the last.
     const auto share = [](const DenseAxis& axis, std::int64_t bands, std::int64_t length, std::int64_t unit) {
-        std::int64_t inside = 0;
-        for (std::int64_t band = 0, t = axis.begin; band < bands; ++band, t += length) {
-            const std::int64_t count = round_up(std::min(length, axis.end - t), unit);
-            const std::int64_t begin = axis.source.index(axis.first_sample(t));
-            inside += count > 0 && begin >= 0 && begin + axis.samples(count) <= axis.source.size ? 1 : 0;
-        }
-        return static_cast<double>(inside) / static_cast<double>(std::max<std::int64_t>(1, bands));
+        if (bands == 0) return 0.0;
+        const std::int64_t begin = axis.source.index(axis.first_sample(axis.begin)), last = (bands - 1) * length;
+        const auto room = [&](std::int64_t count) { return axis.source.size - axis.samples(round_up(count, unit)); };
+        const std::int64_t before = ceil_div(std::max<std::int64_t>(0, -begin), length);
+        const std::int64_t fitting = room(length) < begin ? 0 : (room(length) - begin) / length + 1;
+        const bool last_inside = begin + last >= 0 && begin + last <= room(axis.end - axis.begin - last);
+        const std::int64_t inside = std::max<std::int64_t>(0, std::min(fitting, bands - 1) - before) + last_inside;
+        return static_cast<double>(inside) / static_cast<double>(bands);
     };
     const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
     return share(tiling.conv[0], planes, 1, 1) *
