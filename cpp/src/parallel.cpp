@@ -1,6 +1,7 @@
 // The pool, and the host's parallel-for. One thread at a time owns it, for the length of one parallel_for; it publishes a
-// job, takes part as slot 0 and waits for the workers (slots 1, 2, ...) to finish. Any other caller runs its work serially
-// instead of waiting.
+// job, runs slot 0 of it, then the slots 1, 2, ... whose workers have not begun, and waits for the others to finish. A
+// sleeping thread takes longer to wake up than a small job to run, so nobody waits for one that does. Any other caller
+// runs its work serially instead of waiting.
 //
 // Fork: only the forking thread exists in the child, and the pool's mutexes may be locked there for ever. So the child
 // abandons the pool with everything in it: its next parallel_for makes a new one.
@@ -16,6 +17,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <fstream>
 #include <mutex>
@@ -24,7 +26,6 @@
 #include <string>
 #include <system_error>
 #include <thread>
-#include <vector>
 
 #include "float_mode.h"
 
@@ -186,16 +187,23 @@ public:
         if (!owner.owns_lock()) { return false; }
         const int slots = 1 + start_workers(threads - 1);
         const bool spin = slots <= cpus_;
+        std::uint64_t generation = 0;
         {
             const std::lock_guard lock(mutex_);
             job_ = &job;
             slots_ = slots;
             spin_ = spin;
             running_.store(slots - 1, std::memory_order_relaxed);
-            generation_.fetch_add(1, std::memory_order_release);
+            generation = generation_.fetch_add(1, std::memory_order_release) + 1;
         }
         work_.notify_all();
         job.run(0, slots);
+        for (int slot = 1; slot < slots; ++slot) {
+            if (workers_[static_cast<std::size_t>(slot - 1)].claim(generation)) {
+                job.run(slot, slots);
+                running_.fetch_sub(1, std::memory_order_acq_rel);
+            }
+        }
         const auto finished = [this] { return running_.load(std::memory_order_acquire) == 0; };
         if (!spin_until(spin, finished)) {
             std::unique_lock lock(mutex_);
@@ -213,12 +221,23 @@ public:
             generation_.fetch_add(1, std::memory_order_release);
         }
         work_.notify_all();
-        for (std::thread& worker : workers_) {
-            worker.join();
+        for (Worker& worker : workers_) {
+            worker.thread.join();
         }
     }
 
 private:
+    struct Worker {
+        std::thread thread;
+        std::atomic<std::uint64_t> claimed{0};  // generation of the last job whose slot somebody has begun
+
+        // True for one of those that ask: the worker itself or the owner.
+        bool claim(std::uint64_t generation) {
+            std::uint64_t before = claimed.load(std::memory_order_relaxed);
+            return before < generation && claimed.compare_exchange_strong(before, generation);
+        }
+    };
+
     // Makes sure of `wanted` workers. Returns how many of them there are: fewer if the system refuses more threads.
     int start_workers(int wanted) {
         sigset_t all_signals, before;
@@ -227,8 +246,7 @@ private:
             pthread_sigmask(SIG_SETMASK, &all_signals, &before);
             try {
                 while (static_cast<int>(workers_.size()) < wanted) {
-                    const int slot = static_cast<int>(workers_.size()) + 1;
-                    workers_.emplace_back([this, slot, seen = generation_.load()] { work(slot, seen); });
+                    add_worker();
                 }
             } catch (const std::system_error&) {
                 // The results do not depend on how many threads there are.
@@ -238,8 +256,19 @@ private:
         return std::min(wanted, static_cast<int>(workers_.size()));
     }
 
+    void add_worker() {
+        Worker& worker = workers_.emplace_back();
+        const int slot = static_cast<int>(workers_.size());
+        try {
+            worker.thread = std::thread([this, &worker, slot, seen = generation_.load()] { work(worker, slot, seen); });
+        } catch (...) {
+            workers_.pop_back();
+            throw;
+        }
+    }
+
     // `seen` is the last generation that is not this worker's affair.
-    void work(int slot, std::uint64_t seen) {
+    void work(Worker& self, int slot, std::uint64_t seen) {
         bool took_part = false;
         for (;;) {
             const auto published = [&] { return generation_.load(std::memory_order_acquire) != seen; };
@@ -252,7 +281,7 @@ private:
             const int slots = slots_;
             took_part = slot < slots && spin_;
             lock.unlock();
-            if (slot < slots) {
+            if (slot < slots && self.claim(seen)) {
                 job->run(slot, slots);
                 finish();
             }
@@ -267,8 +296,8 @@ private:
     }
 
     const int cpus_ = available_cpus();
-    std::mutex owner_;                  // held for the length of a parallel_for
-    std::vector<std::thread> workers_;  // changed by the owner only
+    std::mutex owner_;            // held for the length of a parallel_for
+    std::deque<Worker> workers_;  // changed by the owner only; they stay where they are
 
     std::mutex mutex_;  // guards what follows; the atomics may be read without it
     std::condition_variable work_, done_;
