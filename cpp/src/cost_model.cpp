@@ -84,10 +84,9 @@ constexpr double lane_block_ns = 60;        // transform of a lane block of a ti
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_weight_grad_ns = 0.29;     // the same; of the other passes see tile_direct
-constexpr double direct_few_weight_grad_ns = 0.7;  // where neither side's channels fill a lane vector
+constexpr double direct_weight_grad_ns = 0.45;  // a cycle of its products, times fma_steps; other passes: tile_direct
 constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
-constexpr double direct_crossings = 2, direct_lanewise_crossings = 1.4;          // of its arrays, in units of array_ns
+constexpr double direct_lanewise_crossings = 1.4;                                // of its arrays, in units of array_ns
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
 constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
@@ -402,13 +401,11 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
         const double empty = lanes / static_cast<double>(layer.groups) - 1;  // lanes, for each in use
         ns += computed * taps * static_cast<double>(work.products) * product_ns +
               direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, true);
-    } else if (pass == Pass::weight_grad) {  // channels on the side that leaves fewer lanes empty
-        const auto vectors = [&](std::int64_t channels) { return ceil_div(channels, std::int64_t{kernels.lanes}); };
-        const std::int64_t in = layer.in_per_group(), out = layer.out_per_group();
-        ns += outputs * taps * static_cast<double>(layer.groups * std::min(vectors(in) * out, in * vectors(out))) *
-                  (std::max(in, out) < kernels.lanes ? direct_few_weight_grad_ns
-                                                     : direct_weight_grad_ns * fma_steps(kernels)) +
-              direct_crossings * array_ns(layer, pass, true);
+    } else if (pass == Pass::weight_grad) {
+        const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
+        ns += outputs * static_cast<double>(layer.groups) * std::min(cycles.x_lanes, cycles.y_lanes) *
+                  direct_weight_grad_ns * fma_steps(kernels) +
+              array_ns(layer, pass, true);
     } else {
         ns += tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups) +
               array_ns(layer, pass, true);

@@ -123,6 +123,14 @@ struct DyRuns {
     std::size_t part_size = 0;
 };
 
+// Estimated cycles of the products of a dense weight_grad, for one output of each channel of a group, with the channels of
+// x or those of y in the lanes: it takes the faster way.
+struct WeightGradCycles {
+    double x_lanes, y_lanes;
+};
+template <class E>
+WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& layer);
+
 template <class E>
 class DirectWeightGrad final : public PassAlgorithm<E> {
 public:
@@ -131,9 +139,6 @@ public:
     RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
 
 private:
-    struct TapRuns {
-        std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
-    };
     struct Product {
         ProductArgs<E> args;
         int rows, cols;
@@ -145,8 +150,6 @@ private:
     struct Buffers {  // of a chunk of bands
         E *x, *y;
     };
-    TapRuns tap_runs() const;
-    bool prefers_planes() const;
     Product lane_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     Product planar_product(std::int64_t index, const E* x, const E* y, E* sums) const;
     BandTask band_at(std::int64_t index) const { return band_task(conv_, bands_, 1, index); }

@@ -6,6 +6,37 @@
 
 namespace triconv {
 
+namespace {
+
+// Taps of one row of the kernel that read neighbouring entries of the buffer.
+struct TapRuns {
+    std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
+
+    explicit TapRuns(const DenseConv& conv) {
+        const DenseAxis& x = conv[2];
+        apart = x.step % x.tap_step == 0 ? std::min(x.step / x.tap_step, x.taps) : x.taps;
+        count = conv[0].taps * conv[1].taps * apart;
+    }
+    std::int64_t longest(const DenseConv& conv) const { return ceil_div(conv[2].taps, apart); }
+};
+
+}  // namespace
+
+template <class E>
+WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& layer) {
+    const LaneBlocks xs = input_blocks(layer, kernels.lanes, false, false),
+                     ys = output_blocks(layer, kernels.lanes, false);
+    const DenseConv conv = forward_conv(layer);
+    const DyRuns<E> dy(ys, Bands{}, kernels.lanes);
+    const TapRuns runs(conv);
+    return {static_cast<double>(layer.taps() * dy.parts) *
+                best_block(kernels.direct_product, dy.part_rows, xs.per_group).cycles,
+            static_cast<double>(layer.in_per_group() * runs.count) *
+                best_block(kernels.direct_product, runs.longest(conv), ys.per_group).cycles};
+}
+template WeightGradCycles weight_grad_cycles(const KernelTable<float>&, const Layer&);
+template WeightGradCycles weight_grad_cycles(const KernelTable<double>&, const Layer&);
+
 template <class E>
 DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
     : PassAlgorithm<E>(layer, Pass::weight_grad),
@@ -41,12 +72,13 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         return;
     }
     runs_ = DyRuns<E>(ys_, bands_, lanes);
-    planar_ = prefers_planes();
+    const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
+    planar_ = cycles.y_lanes < cycles.x_lanes;
     if (planar_) {
         x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
         x_band_size_ = x_block_size_ * static_cast<std::size_t>(layer.in_channels);
         y_band_size_ = y_block_size_ * ys_.blocks.size();
-        shape_ = best_block(kernels.direct_product, ceil_div(conv_[2].taps, tap_runs().apart), ys_.per_group);
+        shape_ = best_block(kernels.direct_product, TapRuns(conv_).longest(conv_), ys_.per_group);
         // Products have few rows: several of them share dy from the L1 cache.
         constexpr std::int64_t dy_bytes = 64 << 10;
         const std::int64_t row_bytes = ys_.per_group * bands_.pixels * lane_bytes;
@@ -88,26 +120,6 @@ DyRuns<E>::DyRuns(const LaneBlocks& blocks, const Bands& bands, int lanes)
     part_rows = blocks.row_of(part_blocks, lanes);
     stride = odd_lines<E>(static_cast<std::ptrdiff_t>(part_rows) * lanes);
     part_size = static_cast<std::size_t>(bands.rows * per_row * stride);
-}
-
-// Taps of one row of the kernel that read neighbouring entries of the buffer.
-template <class E>
-auto DirectWeightGrad<E>::tap_runs() const -> TapRuns {
-    const DenseAxis& x = conv_[2];
-    const std::int64_t apart = x.step % x.tap_step == 0 ? std::min(x.step / x.tap_step, x.taps) : x.taps;
-    return {apart, conv_[0].taps * conv_[1].taps * apart};
-}
-
-// Cycles per output, estimated, with input channels in the lanes and with output channels there.
-template <class E>
-bool DirectWeightGrad<E>::prefers_planes() const {
-    const TapRuns runs = tap_runs();
-    const double with_x_lanes = static_cast<double>(layer_.taps() * runs_.parts) *
-                                best_block(kernels_.direct_product, runs_.part_rows, xs_.per_group).cycles;
-    const double with_y_lanes =
-        static_cast<double>(layer_.in_per_group() * runs.count) *
-        best_block(kernels_.direct_product, ceil_div(conv_[2].taps, runs.apart), ys_.per_group).cycles;
-    return with_y_lanes < with_x_lanes;
 }
 
 // One block of x (all samples the band's outputs read) or of dy (the band's outputs, zeros up to a full band).
@@ -215,7 +227,7 @@ auto DirectWeightGrad<E>::lane_product(std::int64_t index, const E* x, const E* 
 template <class E>
 auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E* y, E* sums) const -> Product {
     const int lanes = kernels_.lanes;
-    const TapRuns runs = tap_runs();
+    const TapRuns runs(conv_);
     const std::int64_t channel = index / runs.count, run = index % runs.count, group = channel / layer_.in_per_group();
     const std::int64_t in_row = run % runs.apart, tap = run / runs.apart * conv_[2].taps + in_row;
     Product product{{}, static_cast<int>(ceil_div(conv_[2].taps - in_row, runs.apart)), ys_.per_group};
@@ -295,7 +307,7 @@ void DirectWeightGrad<E>::run_chunk(const Operands<E>& operands, const Runner& r
     });
     const Steps steps = find_steps(first, count);
     const std::int64_t products = planar_
-                                      ? layer_.in_channels * tap_runs().count
+                                      ? layer_.in_channels * TapRuns(conv_).count
                                       : layer_.taps() * ceil_div(xs_.per_group, shape_.cols) * runs_.parts * ys_.groups;
     const std::int64_t per_task = std::min<std::int64_t>(products_per_task_, ceil_div(products, std::int64_t{slots}));
     runner(ceil_div(products, per_task), [&](std::int64_t i, int) {
