@@ -291,7 +291,7 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
     if (!costed.direct)
         return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
                                                   costed.blocking);
-    if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer);
+    if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer, costed.modest);
     if (costed.lane_kind == LaneKind::groups) return std::make_unique<DepthwisePass<E>>(kernels, layer, pass);
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }

@@ -3,9 +3,16 @@
 // groups of parts (engine.h).
 #pragma once
 
+#include "cpu.h"
 #include "kernel_table.h"
 
 namespace triconv {
+
+// Passes through a unit for multiply-adds that one of the kernels' vectors takes.
+template <class E>
+double fma_steps(const KernelTable<E>& kernels) {
+    return cpu_fma_steps(kernels.lanes * static_cast<int>(sizeof(E)));
+}
 
 // The size of the register blocks for a product, and what they cost.
 struct BlockShape {

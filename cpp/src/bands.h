@@ -52,7 +52,7 @@ struct BandTask {
     std::int64_t rows, pixels;
 };
 std::int64_t band_count(const DenseConv& conv, const Bands& bands);  // of one group of one image
-// Bands are counted first, then groups, then images. Bands at the end may be smaller, or empty.
+// Bands are counted first, then groups, then images. Bands at the end may be smaller.
 BandTask band_task(const DenseConv& conv, const Bands& bands, int groups, std::int64_t index);
 
 // The buffer of a band of `rows` x `pixels` outputs; gap: entries more than needed in each row of a phase.

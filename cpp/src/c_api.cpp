@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "made_on_first_use.h"
 #include "triconv/triconv.hpp"
 
 struct triconv_plan {
@@ -512,7 +513,8 @@ triconv_status triconv_build_info_init(triconv_build_info* info, size_t struct_s
 triconv_status triconv_get_build_info(triconv_build_info* info) {
     return guarded([&] {
         triconv_build_info& to = required_struct("info", info);
-        static const BuildText& text = *new BuildText;
+        static const MadeOnFirstUse<const BuildText> made;
+        const BuildText& text = made.get([] { return BuildText(); });
         to.version = text.info.version.c_str();
         to.compiler = text.info.compiler.c_str();
         to.flags = text.info.flags.c_str();

@@ -95,11 +95,6 @@ constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
 constexpr double many_planes = 8192;  // of a tile, from which on a byte from memory costs twice as much
 constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
 
-template <class E>
-double fma_steps(const KernelTable<E>& kernels) {
-    return cpu_fma_steps(kernels.lanes * static_cast<int>(sizeof(E)));
-}
-
 // Error of a sum of products in units of epsilon, relative to the largest sum of absolute values: parts of
 // max_reduction terms are summed one after the other, then groups of parts. A statistical bound, as roundings of both signs
 // cancel; the tests hold every sum to it.
@@ -384,7 +379,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
 namespace {
 
 template <class E>
-Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass, bool lanewise) {
+Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pass, bool lanewise) {
     const Work work = work_of(pass, input_blocks(layer, kernels.lanes, lanewise, false),
                               output_blocks(layer, kernels.lanes, lanewise),
                               lanewise ? LaneKind::groups : LaneKind::channels, kernels.lanes);
@@ -429,11 +424,11 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass,
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     const bool lanewise = use_lanewise(layer, kernels.lanes);
-    const Costed costed = cost_direct(kernels, layer, pass, lanewise);
+    const Costed costed = cost_direct_in(kernels, layer, pass, lanewise);
     // Of few groups most lanes are empty. One by one, they are read as planes.
     const bool few = 2 * layer.groups <= kernels.lanes && layer.taps() > 1 && layer.output_phases() == 1;
     if (!lanewise || !few || pass == Pass::weight_grad) return costed;
-    const Costed one_by_one = cost_direct(kernels, layer, pass, false);
+    const Costed one_by_one = cost_direct_in(kernels, layer, pass, false);
     return one_by_one.candidate.predicted_seconds < costed.candidate.predicted_seconds ? one_by_one : costed;
 }
 

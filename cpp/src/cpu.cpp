@@ -11,6 +11,7 @@
 #endif
 #include <unistd.h>
 
+#include "made_on_first_use.h"
 #include "triconv/triconv.hpp"
 
 namespace triconv {
@@ -154,13 +155,13 @@ CacheSizes detect_cache_sizes() {
 #if defined(__x86_64__)
 
 bool cpu_has_avx2() {
-    static const bool has = detect_x86_64_v3();
-    return has;
+    static const MadeOnFirstUse<const bool> has;
+    return has.get(detect_x86_64_v3);
 }
 
 bool cpu_has_avx512() {
-    static const bool has = detect_x86_64_v4();
-    return has;
+    static const MadeOnFirstUse<const bool> has;
+    return has.get(detect_x86_64_v4);
 }
 
 #else
@@ -176,13 +177,13 @@ bool cpu_has_avx512() {
 #endif
 
 int cpu_fma_steps(int vector_bytes) {
-    static const bool halved = detect_halved_avx512();
-    return vector_bytes == 64 && halved ? 2 : 1;
+    static const MadeOnFirstUse<const bool> halved;
+    return vector_bytes == 64 && halved.get(detect_halved_avx512) ? 2 : 1;
 }
 
 const CacheSizes& cache_sizes() {
-    static const CacheSizes sizes = detect_cache_sizes();
-    return sizes;
+    static const MadeOnFirstUse<const CacheSizes> sizes;
+    return sizes.get(detect_cache_sizes);
 }
 
 CpuInfo cpu_info() {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "cpu.h"
 #include "parallel.h"
 
 namespace triconv {
@@ -103,13 +102,20 @@ void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar,
     }
 }
 
+// Whether an array whose rows are so far apart can serve as a planar buffer, its pixels being neighbours: a product finds
+// outputs where it finds samples, and a band that is done as one line needs the gaps that a buffer has between rows.
+bool serves_as_buffer(const DirectTiling& tiling, std::ptrdiff_t row_pitch) {
+    const auto apart = [](const DenseAxis& axis) { return axis.step != 1 || axis.source.step != 1; };
+    const bool any_pitch = !tiling.one_line || tiling.bands.rows == 1;
+    return (any_pitch || row_pitch == tiling.layout.pixels) &&
+           std::none_of(tiling.conv.begin(), tiling.conv.end(), apart);
+}
+
 // How much of the bands can be read where they are in an array whose rows adjoin, planar: from 0 to 1.
 template <class E>
 double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling) {
     const DenseAxis &y = tiling.conv[1], &x = tiling.conv[2];
-    const auto apart = [](const DenseAxis& axis) { return axis.step != 1 || axis.source.step != 1; };
-    if (std::any_of(tiling.conv.begin(), tiling.conv.end(), apart)) return 0;
-    if (tiling.one_line && tiling.bands.rows > 1 && x.source.size != tiling.layout.pixels) return 0;
+    if (!serves_as_buffer(tiling, x.source.size)) return 0;
     // Bands lie `length` apart, outputs as well as samples, and all are this long but for the last.
     const auto share = [](const DenseAxis& axis, std::int64_t bands, std::int64_t length, std::int64_t unit) {
         if (bands == 0) return 0.0;
@@ -145,8 +151,7 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved
     // to or from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product
     // waits for the L2 cache where its steps are a channel apart.
-    const double cycle_ns = (planar && tiling.step_axis < 0 ? 0.6 : 0.45) *
-                            cpu_fma_steps(kernels.lanes * static_cast<int>(sizeof(E))),
+    const double cycle_ns = (planar && tiling.step_axis < 0 ? 0.6 : 0.45) * fma_steps(kernels),
                  element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
@@ -259,14 +264,10 @@ SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout&
     return samples;
 }
 
-// The array as if it were the buffer, planar, where samples are neighbours; else none. Bands that are done as one line need
-// the gaps between rows that a buffer has.
+// The array as if it were the buffer, planar; none if it cannot be.
 template <class E>
 SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const {
-    if (!planar_ || from.along[2] != 1) return {};
-    if (sub.one_line && sub.bands.rows > 1 && from.along[1] != sub.layout.pixels) return {};
-    for (const DenseAxis& axis : sub.conv)
-        if (axis.step != 1 || axis.source.step != 1) return {};
+    if (!planar_ || from.along[2] != 1 || !serves_as_buffer(sub, from.along[1])) return {};
     BandLayout array = sub.layout;
     array.pixels = from.along[1];
     array.phase_entries = sub.conv[0].tap_step * from.along[0];
@@ -291,7 +292,8 @@ const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const
     }
     const std::int64_t line = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
     const std::int64_t beyond = round_up(line, kernels_.lanes) - line;  // of a line's last lane vector
-    return beyond <= rest[2] + (sub.one_line ? rest[1] * from.along[1] : 0) ? first : nullptr;
+    const bool rows_adjoin = from.along[1] <= sub.conv[2].source.size;  // what lies between others need not be readable
+    return beyond <= rest[2] + (sub.one_line && rows_adjoin ? rest[1] * from.along[1] : 0) ? first : nullptr;
 }
 
 template <class E>

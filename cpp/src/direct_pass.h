@@ -134,7 +134,8 @@ WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& 
 template <class E>
 class DirectWeightGrad final : public PassAlgorithm<E> {
 public:
-    DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer);
+    // modest: in the least workspace, the same sums.
+    DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer, bool modest);
     WorkspaceNeed workspace() const override;
     RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
 

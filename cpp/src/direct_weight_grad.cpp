@@ -38,7 +38,7 @@ template WeightGradCycles weight_grad_cycles(const KernelTable<float>&, const La
 template WeightGradCycles weight_grad_cycles(const KernelTable<double>&, const Layer&);
 
 template <class E>
-DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
+DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer, bool modest)
     : PassAlgorithm<E>(layer, Pass::weight_grad),
       kernels_(kernels),
       lanewise_(use_lanewise(layer, kernels.lanes)),
@@ -104,7 +104,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     const BlockGroups groups(ceil_div(band_count_, bands_per_chunk_));
     constexpr std::size_t all_groups_bytes = 4 << 20;
     const std::size_t all_groups = static_cast<std::size_t>(groups.count) * sums_size_;
-    sums_of_all_groups_ = groups.grouped && all_groups * sizeof(E) <= all_groups_bytes;
+    sums_of_all_groups_ = groups.grouped && !modest && all_groups * sizeof(E) <= all_groups_bytes;
     group_sums_size_ = sums_of_all_groups_ ? all_groups : groups.grouped ? sums_size_ : 0;
 }
 

@@ -1,13 +1,16 @@
 #include "dispatch.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 
 #include "cpu.h"
+#include "made_on_first_use.h"
 
-// The accessors that kernels/table.cpp defines. Only one of an ISA that the machine has may be called.
-#define TRICONV_ISA(name, test) extern "C" const triconv::IsaKernels* triconv_kernels_##name();
+// The functions that kernels/table.cpp defines. Only one of an ISA that the machine has may be called.
+#define TRICONV_ISA(name, test) extern "C" void triconv_kernels_##name(triconv::IsaKernels*);
 #include "isa.def"
 #undef TRICONV_ISA
 
@@ -17,7 +20,7 @@ namespace {
 struct Isa {
     const char* name;
     bool (*supported)();
-    const IsaKernels* (*kernels)();
+    void (*fill)(IsaKernels*);
 };
 
 #define TRICONV_ISA(name, test) {#name, [] { return test; }, triconv_kernels_##name},
@@ -67,13 +70,24 @@ std::string choose_isa(const char* max_isa) {
     return max_isa == nullptr ? supported_isas().back() : find_isa(max_isa, "TRICONV_MAX_ISA").name;
 }
 
-const IsaKernels& kernels(const std::string& isa) {
-    return *find_isa(isa, "isa").kernels();
+const IsaKernels& kernels(const std::string& name) {
+    static const MadeOnFirstUse<const IsaKernels> made[std::size(isas)];
+    const Isa& isa = find_isa(name, "isa");
+    return made[&isa - isas].get([&] {
+        IsaKernels kernels;
+        isa.fill(&kernels);
+        return kernels;
+    });
 }
 
 const IsaKernels& kernels() {
-    static const IsaKernels& chosen = kernels(choose_isa(std::getenv("TRICONV_MAX_ISA")));
-    return chosen;
+    static std::atomic<const IsaKernels*> chosen{nullptr};
+    const IsaKernels* known = chosen.load(std::memory_order_acquire);
+    if (known == nullptr) {  // threads that come here at the same time choose alike
+        known = &kernels(choose_isa(std::getenv("TRICONV_MAX_ISA")));
+        chosen.store(known, std::memory_order_release);
+    }
+    return *known;
 }
 
 }  // namespace triconv

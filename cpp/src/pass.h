@@ -84,7 +84,8 @@ private:
 struct BlockGroups {
     explicit BlockGroups(std::int64_t blocks)
         : grouped(blocks > 16),
-          size(grouped ? static_cast<std::int64_t>(std::sqrt(static_cast<double>(blocks))) : blocks),
+          size(grouped ? static_cast<std::int64_t>(std::sqrt(static_cast<double>(blocks)))
+                       : std::max<std::int64_t>(1, blocks)),
           count(ceil_div(blocks, size)) {}
 
     bool starts(std::int64_t block) const { return grouped ? block % size == 0 : block == 0; }

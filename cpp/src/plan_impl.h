@@ -4,19 +4,20 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <charconv>
 #include <cstdint>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "algorithms.h"
 #include "dispatch.h"
 #include "image_pass.h"
+#include "made_on_first_use.h"
 #include "parallel.h"
 #include "triconv/triconv.hpp"
 #include "workspace.h"
@@ -43,30 +44,6 @@ inline constexpr double small_workspace = 1 << 20;  // of a thread: never minded
 inline constexpr double worth_of_modest_filters = 1.3;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
 inline constexpr double auto_tolerance = 1e4;
-
-// Without a lock, which a fork could leave locked for ever: threads that come at the same time each make a value, and
-// the first one is kept.
-template <class T>
-class MadeOnFirstUse {
-public:
-    MadeOnFirstUse() = default;
-    ~MadeOnFirstUse() { delete value_.load(std::memory_order_acquire); }
-    MadeOnFirstUse(const MadeOnFirstUse&) = delete;
-    MadeOnFirstUse& operator=(const MadeOnFirstUse&) = delete;
-
-    template <class Make>
-    const T& get(const Make& make) const {
-        const T* value = value_.load(std::memory_order_acquire);
-        if (value == nullptr) {
-            auto made = std::make_unique<const T>(make());
-            if (value_.compare_exchange_strong(value, made.get(), std::memory_order_acq_rel)) value = made.release();
-        }
-        return *value;
-    }
-
-private:
-    mutable std::atomic<const T*> value_{nullptr};
-};
 
 // A pass of a plan, for one element type.
 template <class E>
@@ -266,12 +243,16 @@ private:
     // The pass, with smaller blocks of tiles if its workspace is above the limit.
     std::unique_ptr<PassAlgorithm<E>> fitting(Pass which, Costed& costed) const {
         auto algorithm = make_pass(kernels_, layer_, which, costed);
-        while (limited() && !costed.direct && costed.blocking.rows > 1 &&
-               algorithm->workspace().total(1) > options_.max_workspace) {
-            costed.blocking.rows /= 2;
+        while (limited() && algorithm->workspace().total(1) > options_.max_workspace && shrink(costed))
             algorithm = make_pass(kernels_, layer_, which, costed);
-        }
         return algorithm;
+    }
+    // To the next smaller workspace; false if there is none.
+    static bool shrink(Costed& costed) {
+        if (costed.direct) return !std::exchange(costed.modest, true);
+        if (costed.blocking.rows <= 1) return false;
+        costed.blocking.rows /= 2;
+        return true;
     }
 
     bool limited() const { return options_.max_workspace >= 0; }
@@ -305,7 +286,7 @@ private:
     Layer layer_;
     Options options_;
     std::array<AlgorithmRequest, pass_count> requests_;
-    std::array<MadeOnFirstUse<PlannedPass<E>>, pass_count> passes_;
+    std::array<OwnedOnFirstUse<const PlannedPass<E>>, pass_count> passes_;
 };
 
 inline bool has_x(const Problem& p) {

@@ -12,6 +12,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "made_on_first_use.h"
 #include "triconv/triconv.hpp"
 
 namespace triconv {
@@ -46,10 +47,10 @@ std::string shortest(double value) {
 // The whole text as a decimal number, "inf" or "nan", whatever the locale; false if it is none or too large. (libc++ before
 // version 20 has std::from_chars for integers only.)
 bool parse_number(const std::string& text, double& value) {
-    static const locale_t c_locale = newlocale(LC_ALL_MASK, "C", nullptr);
+    static const MadeOnFirstUse<const locale_t> c_locale;
     if (text.empty() || text.find_first_not_of("+-.0123456789aefin") != std::string::npos) return false;
     char* rest = nullptr;
-    value = strtod_l(text.c_str(), &rest, c_locale);
+    value = strtod_l(text.c_str(), &rest, c_locale.get([] { return newlocale(LC_ALL_MASK, "C", nullptr); }));
     const bool overflows = std::isinf(value) && text.find('i') == std::string::npos;
     return rest == text.c_str() + text.size() && !overflows;
 }

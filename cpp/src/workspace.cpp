@@ -33,6 +33,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
+#include "made_on_first_use.h"
 #include "process_setting.h"
 
 namespace triconv {
@@ -316,8 +317,8 @@ void set_allocator(const HostAllocator& host) {
 }
 
 std::size_t max_idle_bytes() {
-    static const std::size_t bytes = read_max_idle_bytes();
-    return bytes;
+    static const MadeOnFirstUse<const std::size_t> bytes;
+    return bytes.get(read_max_idle_bytes);
 }
 
 std::size_t release_memory() {

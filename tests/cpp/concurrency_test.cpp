@@ -1,9 +1,12 @@
 // Plans of many threads at once, shared and not, while others change the number of threads and give memory back: the same
 // bits. Meant for ThreadSanitizer as much as for what it asserts.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <thread>
@@ -74,6 +77,39 @@ TEST_P(Concurrency, EightThreadsGetTheSameBits) {
 
 INSTANTIATE_TEST_SUITE_P(ByAlgorithm, Concurrency, testing::Values("direct", "fft", "winograd"),
                          [](const auto& info) { return std::string(info.param); });
+
+// Each trial is a process that has not used the library yet, provided that the test runs alone, as ctest runs it.
+TEST(FirstUse, ChildForkedMeanwhileDoesNotWaitForIt) {
+    const auto plan = [] {
+        Options options;
+        options.algorithm = "direct";
+        Plan(parse_problem("n1c1k1 i20x20 r3x3 f32").problem, options).workspace_bytes(Pass::forward);
+    };
+    const auto succeeds = [](const auto& body) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(10);
+            body();
+            _exit(testing::Test::HasFailure() ? 1 : 0);
+        }
+        int status = 0;
+        return waitpid(child, &status, 0) == child && status == 0;
+    };
+    for (int trial = 0; trial < 300; ++trial) {
+        ASSERT_TRUE(succeeds([&] {
+            std::atomic<bool> started{false};
+            std::thread first([&] {
+                started = true;
+                plan();
+            });
+            while (!started) {}
+            const auto begin = std::chrono::steady_clock::now();
+            while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(trial % 100)) {}
+            EXPECT_TRUE(succeeds(plan));
+            first.join();
+        })) << trial;
+    }
+}
 
 }  // namespace
 }  // namespace triconv::test

@@ -64,6 +64,37 @@ private:
     std::ptrdiff_t count_;
 };
 
+// Rows of which each adjoins an unmapped page: what lies between them is not theirs.
+template <class E>
+class GuardedRows {
+public:
+    GuardedRows(std::int64_t rows, std::int64_t width, Guard side) {
+        const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE)),
+                          bytes = sizeof(E) * static_cast<std::size_t>(width);
+        const std::size_t used = (bytes + page - 1) / page * page, apart = used + page;
+        mapped_ = static_cast<std::size_t>(rows) * apart + page;
+        void* memory = mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) throw std::bad_alloc();
+        base_ = static_cast<std::byte*>(memory);
+        for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row)
+            if (mprotect(base_ + page + row * apart, used, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+        first_ = reinterpret_cast<E*>(base_ + page + (side == Guard::after ? used - bytes : 0));
+        pitch_ = static_cast<std::ptrdiff_t>(apart / sizeof(E));
+    }
+    ~GuardedRows() { munmap(base_, mapped_); }
+    GuardedRows(const GuardedRows&) = delete;
+    GuardedRows& operator=(const GuardedRows&) = delete;
+
+    E* row(std::ptrdiff_t i) { return first_ + i * pitch_; }
+    std::ptrdiff_t pitch() const { return pitch_; }
+
+private:
+    std::byte* base_ = nullptr;
+    std::size_t mapped_ = 0;
+    E* first_ = nullptr;
+    std::ptrdiff_t pitch_ = 0;
+};
+
 // While it lives, all workspaces adjoin unmapped pages, and hold NaN before they are written to.
 class GuardedWorkspaces {
 public:

@@ -484,6 +484,7 @@ TEST(Depthwise, TimeIsProportionalToTheLength) {
 // Bands of few channels, of which many are read where they are in the array.
 constexpr const char* read_in_place[] = {"n2c20k3 i30x41 r1x1 f32",
                                          "n3c37k2 i300 r1 f32",
+                                         "n1c40k1 i2x250 r1x1 f32",
                                          "n1c6k4 i33x50 r1x1 g2 f64",
                                          "n1c8k2 i40x48 r3x1 f32",
                                          "n1c18k3 i5x20x40 r1x1x1 f32",
@@ -510,6 +511,65 @@ TEST(Bounds, OfWhatIsReadInPlace) {
                 run_all_passes_beside_unmapped_pages<float>(problem, side, false);
             else
                 run_all_passes_beside_unmapped_pages<double>(problem, side, false);
+        }
+}
+
+// An array of which every row adjoins unmapped pages.
+template <class E>
+class ArrayOfGuardedRows {
+public:
+    ArrayOfGuardedRows(const std::vector<std::int64_t>& shape, Guard side)
+        : width_(shape.back()), count_(size_of(shape) / width_), rows_(count_, width_, side) {
+        view_ = contiguous(shape, rows_.row(0));
+        for (std::size_t axis = 0; axis + 1 < shape.size(); ++axis)
+            view_.strides[axis] = view_.strides[axis] / width_ * rows_.pitch();
+    }
+    ArrayOfGuardedRows(const std::vector<std::int64_t>& shape, Guard side, const std::vector<E>& values)
+        : ArrayOfGuardedRows(shape, side) {
+        for (std::int64_t i = 0; i < count_; ++i)
+            std::copy_n(values.data() + i * width_, width_, rows_.row(i));
+    }
+    const View& view() const { return view_; }
+    std::vector<E> values() {
+        std::vector<E> all;
+        for (std::int64_t i = 0; i < count_; ++i)
+            all.insert(all.end(), rows_.row(i), rows_.row(i) + width_);
+        return all;
+    }
+
+private:
+    std::int64_t width_, count_;
+    GuardedRows<E> rows_;
+    View view_;
+};
+
+template <class E>
+void expect_same_bits_of_rows_apart(const Problem& p, Guard side) {
+    const LayerData<E> data(p);
+    Options options;
+    options.algorithm = "direct";
+    const Plan plan(p, options);
+    const ArrayOfGuardedRows<E> x(shape_of(p, Array::x), side, data.x), w(shape_of(p, Array::w), side, data.w),
+        dy(shape_of(p, Array::y), side, data.dy);
+    for (Pass pass : all_passes) {
+        ArrayOfGuardedRows<E> out(shape_of(p, data.output_of(pass)), side);
+        if (pass == Pass::forward) plan.forward(x.view(), w.view(), nullptr, 0, out.view());
+        if (pass == Pass::input_grad) plan.input_grad(w.view(), dy.view(), out.view());
+        if (pass == Pass::weight_grad) plan.weight_grad(x.view(), dy.view(), out.view());
+        std::vector<E> expected = data.empty_output(pass);
+        data.run(plan, pass, expected);
+        EXPECT_TRUE(out.values() == expected) << to_string(p, pass);
+    }
+}
+
+TEST(Bounds, WhatLiesBetweenRowsIsNotTouched) {
+    for (const char* text : read_in_place)
+        for (Guard side : {Guard::before, Guard::after}) {
+            const Problem problem = parse_problem(text).problem;
+            if (problem.dtype == DType::f32)
+                expect_same_bits_of_rows_apart<float>(problem, side);
+            else
+                expect_same_bits_of_rows_apart<double>(problem, side);
         }
 }
 

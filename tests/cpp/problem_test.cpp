@@ -220,6 +220,33 @@ TEST(PlanChecks, WorkspaceLimitIsKept) {
     }
 }
 
+// Direct weight_grad takes more to keep its threads apart, unless there is no room: that changes no bit.
+TEST(PlanChecks, DirectWeightGradMakesDoWithLess) {
+    const LayerData<float> data(parse_problem("n8c64k64 i56x56 r3x3 p1 f32").problem);
+    Options options;
+    options.algorithm = "direct";
+    const Plan plan(data.problem, options);
+    std::vector<float> out = data.empty_output(Pass::weight_grad), modest = out;
+    data.run(plan, Pass::weight_grad, out);
+    options.max_workspace = 1 << 20;
+    EXPECT_GT(plan.workspace_bytes(Pass::weight_grad, 1), options.max_workspace);
+    const Plan limited(data.problem, options);
+    EXPECT_LE(limited.workspace_bytes(Pass::weight_grad, 8), options.max_workspace);
+    data.run(limited, Pass::weight_grad, modest);
+    EXPECT_TRUE(out == modest);
+}
+
+TEST(PlanChecks, WorkspaceOfNothing) {
+    for (const char* text : {"n0c4k4 i50 r3 f32", "n0c4k4 i9x9 r3x3 p1 f64", "n0c20k20 i9x9 r3x3 p1 g20 f32"})
+        for (const char* algorithm : {"auto", "direct", "fft", "winograd"}) {
+            Options options;
+            options.algorithm = algorithm;
+            const Plan plan(parse_problem(text).problem, options);
+            for (Pass pass : all_passes)
+                EXPECT_GE(plan.workspace_bytes(pass), 0);
+        }
+}
+
 // Of an input gradient in parts that follow each other, too, and with as many threads as fit.
 TEST(PlanChecks, WorkspaceLimitIsKeptWithCopiesInThePadding) {
     const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 b=reflect f32").problem;

@@ -25,8 +25,10 @@ namespace pocketfft_detail = pocketfft::detail;
 
 template <class Plan>
 std::shared_ptr<const Plan> pocketfft_plan(int length) {
-    static auto& plans = *new SharedTables<int, Plan>;  // outlives all threads
-    return plans.find_or_make(length, [&] { return Plan(static_cast<std::size_t>(length)); });
+    static const MadeOnFirstUse<SharedTables<int, Plan>> plans;
+    return plans.get([] { return SharedTables<int, Plan>(); }).find_or_make(length, [&] {
+        return Plan(static_cast<std::size_t>(length));
+    });
 }
 
 // ---- PocketFFT on lane vectors --------------------------------------------------------------------------------------

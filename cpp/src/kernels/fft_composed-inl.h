@@ -183,8 +183,11 @@ std::vector<E> compute_factors(LineKind kind, int length, int radix) {
 
 template <class E>
 std::shared_ptr<const std::vector<E>> twiddle_factors(LineKind kind, int length, int radix) {
-    static auto& tables = *new SharedTables<std::tuple<LineKind, int, int>, std::vector<E>>;  // outlives all threads
-    return tables.find_or_make({kind, length, radix}, [&] { return compute_factors<E>(kind, length, radix); });
+    using Tables = SharedTables<std::tuple<LineKind, int, int>, std::vector<E>>;
+    static const MadeOnFirstUse<Tables> tables;
+    return tables.get([] { return Tables(); }).find_or_make({kind, length, radix}, [&] {
+        return compute_factors<E>(kind, length, radix);
+    });
 }
 
 // The line of `length` for at least `count` entries. run is null if the length has prime factors that no codelet has.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernel_table.h"
+#include "made_on_first_use.h"
 #include "vec-inl.h"
 
 namespace triconv::TRICONV_ISA_NAMESPACE {

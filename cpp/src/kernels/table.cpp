@@ -22,8 +22,7 @@ KernelTable<E> make_table() {
 }  // namespace
 }  // namespace triconv::TRICONV_ISA_NAMESPACE
 
-extern "C" const triconv::IsaKernels* TRICONV_ISA_ACCESSOR() {
+extern "C" void TRICONV_ISA_ACCESSOR(triconv::IsaKernels* kernels) {
     using namespace triconv::TRICONV_ISA_NAMESPACE;
-    static const triconv::IsaKernels kernels{make_table<float>(), make_table<double>()};
-    return &kernels;
+    *kernels = {make_table<float>(), make_table<double>()};
 }

@@ -25,8 +25,16 @@ class _Present:
         self.calls = 0
         self.before = 1
 
+    def end_others(self) -> None:
+        """In a forked child, which has none of the threads that may have held the lock or been within a call."""
+        self.lock = threading.Lock()
+        if self.calls > 0:
+            self.calls = 0
+            _core.set_num_threads(self.before)
+
 
 _present = _Present()
+os.register_at_fork(after_in_child=_present.end_others)
 
 
 def _count(workers: SupportsIndex) -> int:
@@ -58,6 +66,6 @@ def _own_threads(count: int) -> Iterator[None]:
         yield
     finally:
         with _present.lock:
-            _present.calls -= 1
+            _present.calls = max(0, _present.calls - 1)  # none is left in a child forked within the call
             if _present.calls == 0:
                 _core.set_num_threads(_present.before)
