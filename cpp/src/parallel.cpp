@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -167,15 +168,21 @@ inline void pause_cpu() {
 #endif
 }
 
-// Passes in a row are closer together than a sleeping thread takes to wake up (tens of microseconds), so who waits
-// looks for a while first; but not when there are more threads than CPUs, where it would hold up the one it waits for.
+// A pass publishes jobs within microseconds of each other, and its threads end their parts a little apart, while a sleeping
+// thread takes tens of microseconds to wake up: so who waits looks for a few times as long first. Not when there are more
+// threads than CPUs, where it would hold up the one it waits for.
 template <class Condition>
 bool spin_until(bool worthwhile, Condition condition) {
-    constexpr int spins = 1000;
-    for (int i = 0; worthwhile && i < spins; ++i) {
-        if (condition()) { return true; }
-        pause_cpu();
-    }
+    constexpr std::chrono::microseconds longest{200};
+    constexpr int looks = 64;  // from one glance at the clock to the next
+    if (!worthwhile) { return condition(); }
+    const auto begin = std::chrono::steady_clock::now();
+    do {
+        for (int i = 0; i < looks; ++i) {
+            if (condition()) { return true; }
+            pause_cpu();
+        }
+    } while (std::chrono::steady_clock::now() - begin < longest);
     return condition();
 }
 
