@@ -144,10 +144,14 @@ public:
     void add_tiles(const TileMap<E>& map, const Strip& strip, int block, const Spectra<E>& spectra, E* scratch,
                    std::vector<DamagedBox>& damaged) const;
     // Kernel spectra for a product from `source` blocks (rows) to `target` block (lanes). flip: reversed taps.
-    void read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, bool flip,
+    void read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, int part, bool flip,
                       const Spectra<E>& spectra, E* scratch) const;
     // dw from spectra with x's blocks as lanes and output channels as rows; true if a value was not finite.
-    bool write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra, E* scratch) const;
+    bool write_kernels(const Tensor<E>& dw, int x_block, int y_block, int part, const Spectra<E>& spectra,
+                       E* scratch) const;
+    // Both are done in parts: a few rows each.
+    int kernel_parts() const { return lanewise() ? 1 : (kernels_.lanes + kernel_rows_ - 1) / kernel_rows_; }
+    LaneBlock part_of(const LaneBlock& rows, int part) const;
 
     Slice whole() const { return {0, x_blocks_.groups}; }
 

@@ -19,8 +19,8 @@ struct Engine<E>::KernelView {
     // Calls f(RowArgs without an array, offset into the tensor, index of the first tap) for runs of taps at a constant
     // distance, as long as the strides allow: all taps of several rows at best. Taps count on from row to row.
     template <class F>
-    void for_each_run(int first_row, int row_count, F f) const {
-        const std::array<std::int64_t, 4> extent{row_count, taps[0], taps[1], taps[2]};
+    void for_each_run(F f) const {
+        const std::array<std::int64_t, 4> extent{rows, taps[0], taps[1], taps[2]};
         const std::array<std::ptrdiff_t, 4> stride{row_stride, tap_stride[0], tap_stride[1], tap_stride[2]};
         RowArgs<E> row{};
         row.lane_stride = lane_stride;
@@ -33,10 +33,10 @@ struct Engine<E>::KernelView {
             if (stride[outer - 1] != row.count * row.pixel_stride) break;
             row.count *= extent[outer - 1];
         }
-        const std::int64_t total = row_count * tap_count();
+        const std::int64_t total = rows * tap_count();
         for (std::int64_t tap = 0; tap < total; tap += row.count) {
             std::int64_t rest = tap;
-            std::ptrdiff_t offset = start + first_row * row_stride;
+            std::ptrdiff_t offset = start;
             for (int a = 3; a >= 0; --a) {
                 offset += rest % extent[a] * stride[a];
                 rest /= extent[a];
@@ -77,15 +77,27 @@ auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_o
 }
 
 template <class E>
-void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, bool flip,
+LaneBlock Engine<E>::part_of(const LaneBlock& rows, int part) const {
+    if (lanewise()) return rows;
+    const int first = part * kernel_rows_;
+    LaneBlock some = rows;
+    some.channel += first * rows.channel_step;
+    some.lanes = std::clamp(rows.lanes - first, 0, kernel_rows_);
+    return some;
+}
+
+template <class E>
+void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target, int source, int part, bool flip,
                              const Spectra<E>& spectra, E* scratch) const {
     const LaneBlock& target_block = blocks(to_input).blocks[target];
-    const LaneBlock& source_block = blocks(!to_input).blocks[source];
+    const LaneBlock source_block = part_of(blocks(!to_input).blocks[source], part);
+    if (source_block.lanes == 0) return;
     const KernelView view = to_input ? kernel_view(target_block, source_block, true, w.along, w.outer, w.inner)
                                      : kernel_view(source_block, target_block, false, w.along, w.outer, w.inner);
     const int lanes = kernels_.lanes;
     const LaneBlocks& sources = blocks(!to_input);
-    const int first_row = lanewise() ? source % sources.per_group : sources.row_of(source % sources.per_group, lanes);
+    const int first_row = lanewise() ? source % sources.per_group
+                                     : sources.row_of(source % sources.per_group, lanes) + part * kernel_rows_;
     const TileShape& shape = transform_.shape();
     Index extent, last;
     for (int a = 0; a < axes; ++a) {
@@ -98,30 +110,26 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     const E scale = static_cast<E>(transform_.scale());
     const bool as_they_are = scale == E(1) && view.taps == extent;  // no zeros around them, nothing to multiply
     E* const taps = scratch + box_size;
-    for (int done = 0, count; done < view.rows; done += count) {
-        count = std::min(view.rows - done, kernel_rows_);
-        view.for_each_run(done, count, [&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
-            row.lanes = taps + tap * lanes;
-            row.source = w.data + offset;
-            kernels_.read_row(row);
-        });
-        for (int r = 0; r < count; ++r) {
-            E* const spectrum = spectra.at(0, target) + (first_row + done + r) * lanes;
-            if (as_they_are) {
-                transform_.forward(TileRole::read_kernel, taps + r * row_size + (flip ? row_size - lanes : 0),
-                                   flip ? reversed : strides, spectrum, spectra.shape.plane_stride,
-                                   scratch + strip_size_);
-                continue;
-            }
-            std::fill_n(scratch, box_size, E(0));
-            for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
-                const E* const from = taps + r * row_size + tap * lanes;
-                for (int lane = 0; lane < lanes; ++lane)
-                    scratch[in_box + lane] = scale * from[lane];
-            });
-            transform_.forward(TileRole::read_kernel, scratch, strides, spectrum, spectra.shape.plane_stride,
-                               scratch + strip_size_);
+    view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
+        row.lanes = taps + tap * lanes;
+        row.source = w.data + offset;
+        kernels_.read_row(row);
+    });
+    for (int r = 0; r < view.rows; ++r) {
+        E* const spectrum = spectra.at(0, target) + (first_row + r) * lanes;
+        if (as_they_are) {
+            transform_.forward(TileRole::read_kernel, taps + r * row_size + (flip ? row_size - lanes : 0),
+                               flip ? reversed : strides, spectrum, spectra.shape.plane_stride, scratch + strip_size_);
+            continue;
         }
+        std::fill_n(scratch, box_size, E(0));
+        for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
+            const E* const from = taps + r * row_size + tap * lanes;
+            for (int lane = 0; lane < lanes; ++lane)
+                scratch[in_box + lane] = scale * from[lane];
+        });
+        transform_.forward(TileRole::read_kernel, scratch, strides, spectrum, spectra.shape.plane_stride,
+                           scratch + strip_size_);
     }
 }
 
@@ -139,13 +147,14 @@ void sum_lanes(E* pixels, std::int64_t count, int lanes) {
 }  // namespace
 
 template <class E>
-bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, const Spectra<E>& spectra,
+bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int part, const Spectra<E>& spectra,
                               E* scratch) const {
     const LaneBlock& x = x_blocks_.blocks[x_block];
-    const LaneBlock& y = y_blocks_.blocks[y_block];
+    const LaneBlock y = part_of(y_blocks_.blocks[y_block], part);
+    if (y.lanes == 0) return false;
     const KernelView view = kernel_view(x, y, true, dw.along, dw.outer, dw.inner);
     const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
-    const int first_row = lanewise() ? y_in_group : y_blocks_.row_of(y_in_group, lanes);
+    const int first_row = lanewise() ? y_in_group : y_blocks_.row_of(y_in_group, lanes) + part * kernel_rows_;
     Index extent;
     for (int a = 0; a < axes; ++a)
         extent[a] = transform_.extent(TileRole::write_kernel, a);
@@ -155,33 +164,32 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, con
     const bool as_they_are = scale == E(1) && view.taps == extent;
     E* const taps = scratch + box_size;
     bool non_finite = false;
-    for (int done = 0, count; done < view.rows; done += count) {
-        count = std::min(view.rows - done, kernel_rows_);
-        for (int r = 0; r < count; ++r) {
-            E* const box = as_they_are ? taps + r * row_size : scratch;
-            transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + done + r) * lanes,
-                               spectra.shape.plane_stride, box, strides, scratch + strip_size_);
-            if (!as_they_are)
-                for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
-                    E* const to = taps + r * row_size + tap * lanes;
-                    for (int lane = 0; lane < lanes; ++lane)
-                        to[lane] = scale * scratch[in_box + lane];
-                });
-        }
-        if (lane_kind_ == LaneKind::tiles) sum_lanes(taps, count * view.tap_count(), lanes);
-        view.for_each_run(done, count, [&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
-            if (lane_kind_ == LaneKind::tiles) row.lane_count = 1;
-            row.lanes = taps + tap * lanes;
-            row.destination = dw.data + offset;
-            non_finite = kernels_.write_row(row) || non_finite;
-        });
+    for (int r = 0; r < view.rows; ++r) {
+        E* const box = as_they_are ? taps + r * row_size : scratch;
+        transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + r) * lanes,
+                           spectra.shape.plane_stride, box, strides, scratch + strip_size_);
+        if (!as_they_are)
+            for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
+                E* const to = taps + r * row_size + tap * lanes;
+                for (int lane = 0; lane < lanes; ++lane)
+                    to[lane] = scale * scratch[in_box + lane];
+            });
     }
+    if (lane_kind_ == LaneKind::tiles) sum_lanes(taps, view.rows * view.tap_count(), lanes);
+    view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
+        if (lane_kind_ == LaneKind::tiles) row.lane_count = 1;
+        row.lanes = taps + tap * lanes;
+        row.destination = dw.data + offset;
+        non_finite = kernels_.write_row(row) || non_finite;
+    });
     return non_finite;
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                        \
-    template void Engine<E>::read_kernels(const Tensor<const E>&, bool, int, int, bool, const Spectra<E>&, E*) const; \
-    template bool Engine<E>::write_kernels(const Tensor<E>&, int, int, const Spectra<E>&, E*) const;
+#define TRICONV_INSTANTIATE(E)                                                                                      \
+    template void Engine<E>::read_kernels(const Tensor<const E>&, bool, int, int, int, bool, const Spectra<E>&, E*) \
+        const;                                                                                                      \
+    template bool Engine<E>::write_kernels(const Tensor<E>&, int, int, int, const Spectra<E>&, E*) const;           \
+    template LaneBlock Engine<E>::part_of(const LaneBlock&, int) const;
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

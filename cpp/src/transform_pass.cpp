@@ -50,11 +50,12 @@ template <class E>
 void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                   const Tensor<const E>& w, bool to_input, bool flip, const Slice& slice, const Spectra<E>& spectra) {
     const LaneBlocks& targets = engine.blocks(to_input);
-    const int sources = engine.blocks(!to_input).per_group;
-    runner(static_cast<std::int64_t>(slice.target_count(targets)) * sources, [&](std::int64_t i, int slot) {
-        const int target = slice.first_target(targets) + static_cast<int>(i / sources);
-        const int source = target / targets.per_group * sources + static_cast<int>(i % sources);
-        engine.read_kernels(w, to_input, target, source, flip, spectra, scratch(slot));
+    const int sources = engine.blocks(!to_input).per_group, parts = engine.kernel_parts();
+    runner(static_cast<std::int64_t>(slice.target_count(targets)) * sources * parts, [&](std::int64_t i, int slot) {
+        const std::int64_t pair = i / parts;
+        const int target = slice.first_target(targets) + static_cast<int>(pair / sources);
+        const int source = target / targets.per_group * sources + static_cast<int>(pair % sources);
+        engine.read_kernels(w, to_input, target, source, static_cast<int>(i % parts), flip, spectra, scratch(slot));
     });
 }
 
@@ -131,7 +132,7 @@ void add_stage(const Engine<E>& engine, const Runner& runner, const std::functio
     });
 }
 
-// Inverse transform of dw's spectra. Lane blocks computed again are counted in recomputed[slot].
+// Inverse transform of dw's spectra. Parts of lane blocks computed again are counted in recomputed[slot].
 template <class E>
 void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                          const Operands<E>& operands, const Slice& slice, const Spectra<E>& spectra,
@@ -139,12 +140,16 @@ void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const st
     const LaneBlocks& xs = engine.x_blocks();
     const LaneBlocks& ys = engine.y_blocks();
     const Layer& layer = engine.layer();
-    runner(static_cast<std::int64_t>(slice.target_count(xs)) * ys.per_group, [&](std::int64_t i, int slot) {
-        const int x_block = slice.first_target(xs) + static_cast<int>(i / ys.per_group);
-        const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(i % ys.per_group);
-        if (!engine.write_kernels(operands.dw, x_block, y_block, spectra, scratch(slot))) return;
+    const int parts = engine.kernel_parts();
+    runner(static_cast<std::int64_t>(slice.target_count(xs)) * ys.per_group * parts, [&](std::int64_t i, int slot) {
+        const std::int64_t pair = i / parts;
+        const int x_block = slice.first_target(xs) + static_cast<int>(pair / ys.per_group);
+        const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(pair % ys.per_group);
+        const int part = static_cast<int>(i % parts);
+        if (!engine.write_kernels(operands.dw, x_block, y_block, part, spectra, scratch(slot))) return;
         ++recomputed[static_cast<std::size_t>(slot)];
-        LaneBlock x = xs.blocks[static_cast<std::size_t>(x_block)], y = ys.blocks[static_cast<std::size_t>(y_block)];
+        LaneBlock x = xs.blocks[static_cast<std::size_t>(x_block)],
+                  y = engine.part_of(ys.blocks[static_cast<std::size_t>(y_block)], part);
         if (engine.lane_kind() == LaneKind::tiles) x.lanes = y.lanes = 1;
         Index step;
         for (int a = 0; a < axes; ++a)
