@@ -26,9 +26,9 @@ Call = Callable[..., Any]
 TORCH_LAYOUTS = ("PyTorch NCHW", "PyTorch channels_last")
 # A sample repeats the call until it takes at least this long: far above the clock's resolution and the loop around it.
 SAMPLE_SECONDS = 1e-3
-# OpenMP's threads spin for a while after their work (libgomp: 300,000 pauses, some 15 ms). With more than one thread
-# every sample waits that long, or PyTorch's idle threads would take triconv's cores.
-SPIN_SECONDS = 0.02
+# OpenMP's threads spin for a while after their work (libgomp: 300,000 pauses, some 20 ms). With more than one thread
+# every sample waits longer than that, or PyTorch's idle threads would take triconv's cores.
+SPIN_SECONDS = 0.05
 # A program so much slower than the best of its kind keeps its first sample only.
 HOPELESS = 3.0
 # Largest |triconv - peer| / max |peer|: far above any algorithm's error, far below a wrong result's.
@@ -81,11 +81,13 @@ def interleaved_samples(programs: list[Program], budget: Budget, pause: float) -
     estimates = {program.name: estimate(program.call) for program in programs}
     rivals = _still_in_the_race(programs, estimates)
     counts = {p.name: max(1, math.ceil(SAMPLE_SECONDS / max(estimates[p.name], 1e-9))) for p in rivals}
-    round_seconds = sum(counts[p.name] * estimates[p.name] + pause for p in rivals)
+    round_seconds = sum((counts[p.name] + (pause > 0)) * estimates[p.name] + pause for p in rivals)
     samples = {name: [] if name in counts else [seconds] for name, seconds in estimates.items()}
     for index in range(min(budget.repeats, max(2, int(budget.seconds / round_seconds)))):
         for program in rivals if index % 2 == 0 else reversed(rivals):
-            time.sleep(pause)
+            if pause > 0:
+                time.sleep(pause)
+                program.call()  # wakes its threads
             samples[program.name].append(sample(program.call, counts[program.name]))
     return samples
 
