@@ -14,7 +14,7 @@ struct Costed {
     TileShape shape;
     LaneKind lane_kind = LaneKind::channels;
     Blocking blocking;
-    bool modest = false;  // direct: in the least workspace
+    bool modest = false;  // direct weight_grad: in the least workspace
 };
 
 // Lane vectors of a pass's operands, of tiles for one row of their spectra (a tile, or one for each lane): a (tiles

@@ -103,12 +103,12 @@ void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar,
 }
 
 // Whether an array whose rows are so far apart can serve as a planar buffer, its pixels being neighbours: a product finds
-// outputs where it finds samples, and a band that is done as one line needs the gaps that a buffer has between rows.
+// outputs where it finds samples, and a band that is done as one line reads what a buffer has between rows.
 bool serves_as_buffer(const DirectTiling& tiling, std::ptrdiff_t row_pitch) {
     const auto apart = [](const DenseAxis& axis) { return axis.step != 1 || axis.source.step != 1; };
     const bool any_pitch = !tiling.one_line || tiling.bands.rows == 1;
-    return (any_pitch || row_pitch == tiling.layout.pixels) &&
-           std::none_of(tiling.conv.begin(), tiling.conv.end(), apart);
+    const bool same_pitch = row_pitch == tiling.layout.pixels && row_pitch <= tiling.conv[2].source.size;
+    return (any_pitch || same_pitch) && std::none_of(tiling.conv.begin(), tiling.conv.end(), apart);
 }
 
 // How much of the bands can be read where they are in an array whose rows adjoin, planar: from 0 to 1.

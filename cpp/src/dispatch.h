@@ -10,7 +10,7 @@
 
 namespace triconv {
 
-const IsaKernels& kernels();                        // of the ISA in use; decided once
+const IsaKernels& kernels();                        // of the ISA in use, decided on first use
 const IsaKernels& kernels(const std::string& isa);  // of a given one, for tests and benchmarks
 std::vector<std::string> compiled_isas();           // least to most capable
 std::vector<std::string> supported_isas();          // those this machine can run

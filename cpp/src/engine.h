@@ -149,8 +149,12 @@ public:
     // dw from spectra with x's blocks as lanes and output channels as rows; true if a value was not finite.
     bool write_kernels(const Tensor<E>& dw, int x_block, int y_block, int part, const Spectra<E>& spectra,
                        E* scratch) const;
-    // Both are done in parts: a few rows each.
-    int kernel_parts() const { return lanewise() ? 1 : (kernels_.lanes + kernel_rows_ - 1) / kernel_rows_; }
+    // Both are done in parts, a few rows each: how many for the rows of a group, and which part of which of its blocks.
+    struct KernelPart {
+        int block, part;
+    };
+    int kernel_parts(const LaneBlocks& rows) const;
+    KernelPart kernel_part(const LaneBlocks& rows, int index) const;
     LaneBlock part_of(const LaneBlock& rows, int part) const;
 
     Slice whole() const { return {0, x_blocks_.groups}; }
@@ -190,6 +194,8 @@ private:
     KernelView kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_on_input,
                            const std::array<std::ptrdiff_t, axes>& along, std::ptrdiff_t outer,
                            std::ptrdiff_t inner) const;
+
+    int parts_of(int rows) const { return (rows + kernel_rows_ - 1) / kernel_rows_; }
 
     const KernelTable<E>& kernels_;
     Layer layer_;

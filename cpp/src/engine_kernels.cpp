@@ -77,12 +77,28 @@ auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_o
 }
 
 template <class E>
+int Engine<E>::kernel_parts(const LaneBlocks& rows) const {
+    if (lanewise()) return rows.per_group;
+    return rows.full_per_group * parts_of(kernels_.lanes) +
+           (rows.per_group - rows.full_per_group) * parts_of(rows.tail_lanes);
+}
+
+template <class E>
+auto Engine<E>::kernel_part(const LaneBlocks& rows, int index) const -> KernelPart {
+    if (lanewise()) return {index, 0};
+    const int full = parts_of(kernels_.lanes), of_full = rows.full_per_group * full;
+    if (index < of_full) return {index / full, index % full};
+    const int tail = parts_of(rows.tail_lanes);
+    return {rows.full_per_group + (index - of_full) / tail, (index - of_full) % tail};
+}
+
+template <class E>
 LaneBlock Engine<E>::part_of(const LaneBlock& rows, int part) const {
     if (lanewise()) return rows;
     const int first = part * kernel_rows_;
     LaneBlock some = rows;
     some.channel += first * rows.channel_step;
-    some.lanes = std::clamp(rows.lanes - first, 0, kernel_rows_);
+    some.lanes = std::min(kernel_rows_, rows.lanes - first);
     return some;
 }
 
@@ -91,7 +107,6 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
                              const Spectra<E>& spectra, E* scratch) const {
     const LaneBlock& target_block = blocks(to_input).blocks[target];
     const LaneBlock source_block = part_of(blocks(!to_input).blocks[source], part);
-    if (source_block.lanes == 0) return;
     const KernelView view = to_input ? kernel_view(target_block, source_block, true, w.along, w.outer, w.inner)
                                      : kernel_view(source_block, target_block, false, w.along, w.outer, w.inner);
     const int lanes = kernels_.lanes;
@@ -151,7 +166,6 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
                               E* scratch) const {
     const LaneBlock& x = x_blocks_.blocks[x_block];
     const LaneBlock y = part_of(y_blocks_.blocks[y_block], part);
-    if (y.lanes == 0) return false;
     const KernelView view = kernel_view(x, y, true, dw.along, dw.outer, dw.inner);
     const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
     const int first_row = lanewise() ? y_in_group : y_blocks_.row_of(y_in_group, lanes) + part * kernel_rows_;
@@ -189,6 +203,8 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
     template void Engine<E>::read_kernels(const Tensor<const E>&, bool, int, int, int, bool, const Spectra<E>&, E*) \
         const;                                                                                                      \
     template bool Engine<E>::write_kernels(const Tensor<E>&, int, int, int, const Spectra<E>&, E*) const;           \
+    template int Engine<E>::kernel_parts(const LaneBlocks&) const;                                                  \
+    template Engine<E>::KernelPart Engine<E>::kernel_part(const LaneBlocks&, int) const;                            \
     template LaneBlock Engine<E>::part_of(const LaneBlock&, int) const;
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)

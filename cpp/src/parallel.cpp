@@ -313,7 +313,7 @@ private:
     bool spin_ = false;
     bool stopping_ = false;
     std::atomic<std::uint64_t> generation_{0};  // of the job last published
-    std::atomic<int> running_{0};               // workers that have not finished it
+    std::atomic<int> running_{0};               // its slots that have not ended, but for the owner's own
 };
 
 // Never destroyed, since a thread may still be in parallel_for when the program exits.

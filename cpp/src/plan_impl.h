@@ -243,13 +243,13 @@ private:
     // The pass, with smaller blocks of tiles if its workspace is above the limit.
     std::unique_ptr<PassAlgorithm<E>> fitting(Pass which, Costed& costed) const {
         auto algorithm = make_pass(kernels_, layer_, which, costed);
-        while (limited() && algorithm->workspace().total(1) > options_.max_workspace && shrink(costed))
+        while (limited() && algorithm->workspace().total(1) > options_.max_workspace && shrink(which, costed))
             algorithm = make_pass(kernels_, layer_, which, costed);
         return algorithm;
     }
     // To the next smaller workspace; false if there is none.
-    static bool shrink(Costed& costed) {
-        if (costed.direct) return !std::exchange(costed.modest, true);
+    static bool shrink(Pass which, Costed& costed) {
+        if (costed.direct) return which == Pass::weight_grad && !std::exchange(costed.modest, true);
         if (costed.blocking.rows <= 1) return false;
         costed.blocking.rows /= 2;
         return true;

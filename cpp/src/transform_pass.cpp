@@ -50,12 +50,13 @@ template <class E>
 void kernel_stage(const Engine<E>& engine, const Runner& runner, const std::function<E*(int)>& scratch,
                   const Tensor<const E>& w, bool to_input, bool flip, const Slice& slice, const Spectra<E>& spectra) {
     const LaneBlocks& targets = engine.blocks(to_input);
-    const int sources = engine.blocks(!to_input).per_group, parts = engine.kernel_parts();
-    runner(static_cast<std::int64_t>(slice.target_count(targets)) * sources * parts, [&](std::int64_t i, int slot) {
-        const std::int64_t pair = i / parts;
-        const int target = slice.first_target(targets) + static_cast<int>(pair / sources);
-        const int source = target / targets.per_group * sources + static_cast<int>(pair % sources);
-        engine.read_kernels(w, to_input, target, source, static_cast<int>(i % parts), flip, spectra, scratch(slot));
+    const LaneBlocks& sources = engine.blocks(!to_input);
+    const int parts = engine.kernel_parts(sources);
+    runner(static_cast<std::int64_t>(slice.target_count(targets)) * parts, [&](std::int64_t i, int slot) {
+        const int target = slice.first_target(targets) + static_cast<int>(i / parts);
+        const auto [block, part] = engine.kernel_part(sources, static_cast<int>(i % parts));
+        const int source = target / targets.per_group * sources.per_group + block;
+        engine.read_kernels(w, to_input, target, source, part, flip, spectra, scratch(slot));
     });
 }
 
@@ -140,12 +141,11 @@ void write_kernels_stage(const Engine<E>& engine, const Runner& runner, const st
     const LaneBlocks& xs = engine.x_blocks();
     const LaneBlocks& ys = engine.y_blocks();
     const Layer& layer = engine.layer();
-    const int parts = engine.kernel_parts();
-    runner(static_cast<std::int64_t>(slice.target_count(xs)) * ys.per_group * parts, [&](std::int64_t i, int slot) {
-        const std::int64_t pair = i / parts;
-        const int x_block = slice.first_target(xs) + static_cast<int>(pair / ys.per_group);
-        const int y_block = x_block / xs.per_group * ys.per_group + static_cast<int>(pair % ys.per_group);
-        const int part = static_cast<int>(i % parts);
+    const int parts = engine.kernel_parts(ys);
+    runner(static_cast<std::int64_t>(slice.target_count(xs)) * parts, [&](std::int64_t i, int slot) {
+        const int x_block = slice.first_target(xs) + static_cast<int>(i / parts);
+        const auto [block, part] = engine.kernel_part(ys, static_cast<int>(i % parts));
+        const int y_block = x_block / xs.per_group * ys.per_group + block;
         if (!engine.write_kernels(operands.dw, x_block, y_block, part, spectra, scratch(slot))) return;
         ++recomputed[static_cast<std::size_t>(slot)];
         LaneBlock x = xs.blocks[static_cast<std::size_t>(x_block)],
@@ -225,7 +225,7 @@ struct TransformPass<E>::Run {
     std::size_t per_thread_size;
     int slots;
     Damage& damage;
-    std::vector<std::int64_t> recomputed;  // lane blocks of dw, of each slot
+    std::vector<std::int64_t> recomputed;  // parts of lane blocks of dw, of each slot
 
     E* part(bool of_thread, int slot, std::size_t at) const {
         return reinterpret_cast<E*>(

@@ -196,7 +196,20 @@ bool succeeds_in_child(const std::function<bool()>& body) {
     return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+// Slot 0 waits until another thread has begun.
+bool another_thread_takes_part() {
+    std::atomic<std::thread::id> other{};
+    parallel_for(2, 2, [&](std::int64_t, int slot) {
+        if (slot != 0) other = std::this_thread::get_id();
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+        while (other.load() == std::thread::id() && std::chrono::steady_clock::now() < deadline)
+            std::this_thread::yield();
+    });
+    return other.load() != std::thread::id() && other.load() != std::this_thread::get_id();
+}
+
 bool pool_works() {
+    if (!another_thread_takes_part()) return false;
     std::atomic<std::int64_t> sum{0};
     std::atomic<int> other_slots{0};
     parallel_for(1000, 2, [&](std::int64_t index, int slot) {

@@ -1,4 +1,5 @@
-// The kernel table of one instruction set, and its accessor: the only symbol of this ISA that other objects can see.
+// The kernel table of one instruction set: the function that fills it is the only symbol of this ISA that other objects can
+// see.
 #include "kernel_table.h"
 #include "lines.h"
 #include "products.h"

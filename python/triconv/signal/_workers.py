@@ -66,6 +66,6 @@ def _own_threads(count: int) -> Iterator[None]:
         yield
     finally:
         with _present.lock:
-            _present.calls = max(0, _present.calls - 1)  # none is left in a child forked within the call
-            if _present.calls == 0:
+            if _present.calls <= 1:
                 _core.set_num_threads(_present.before)
+            _present.calls = max(0, _present.calls - 1)  # none is left in a child forked within the call
