@@ -80,8 +80,8 @@ INSTANTIATE_TEST_SUITE_P(ByAlgorithm, Concurrency, testing::Values("direct", "ff
 
 // Each trial is a process that has not used the library yet, provided that the test runs alone, as ctest runs it.
 TEST(FirstUse, ChildForkedMeanwhileDoesNotWaitForIt) {
-#if defined(__SANITIZE_ADDRESS__)
-    GTEST_SKIP() << "AddressSanitizer's own locks are not held across a fork";
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "the sanitizer's own locks are not held across a fork";
 #endif
     const auto plan = [] {
         Options options;
