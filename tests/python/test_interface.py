@@ -22,12 +22,11 @@ from shapes import PASSES, Problem
 from triconv import _core
 from triconv import reference as ref
 
-MODULES = [
-    f"triconv.{name}" for name in ("explanation", "functional", "grad", "library", "nn", "plan", "reference", "runtime")
-]
+MODULES = [f"triconv.{name}" for name in ("explanation", "functional", "grad", "library", "nn", "plan", "runtime")]
 # Where the public names of packages are defined: doctest leaves out what is imported.
 PARTS = [f"triconv.signal._{name}" for name in ("functions", "images", "prepared", "streaming")]
 PARTS += ["triconv.ndimage._filters"]
+PARTS += [f"triconv.reference._{name}" for name in ("fourier", "layer", "matrices", "multiplications", "one_channel")]
 
 NAMES = [
     "Backward",
@@ -182,7 +181,7 @@ def test_docstring_examples(module):
     assert results.failed == 0
 
 
-@pytest.mark.parametrize("module", [*MODULES, "triconv.signal", "triconv.ndimage"])
+@pytest.mark.parametrize("module", [*MODULES, "triconv.signal", "triconv.ndimage", "triconv.reference"])
 def test_every_public_name_is_documented_with_an_example(module):
     loaded = importlib.import_module(module)
     for name in loaded.__all__:
