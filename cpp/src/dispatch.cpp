@@ -1,7 +1,6 @@
 #include "dispatch.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <iterator>
 #include <stdexcept>
@@ -81,13 +80,8 @@ const IsaKernels& kernels(const std::string& name) {
 }
 
 const IsaKernels& kernels() {
-    static std::atomic<const IsaKernels*> chosen{nullptr};
-    const IsaKernels* known = chosen.load(std::memory_order_acquire);
-    if (known == nullptr) {  // threads that come here at the same time choose alike
-        known = &kernels(choose_isa(std::getenv("TRICONV_MAX_ISA")));
-        chosen.store(known, std::memory_order_release);
-    }
-    return *known;
+    static const MadeOnFirstUse<const IsaKernels* const> chosen;
+    return *chosen.get([] { return &kernels(choose_isa(std::getenv("TRICONV_MAX_ISA"))); });
 }
 
 }  // namespace triconv

@@ -78,14 +78,12 @@ auto Engine<E>::kernel_view(const LaneBlock& x, const LaneBlock& y, bool lanes_o
 
 template <class E>
 int Engine<E>::kernel_parts(const LaneBlocks& rows) const {
-    if (lanewise()) return rows.per_group;
     return rows.full_per_group * parts_of(kernels_.lanes) +
            (rows.per_group - rows.full_per_group) * parts_of(rows.tail_lanes);
 }
 
 template <class E>
 auto Engine<E>::kernel_part(const LaneBlocks& rows, int index) const -> KernelPart {
-    if (lanewise()) return {index, 0};
     const int full = parts_of(kernels_.lanes), of_full = rows.full_per_group * full;
     if (index < of_full) return {index / full, index % full};
     const int tail = parts_of(rows.tail_lanes);
@@ -94,7 +92,7 @@ auto Engine<E>::kernel_part(const LaneBlocks& rows, int index) const -> KernelPa
 
 template <class E>
 LaneBlock Engine<E>::part_of(const LaneBlock& rows, int part) const {
-    if (lanewise()) return rows;
+    if (lanewise()) return rows;  // its lanes are no rows
     const int first = part * kernel_rows_;
     LaneBlock some = rows;
     some.channel += first * rows.channel_step;
@@ -111,8 +109,7 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
                                      : kernel_view(source_block, target_block, false, w.along, w.outer, w.inner);
     const int lanes = kernels_.lanes;
     const LaneBlocks& sources = blocks(!to_input);
-    const int first_row = lanewise() ? source % sources.per_group
-                                     : sources.row_of(source % sources.per_group, lanes) + part * kernel_rows_;
+    const int first_row = sources.row_of(source % sources.per_group, lanes) + part * kernel_rows_;
     const TileShape& shape = transform_.shape();
     Index extent, last;
     for (int a = 0; a < axes; ++a) {
@@ -167,8 +164,8 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
     const LaneBlock& x = x_blocks_.blocks[x_block];
     const LaneBlock y = part_of(y_blocks_.blocks[y_block], part);
     const KernelView view = kernel_view(x, y, true, dw.along, dw.outer, dw.inner);
-    const int lanes = kernels_.lanes, y_in_group = y_block % y_blocks_.per_group;
-    const int first_row = lanewise() ? y_in_group : y_blocks_.row_of(y_in_group, lanes) + part * kernel_rows_;
+    const int lanes = kernels_.lanes;
+    const int first_row = y_blocks_.row_of(y_block % y_blocks_.per_group, lanes) + part * kernel_rows_;
     Index extent;
     for (int a = 0; a < axes; ++a)
         extent[a] = transform_.extent(TileRole::write_kernel, a);

@@ -14,6 +14,8 @@ namespace triconv {
 enum class Denormals : std::uint8_t { flush, keep };
 
 #if defined(__SSE2__)
+inline constexpr bool can_flush_denormals = true;
+
 class FloatMode {
 public:
     explicit FloatMode(Denormals denormals) : saved_(_mm_getcsr()) {
@@ -28,6 +30,8 @@ private:
     unsigned saved_;
 };
 #elif defined(__aarch64__)
+inline constexpr bool can_flush_denormals = true;
+
 class FloatMode {
 public:
     explicit FloatMode(Denormals denormals) {
@@ -47,6 +51,8 @@ private:
     std::uint64_t control_, status_;
 };
 #else
+inline constexpr bool can_flush_denormals = false;
+
 class FloatMode {
 public:
     explicit FloatMode(Denormals) {}

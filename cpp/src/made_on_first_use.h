@@ -17,16 +17,20 @@ public:
 
     template <class Make>
     T& get(const Make& make) const {
-        T* value = value_.load(std::memory_order_acquire);
+        T* value = made();
         if (value == nullptr) {
-            T* const made = new T(make());
-            if (value_.compare_exchange_strong(value, made, std::memory_order_acq_rel)) return *made;
-            delete made;
+            T* const mine = new T(make());
+            if (value_.compare_exchange_strong(value, mine, std::memory_order_acq_rel)) return *mine;
+            delete mine;
         }
         return *value;
     }
 
-protected:
+    T* made() const { return value_.load(std::memory_order_acquire); }  // null: not yet
+    // The next get() makes another; this one is left to whoever still has it.
+    void abandon() { value_.store(nullptr, std::memory_order_relaxed); }
+
+private:
     mutable std::atomic<T*> value_{nullptr};
 };
 
@@ -34,7 +38,7 @@ protected:
 template <class T>
 class OwnedOnFirstUse : public MadeOnFirstUse<T> {
 public:
-    ~OwnedOnFirstUse() { delete this->value_.load(std::memory_order_acquire); }
+    ~OwnedOnFirstUse() { delete this->made(); }
 };
 
 }  // namespace triconv

@@ -29,6 +29,7 @@
 #include <thread>
 
 #include "float_mode.h"
+#include "made_on_first_use.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -316,28 +317,21 @@ private:
     std::atomic<int> running_{0};               // its slots that have not ended, but for the owner's own
 };
 
-// Never destroyed, since a thread may still be in parallel_for when the program exits.
-std::atomic<Pool*> current_pool{nullptr};
+MadeOnFirstUse<Pool> current_pool;
 
 Pool& pool() {
-    Pool* existing = current_pool.load(std::memory_order_acquire);
-    if (existing == nullptr) {
-        Pool* created = new Pool;  // starts no threads, so the loser of the race can be deleted
-        if (current_pool.compare_exchange_strong(existing, created)) { return *created; }
-        delete created;
-    }
-    return *existing;
+    return current_pool.get([] { return Pool(); });  // starts no threads yet
 }
 
 // Registered when the library is loaded: anything later could itself be interrupted by a fork.
 class ProcessHooks {
 public:
     ProcessHooks() {
-        pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr, std::memory_order_relaxed); });
+        pthread_atfork(nullptr, nullptr, [] { current_pool.abandon(); });
     }
     // At exit, and when the code is unloaded under the workers.
     ~ProcessHooks() {
-        Pool* existing = current_pool.load(std::memory_order_acquire);
+        Pool* const existing = current_pool.made();
         if (existing != nullptr && !inside_task) { existing->stop(); }
     }
 };

@@ -240,7 +240,7 @@ private:
         order.erase(order.begin(), modest);
     }
 
-    // The pass, with smaller blocks of tiles if its workspace is above the limit.
+    // The pass; while its workspace is above the limit, with the next smaller one.
     std::unique_ptr<PassAlgorithm<E>> fitting(Pass which, Costed& costed) const {
         auto algorithm = make_pass(kernels_, layer_, which, costed);
         while (limited() && algorithm->workspace().total(1) > options_.max_workspace && shrink(which, costed))

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "float_mode.h"
 #include "guarded_buffer.h"
 #include "layer_data.h"
 #include "parallel.h"
@@ -63,10 +64,9 @@ void for_each_case(F body) {
             const Problem problem = parse_problem(text).problem;
             for (Pass pass : all_passes) {
                 SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
-                if (problem.dtype == DType::f32)
-                    body(LayerData<float>(problem), plan_of(problem, algorithm), pass);
-                else
-                    body(LayerData<double>(problem), plan_of(problem, algorithm), pass);
+                in_element_type(problem, [&](auto element) {
+                    body(LayerData<decltype(element)>(problem), plan_of(problem, algorithm), pass);
+                });
             }
         }
 }
@@ -309,9 +309,7 @@ TEST_F(HostParallelForTest, ExceptionsOfTasksDoNotCrossTheHost) {
 }
 
 TEST_F(HostParallelForTest, DenormalsAreZeroInEachPiece) {
-#if !defined(__x86_64__) && !defined(__aarch64__)
-    GTEST_SKIP() << "no flush-to-zero mode is known for this machine";
-#endif
+    if (!can_flush_denormals) GTEST_SKIP() << "no flush-to-zero mode is known for this machine";
     for (const HostParallelFor& host : hosts) {
         set_parallel_for(host);
         const volatile float smallest = std::numeric_limits<float>::min();

@@ -137,10 +137,7 @@ TEST(CApi, GivesWhatTheCppInterfaceGives) {
     for (const char* text : {"n2c19k21 i30x31 r5x5 p2 f32", "n2c8k6 i20 r3 s2 p1 g2 f64", "n1c3k2 i6x7x8 r3x3x3 p1 f32",
                              "n2c5k3 i20x21 r5x3 p7x1 b=mirror f32", "n2c4k4 i9x9 r3x3 p1 b=constant:2.5 d2 f32"}) {
         const Problem problem = parse_problem(text).problem;
-        if (problem.dtype == DType::f32)
-            expect_same_as_cpp<float>(problem);
-        else
-            expect_same_as_cpp<double>(problem);
+        in_element_type(problem, [&](auto element) { expect_same_as_cpp<decltype(element)>(problem); });
     }
 }
 

@@ -9,6 +9,7 @@
 #include "dispatch.h"
 #include "layer_data.h"
 #include "parallel.h"
+#include "pass.h"
 #include "workspace.h"
 
 namespace triconv::test {
@@ -382,6 +383,12 @@ TEST(Blocks, ChannelsAppearOncePerPhase) {
             EXPECT_EQ(static_cast<int>(blocks.blocks.size()), layer.in_channels ? blocks.groups * blocks.per_group : 0);
         }
     }
+}
+
+// A batch of nothing is planned, too.
+TEST(BlockGroups, NoBlocksAreNoGroups) {
+    const volatile std::int64_t none = 0;
+    EXPECT_EQ(BlockGroups(none).count, 0);
 }
 
 }  // namespace

@@ -3,31 +3,15 @@
 
 #include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "problems.h"
 #include "reference.h"
 #include "triconv/triconv.hpp"
 
 namespace triconv::test {
-
-struct NamedProblem {
-    std::string name;
-    Problem problem;
-};
-
-inline std::vector<NamedProblem> problems_in(const std::string& file) {
-    std::ifstream stream(std::string(TRICONV_TEST_SHAPES) + "/" + file);
-    std::vector<NamedProblem> problems;
-    for (std::string line; std::getline(stream, line);) {
-        const std::size_t colon = line.find(": ");
-        if (line.empty() || line[0] == '#' || colon == std::string::npos) continue;
-        problems.push_back({line.substr(0, colon), parse_problem(line.substr(colon + 2)).problem});
-    }
-    return problems;
-}
 
 // The extents of one of a layer's arrays, outer axes first.
 enum class Array { x, w, y };

@@ -229,5 +229,82 @@ TEST(NonFiniteClass, RoundingErrorsDoNotOverflowWithTheBias) {
     expect_bias_not_to_overflow<double>("n1c1k2 i400 r3 f64");
 }
 
+// The class of every output is the reference's, and values far from the odd one are computed as ever.
+TEST(NonFinite, StaysWhereItBelongs) {
+    for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n2c1k1 i60x28 r3x3 p1 f32", "n1c1k2 i700 r9 p4 f32",
+                             "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32",
+                             "n1c3k18 i30x28 r3x3 p1 b=reflect f32", "n2c1k1 i12x14 r7x7 p9 b=mirror f32",
+                             "n1c1k2 i300 r9 p4 b=wrap f32", "n1c17k17 i12x10 r5x5 p2 b=nearest g17 f32",
+                             "n1c2k3 i9x8 r3x3 s2 p4 d3 b=nearest f32", "n1c1k2 i40 r9 p4 b=constant:1.5 f32",
+                             "n1c3k2 i8x7 r3x3 p1 b=constant:nan f32", "n1c2k3 i9 r3 p1 b=constant:inf f32"})
+        for (const char* algorithm : {"direct", "fft", "winograd"})
+            for (float odd : {NAN, INFINITY, -INFINITY})
+                for (int where = 0; where < 3; ++where) {
+                    const Problem problem = parse_problem(text).problem;
+                    if (algorithm[0] == 'w' && !winograd_can(problem)) continue;
+                    LayerData<float> data(problem);
+                    auto& values = where == 0 ? data.x : where == 1 ? data.w : data.dy;
+                    values[values.size() / 3] = odd;
+                    Options options;
+                    options.algorithm = algorithm;
+                    const Plan plan(problem, options);
+                    for (Pass pass : all_passes) {
+                        SCOPED_TRACE(to_string(problem, pass) + " " + algorithm);
+                        std::vector<float> out = data.empty_output(pass);
+                        data.run(plan, pass, out);
+                        const std::vector<float> expected = data.reference(pass);
+                        for (std::size_t i = 0; i < out.size(); ++i) {
+                            ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                            if (std::isnan(expected[i])) continue;
+                            if (std::isinf(expected[i])) {
+                                ASSERT_EQ(out[i], expected[i]) << i;
+                            } else {
+                                ASSERT_NEAR(out[i], expected[i], 1e-3) << i;
+                            }
+                        }
+                    }
+                }
+}
+
+void expect_first_output(const LayerData<float>& data, Pass pass, float expected) {
+    for (const char* algorithm : {"direct", "fft", "winograd"}) {
+        if (algorithm[0] == 'w' && !winograd_can(data.problem)) continue;
+        Options options;
+        options.algorithm = algorithm;
+        std::vector<float> out = data.empty_output(pass);
+        data.run(Plan(data.problem, options), pass, out);
+        EXPECT_EQ(out[0], expected) << to_string(data.problem, pass) << ", " << algorithm;
+    }
+}
+
+// The gradient of the array's own positions overflows, its sum with that of the padding does not.
+TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
+    LayerData<float> data(parse_problem("n1c1k1 i2 r2 p1 b=nearest f32").problem);
+    data.w = {-1, 1};
+    data.dy = {3e38f, -3e38f, 1};
+    const std::vector<float> expected = data.reference(Pass::input_grad);
+    EXPECT_TRUE(std::isfinite(expected[0]));
+    expect_first_output(data, Pass::input_grad, expected[0]);
+}
+
+// Products beyond float's range that cancel: what is left is in all digits of the sum, on two levels, too.
+TEST(NonFinite, HugeProductsMayCancelPairByPair) {
+    LayerData<float> data(parse_problem("n1c1k1 i6 r6 f32").problem);
+    data.x = {2.1457279e32f, 2.5877588e27f, 8.1247333e36f, 2.1457279e32f, 2.5877588e27f, 8.1247333e36f};
+    data.w = {2.8457713e32f, -1.9268888e24f, -2.8015172e38f, -2.8457713e32f, 1.9268888e24f, 2.8015172e38f};
+    expect_first_output(data, Pass::forward, 0);
+}
+
+// Products beyond float's range that cancel: what is left is in all digits of the sum.
+TEST(NonFinite, HugeProductsMayCancel) {
+    for (const char* text : {"n1c1k3 i2 r2 p1 b=nearest f32", "n1c1k3 i2 r2 p1 f32"}) {
+        LayerData<float> data(parse_problem(text).problem);
+        constexpr float huge = 3e38f;
+        data.w = {huge, huge, 0, 1, huge, 0};
+        data.dy = {huge, -huge, 0, 1e30f, 0, 0, -huge, 0, 0};
+        expect_first_output(data, Pass::input_grad, 1e30f);
+    }
+}
+
 }  // namespace
 }  // namespace triconv::test

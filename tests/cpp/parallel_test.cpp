@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +18,9 @@
 #include <stdexcept>
 #include <thread>
 #include <vector>
+
+#include "float_mode.h"
+#include "forked_child.h"
 
 namespace triconv {
 namespace {
@@ -157,9 +159,7 @@ TEST_F(ParallelTest, NumberOfThreadsMustBeReasonable) {
 
 // Denormals vanish inside tasks only, and the caller's mode and exception flags are as before.
 TEST_F(ParallelTest, DenormalsAreFlushedInsideOnly) {
-#if !defined(__x86_64__) && !defined(__aarch64__)
-    GTEST_SKIP() << "no flush-to-zero mode is known for this machine";
-#endif
+    if (!can_flush_denormals) GTEST_SKIP() << "no flush-to-zero mode is known for this machine";
     for (int threads : {1, 3}) {
         set_num_threads(threads);
         const volatile float tiny = std::numeric_limits<float>::denorm_min();
@@ -185,16 +185,7 @@ TEST_F(ParallelTest, DenormalsAreFlushedInsideOnly) {
 
 // ---- fork -----------------------------------------------------------------------------------------------------------
 
-// Runs `body` in a forked child. Whether it returned true, within ten seconds.
-bool succeeds_in_child(const std::function<bool()>& body) {
-    const pid_t child = fork();
-    if (child == 0) {
-        alarm(10);
-        _exit(body() ? 0 : 1);
-    }
-    int status = 0;
-    return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
+using test::succeeds_in_child;
 
 // Slot 0 waits until another thread has begun.
 bool another_thread_takes_part() {

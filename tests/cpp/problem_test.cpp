@@ -236,17 +236,6 @@ TEST(PlanChecks, DirectWeightGradMakesDoWithLess) {
     EXPECT_TRUE(out == modest);
 }
 
-TEST(PlanChecks, WorkspaceOfNothing) {
-    for (const char* text : {"n0c4k4 i50 r3 f32", "n0c4k4 i9x9 r3x3 p1 f64", "n0c20k20 i9x9 r3x3 p1 g20 f32"})
-        for (const char* algorithm : {"auto", "direct", "fft", "winograd"}) {
-            Options options;
-            options.algorithm = algorithm;
-            const Plan plan(parse_problem(text).problem, options);
-            for (Pass pass : all_passes)
-                EXPECT_GE(plan.workspace_bytes(pass), 0);
-        }
-}
-
 // Of an input gradient in parts that follow each other, too, and with as many threads as fit.
 TEST(PlanChecks, WorkspaceLimitIsKeptWithCopiesInThePadding) {
     const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 b=reflect f32").problem;
