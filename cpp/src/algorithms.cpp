@@ -7,6 +7,7 @@
 #include "cpu.h"
 #include "depthwise_pass.h"
 #include "direct_pass.h"
+#include "filter_pass.h"
 #include "folded_input_grad.h"
 #include "image_pass.h"
 
@@ -293,6 +294,7 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
                                                   costed.blocking);
     if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer, costed.modest);
     if (costed.lane_kind == LaneKind::groups) return std::make_unique<DepthwisePass<E>>(kernels, layer, pass);
+    if (is_filter(layer, pass)) return std::make_unique<FilterPass<E>>(kernels, layer, pass);
     return std::make_unique<DirectPass<E>>(kernels, layer, pass);
 }
 

@@ -6,6 +6,7 @@
 
 #include "cpu.h"
 #include "direct_pass.h"
+#include "filter_pass.h"
 #include "image_pass.h"
 #include "winograd_bounds.h"
 
@@ -402,8 +403,9 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
                   direct_weight_grad_ns * fma_steps(kernels) +
               array_ns(layer, pass, true);
     } else {
-        ns += tile_direct(kernels, layer, pass).ns() * static_cast<double>(layer.batch * layer.groups) +
-              array_ns(layer, pass, true);
+        const double of_group =
+            is_filter(layer, pass) ? filter_ns(kernels, layer, pass) : tile_direct(kernels, layer, pass).ns();
+        ns += of_group * static_cast<double>(layer.batch * layer.groups) + array_ns(layer, pass, true);
     }
     Costed result;
     result.direct = true;

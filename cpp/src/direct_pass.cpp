@@ -58,29 +58,6 @@ int axis_of_steps(const DenseConv& conv, std::int64_t channels) {
     return best;
 }
 
-// A single row of a product loads a vector for each multiplication. More rows have more taps to multiply by: the zeros.
-template <class E>
-void take_rows_together(const KernelTable<E>& kernels, std::int64_t targets, DirectTiling& tiling) {
-    const DenseAxis& y = tiling.conv[1];
-    tiling.rows_at_once = 1;
-    if (tiling.step_axis < 0 || targets != 1 || y.step != 1 || std::abs(y.tap_step) != 1) return;
-    const std::int64_t lanes = kernels.lanes, rows = tiling.bands.rows, vectors = ceil_div(tiling.bands.pixels, lanes);
-    for (std::int64_t n = 2; n <= std::min({rows, lanes, max_reduction - y.taps}); ++n) {
-        const BlockShape shape = best_block(kernels.direct_product, n, vectors);
-        const double cycles =
-            shape.cycles * static_cast<double>(ceil_div(rows, n) * (y.taps + n - 1)) / static_cast<double>(y.taps);
-        if (cycles >= tiling.cycles) continue;
-        tiling.cycles = cycles;
-        tiling.shape = shape;
-        tiling.rows_at_once = static_cast<int>(n);
-    }
-    if (tiling.rows_at_once == 1) return;
-    tiling.one_line = false;
-    tiling.bands.rows = round_up(rows, tiling.rows_at_once);
-    tiling.bands.bands_y = ceil_div(y.end - y.begin, tiling.bands.rows);
-    tiling.layout = direct_layout<E>(tiling.conv, tiling.bands, tiling.step_axis);
-}
-
 // The register blocks of a tiling: of each row of outputs, or of the band as one line.
 template <class E>
 void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar, DirectTiling& tiling) {
@@ -94,7 +71,6 @@ void choose_blocks(const KernelTable<E>& kernels, const Ends& ends, bool planar,
     tiling.one_line = tiling.step_axis != 1 && as_one.cycles <= by_row.cycles * static_cast<double>(rows);
     tiling.shape = tiling.one_line ? as_one : by_row;
     tiling.cycles = tiling.shape.cycles * static_cast<double>(tiling.one_line ? 1 : rows);
-    take_rows_together(kernels, targets, tiling);
     if (tiling.step_axis == 1) {  // the next row reads most of what this one does: from L1, if the columns are few
         constexpr std::int64_t l1 = 24 << 10;
         const std::int64_t column = tiling.conv[1].taps * lanes * static_cast<std::int64_t>(sizeof(E));
@@ -128,8 +104,7 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
         return static_cast<double>(inside) / static_cast<double>(bands);
     };
     const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
-    return share(tiling.conv[0], planes, 1, 1) *
-           share(y, tiling.bands.bands_y, tiling.bands.rows, tiling.rows_at_once) *
+    return share(tiling.conv[0], planes, 1, 1) * share(y, tiling.bands.bands_y, tiling.bands.rows, 1) *
            share(x, tiling.bands.bands_x, tiling.bands.pixels, tiling.one_line ? 1 : kernels.lanes);
 }
 
@@ -201,7 +176,7 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
-        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.with_zeros()));
+        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.conv));
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
         this->add(sub.conv);
@@ -218,7 +193,7 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
     sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
     // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
-    const DenseConv conv = sub.with_zeros();
+    const DenseConv& conv = sub.conv;
     const Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
     const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
     sub.steps = lanes;
@@ -253,7 +228,7 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
 template <class E>
 SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout& layout,
                                         std::ptrdiff_t channel_stride) const {
-    const DenseConv conv = sub.with_zeros();
+    const DenseConv& conv = sub.conv;
     SampleOffsets samples{{}, channel_stride, layout.pixels};
     if (sub.step_axis >= 0) samples.step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
     const std::ptrdiff_t block = planar_ ? channel_stride : layout.entries, entry = planar_ ? 1 : kernels_.lanes;
@@ -274,11 +249,10 @@ SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tenso
     return samples_in(sub, array, from.inner);
 }
 
-// The first sample of a band in the array; null if not all are there of those that the product reads: whole lane vectors
-// and as many rows as it takes together.
+// The first sample of a band in the array; null if not all are there of the whole lane vectors that the product reads.
 template <class E>
 const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const {
-    const Index outputs{1, round_up(task.rows, sub.rows_at_once), task.pixels};
+    const Index outputs{1, task.rows, task.pixels};
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group)].channel;
     const E* first = from.data + task.n * from.outer + channel * from.inner;
     Index begin, rest;  // rest: behind the last sample needed
@@ -320,13 +294,6 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
         for (int a = 0; a < axes; ++a)
             taps.back() += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
     }
-    if (subs_[index].rows_at_once > 1) {
-        parallel_for(targets_.groups, max_threads, [&](std::int64_t group, int) {
-            pack_shifted(w.data + targets_.blocks[static_cast<std::size_t>(group)].channel * w.outer, subs_[index],
-                         taps, panels + group * panel_stride_);
-        });
-        return;
-    }
     const bool to_input = pass_ == Pass::input_grad, as_runs = taps_are_runs(w, tap_count);
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
         const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
@@ -346,23 +313,6 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
                           panel);
         }
     });
-}
-
-// Of one channel to one, for several rows of outputs: lane i has the taps of row i, in the order of the conv's taps.
-template <class E>
-void DirectPass<E>::pack_shifted(const E* w, const SubProblem& sub, const std::vector<std::ptrdiff_t>& taps,
-                                 E* panel) const {
-    const Index count{sub.conv[0].taps, sub.conv[1].taps, sub.conv[2].taps};
-    const DenseConv wider = sub.with_zeros();
-    std::fill_n(panel, product_of(&DenseAxis::taps, wider) * kernels_.lanes, E(0));
-    for (std::size_t tap = 0; tap < taps.size(); ++tap) {
-        const Index q = unravel(static_cast<std::int64_t>(tap), count);
-        for (int i = 0; i < sub.rows_at_once; ++i) {
-            const std::int64_t later = sub.conv[1].tap_step > 0 ? i : sub.rows_at_once - 1 - i;
-            const std::int64_t at = (q[0] * wider[1].taps + q[1] + later) * wider[2].taps + q[2];
-            panel[at * kernels_.lanes + i] = w[taps[tap]];
-        }
-    }
 }
 
 // Rows of lane vectors for each tap: of a target block, from the lanes of a source block, which are "pixels".
@@ -472,12 +422,7 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
         args.c_row = sub.sums_stride;
         lines.b = samples.line;
         lines.c = sums_pitch<E>(sub);
-        int rows = targets_.blocks[static_cast<std::size_t>(first_block)].lanes;
-        if (sub.rows_at_once > 1) {
-            rows = sub.rows_at_once;
-            args.c_row = lines.c;
-            lines = {ceil_div(task.rows, rows), 0, rows * lines.b, rows * lines.c};
-        }
+        const int rows = targets_.blocks[static_cast<std::size_t>(first_block)].lanes;
         multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)),
                        scratch.partial);
     } else {

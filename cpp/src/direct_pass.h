@@ -10,8 +10,7 @@
 //   channels in the lanes   rows: pixels, broadcast       columns: lane blocks of target channels
 //   planar                  rows: target channels         columns: lane vectors of pixels
 //
-// Planar needs no transposition and suits few target channels. From one channel to one, a few rows of outputs are the
-// rows of the product: they read the same samples with the taps in other rows, and zeros around them. input_grad is the
+// Planar needs no transposition and suits few target channels (from one channel to one: filter_pass.h). input_grad is the
 // same on the sub-grids of geometry.h, with dy read backwards; weight_grad reduces over the pixels of bands instead. An
 // array whose pixels are neighbours may serve as a planar buffer itself, for bands that read no padding.
 #pragma once
@@ -29,19 +28,11 @@ struct DirectTiling {
     DenseConv conv;
     Bands bands;
     BandLayout layout;
-    int step_axis;     // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
-    bool one_line;     // the rows of a band are done as one line, gaps and all
-    int rows_at_once;  // planar, from one channel to one: rows of outputs that are the rows of a product; else 1
+    int step_axis;  // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
+    bool one_line;  // the rows of a band are done as one line, gaps and all
     BlockShape shape;
     double cycles;  // estimated, of all products of a band for one step of the reduction
     double ns;      // estimated, of all bands of one image and group
-
-    // Those that a product of rows_at_once rows multiplies by: some more along y, zeros.
-    DenseConv with_zeros() const {
-        DenseConv wider = conv;
-        wider[1].taps += rows_at_once - 1;
-        return wider;
-    }
 };
 
 // The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated
@@ -86,7 +77,6 @@ private:
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     std::int64_t weight_row(int block, std::int64_t tap, std::int64_t tap_count) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
-    void pack_shifted(const E* w, const SubProblem& sub, const std::vector<std::ptrdiff_t>& taps, E* panel) const;
     template <class Panel>
     void pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptrdiff_t target_stride, const LaneBlock& target,
                    const LaneBlock& source, const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const;

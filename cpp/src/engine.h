@@ -219,6 +219,7 @@ struct EqualParts {
     EqualParts(int total, int most)
         : count((total + most - 1) / most), small(total / std::max(1, count)), larger(total % std::max(1, count)) {}
     int size(int part) const { return part < larger ? small + 1 : small; }
+    int first(int part) const { return part * small + std::min(part, larger); }
 
     int count, small, larger;
 };

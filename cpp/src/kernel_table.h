@@ -146,6 +146,24 @@ struct TransposeArgs {
     int count;
 };
 
+// ---- filters --------------------------------------------------------------------------------------------------------
+//
+// Direct convolution from one channel to one:
+//   out[y][x] (+)= bias + sum over i < taps_y, j < taps_x of in[y + i][x + j * in_tap] * w[i][j]     y < rows, x < count
+// Rows are in_row, w_row, out_row apart, the elements of each are neighbours; nothing need be aligned. Samples are read as
+// lane vectors: those of all that `count` outputs are cut into.
+template <class E>
+struct FilterArgs {
+    const E* in;
+    const E* w;
+    E* out;
+    std::ptrdiff_t in_row, in_tap, w_row, out_row;
+    int taps_y, taps_x;
+    std::int64_t rows, count;
+    E bias;
+    bool accumulate;  // add to out, and no bias
+};
+
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
 //   forward:      out[i] (+)= sum over runs, k of  in[run.offset + (i + k) * in_step] * w[tap]       i < count
@@ -182,7 +200,8 @@ struct KernelTable {
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
     void (*transpose)(const TransposeArgs<E>&);
-    int depthwise_outputs;  // that forward takes together
+    bool (*filter)(const FilterArgs<E>&);  // true if a value written was not finite
+    int depthwise_outputs;                 // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
     // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated

@@ -25,17 +25,6 @@ inline constexpr int depthwise_outputs = 8, depthwise_rows = 4;
 inline constexpr int depthwise_tap_block = 64;   // taps summed before they are added to out
 inline constexpr int depthwise_row_block = 256;  // products summed before they are added to dw
 
-// Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
-template <class Part>
-TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part& part) {
-    const std::int64_t parts = (count + largest - 1) / largest;
-    for (std::int64_t k = 0, first = 0; k < parts; ++k) {
-        const std::int64_t size = (count - first + (parts - k) - 1) / (parts - k);
-        part(first, static_cast<int>(size));
-        first += size;
-    }
-}
-
 // Calls action(taps), a std::integral_constant, for a run of `count` taps.
 template <int taps = 1, class Action>
 TRICONV_INLINE void with_run_taps(int count, const Action& action) {

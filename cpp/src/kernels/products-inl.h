@@ -2,6 +2,7 @@
 #pragma once
 
 #include "depthwise-inl.h"
+#include "filter-inl.h"
 #include "gemm-inl.h"
 #include "products.h"
 #include "tile_io-inl.h"
@@ -24,6 +25,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     table.read_row = read_row<E>;
     table.write_row = write_row<E>;
     table.transpose = transpose_squares<E>;
+    table.filter = filter<E>;
     table.depthwise_outputs = depthwise_outputs;
     table.depthwise_forward = depthwise_forward<E>;
     table.depthwise_weight_grad = depthwise_weight_grad<E>;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -158,5 +159,16 @@ TRICONV_INLINE void store_partial(E* p, Vec<E> v, int count) {
     }
 }
 #endif
+
+// Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
+template <class Part>
+TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part& part) {
+    const std::int64_t parts = (count + largest - 1) / largest;
+    for (std::int64_t k = 0, first = 0; k < parts; ++k) {
+        const std::int64_t size = (count - first + (parts - k) - 1) / (parts - k);
+        part(first, static_cast<int>(size));
+        first += size;
+    }
+}
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -1,0 +1,140 @@
+// The filter kernel of every ISA against sums in long double: rows, taps and counts around its register blocks, every row
+// of samples and of outputs against an unmapped page, and NaN behind the last sample that an output reads.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <string>
+
+#include "dispatch.h"
+#include "guarded_buffer.h"
+
+namespace triconv {
+namespace {
+
+using test::Guard;
+using test::GuardedRows;
+
+struct Shape {
+    std::int64_t rows, count;
+    int taps_y, taps_x;
+    std::ptrdiff_t in_tap = 1;
+
+    std::int64_t sample_rows() const { return rows + taps_y - 1; }
+    std::int64_t samples() const { return count + (taps_x - 1) * in_tap; }            // of a row
+    std::int64_t beyond(int lanes) const { return (lanes - count % lanes) % lanes; }  // those read as well
+};
+
+template <class E>
+class Filtering {
+public:
+    Filtering(const KernelTable<E>& table, const Shape& shape, Guard side, bool accumulate)
+        : shape_(shape),
+          kernel_(table.filter),
+          in_(shape.sample_rows(), shape.samples() + shape.beyond(table.lanes), side),
+          w_(shape.taps_y, shape.taps_x, side),
+          out_(shape.rows, shape.count, side) {
+        std::mt19937 generator(static_cast<unsigned>(shape.samples()));
+        std::uniform_real_distribution<E> distribution(-1, 1);
+        for (std::int64_t y = 0; y < shape.sample_rows(); ++y) {
+            for (std::int64_t x = 0; x < shape.samples(); ++x)
+                in_.row(y)[x] = distribution(generator);
+            std::fill_n(in_.row(y) + shape.samples(), shape.beyond(table.lanes), std::numeric_limits<E>::quiet_NaN());
+        }
+        for (int i = 0; i < shape.taps_y; ++i)
+            for (int j = 0; j < shape.taps_x; ++j)
+                w_.row(i)[j] = distribution(generator);
+        for (std::int64_t y = 0; y < shape.rows; ++y)
+            std::fill_n(out_.row(y), shape.count, before);
+        args_ = {in_.row(0),   w_.row(0),    out_.row(0), in_.pitch(), shape.in_tap, w_.pitch(), out_.pitch(),
+                 shape.taps_y, shape.taps_x, shape.rows,  shape.count, bias,         accumulate};
+    }
+
+    bool run() { return kernel_(args_); }
+    E& sample(std::int64_t y, std::int64_t x) { return in_.row(y)[x]; }
+
+    void expect_exact() {
+        const std::int64_t terms = shape_.taps_y * shape_.taps_x;
+        for (std::int64_t y = 0; y < shape_.rows; ++y)
+            for (std::int64_t x = 0; x < shape_.count; ++x) {
+                long double sum = args_.accumulate ? before : bias, magnitude = std::abs(sum);
+                for (int i = 0; i < shape_.taps_y; ++i)
+                    for (int j = 0; j < shape_.taps_x; ++j) {
+                        const long double product =
+                            static_cast<long double>(sample(y + i, x + j * shape_.in_tap)) * w_.row(i)[j];
+                        sum += product;
+                        magnitude += std::abs(product);
+                    }
+                ASSERT_LE(
+                    std::abs(out_.row(y)[x] - sum),
+                    std::numeric_limits<E>::epsilon() * (2 + std::sqrt(static_cast<long double>(terms))) * magnitude)
+                    << "output " << y << ", " << x;
+            }
+    }
+
+private:
+    static constexpr E before = 3, bias = E(-0.75);
+    Shape shape_;
+    bool (*kernel_)(const FilterArgs<E>&);
+    GuardedRows<E> in_, w_, out_;
+    FilterArgs<E> args_{};
+};
+
+template <class E>
+void check(const KernelTable<E>& table, const Shape& shape) {
+    SCOPED_TRACE(::testing::Message() << shape.rows << " x " << shape.count << " outputs, " << shape.taps_y << " x "
+                                      << shape.taps_x << " taps " << shape.in_tap << " apart");
+    for (const Guard side : {Guard::before, Guard::after})
+        for (const bool accumulate : {false, true}) {
+            Filtering<E> filtering(table, shape, side, accumulate);
+            EXPECT_FALSE(filtering.run());
+            filtering.expect_exact();
+        }
+}
+
+template <class E>
+void check_all(const KernelTable<E>& table) {
+    const std::int64_t widest = 8 * table.lanes;
+    for (std::int64_t rows = 1; rows <= 9; ++rows)
+        for (int taps_y = 1; taps_y <= 6; ++taps_y)
+            check(table, {rows, 3 * table.lanes + 1 + rows, taps_y, 1 + (taps_y + 1) % 4});
+    for (std::int64_t count = 1; count <= widest + table.lanes + 1; ++count)
+        check(table, {5, count, 3, 2, 1 + count % 3});
+    for (const std::int64_t count : {widest - 1, widest, widest + 1})
+        check(table, {2, count, 1, 7});
+    check(table, {6, 2 * table.lanes, 31, 8});
+    check(table, {1, 4 * table.lanes, 1, 256});
+}
+
+// A sample that is not finite is told of wherever it is read, in whole blocks, columns and the last lanes.
+template <class E>
+void check_non_finite(const KernelTable<E>& table) {
+    const Shape shape{6, 4 * table.lanes + 2, 3, 3};
+    for (std::int64_t y = 0; y < shape.sample_rows(); ++y)
+        for (std::int64_t x = 0; x < shape.samples(); ++x) {
+            Filtering<E> filtering(table, shape, Guard::after, false);
+            filtering.sample(y, x) = std::numeric_limits<E>::infinity();
+            EXPECT_TRUE(filtering.run()) << "sample " << y << ", " << x;
+        }
+}
+
+class FilterOfIsa : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(FilterOfIsa, MatchesTheExactSumFloat) {
+    check_all(table_of<float>(kernels(GetParam())));
+}
+TEST_P(FilterOfIsa, MatchesTheExactSumDouble) {
+    check_all(table_of<double>(kernels(GetParam())));
+}
+TEST_P(FilterOfIsa, TellsOfWhatIsNotFinite) {
+    check_non_finite(table_of<float>(kernels(GetParam())));
+    check_non_finite(table_of<double>(kernels(GetParam())));
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, FilterOfIsa, ::testing::ValuesIn(supported_isas()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace triconv
