@@ -161,7 +161,8 @@ private:
     const KernelTable<E>& kernels_;
     bool lanewise_, planar_ = false;  // planar: x is read planar, output channels are in the lanes
     LaneBlocks xs_, ys_;
-    DenseConv conv_, outputs_;  // outputs_: dy read as it is
+    DenseConv conv_, outputs_, x_conv_;  // outputs_: dy read as it is; x_conv_: x as its buffer has it
+    std::int64_t x_step_;                // of that buffer's entries along a row, from output to output
     Bands bands_;
     BandLayout x_layout_, y_layout_;
     std::vector<std::ptrdiff_t> tap_offset_;  // elements of the buffer of x

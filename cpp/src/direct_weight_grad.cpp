@@ -8,16 +8,27 @@ namespace triconv {
 
 namespace {
 
-// Taps of one row of the kernel that read neighbouring entries of the buffer.
+// Of a planar buffer each sample is broadcast, so that those of neighbouring outputs may be any step apart: the taps of a
+// kernel row read neighbours instead, if that many steps meet at all.
+bool taps_are_neighbours(const DenseAxis& x) {
+    return x.step % x.tap_step == 0;
+}
+DenseConv planar_conv(DenseConv conv) {
+    if (taps_are_neighbours(conv[2])) conv[2].step = conv[2].tap_step;
+    return conv;
+}
+
+// Taps that read neighbours: whole rows of the kernel, or each by itself.
 struct TapRuns {
-    std::int64_t apart, count;  // tap q of a kernel row belongs to run q mod apart of it
+    std::int64_t per_row, count;
+    int length;
 
     explicit TapRuns(const DenseConv& conv) {
-        const DenseAxis& x = conv[2];
-        apart = x.step % x.tap_step == 0 ? std::min(x.step / x.tap_step, x.taps) : x.taps;
-        count = conv[0].taps * conv[1].taps * apart;
+        const bool whole = taps_are_neighbours(conv[2]);
+        per_row = whole ? 1 : conv[2].taps;
+        count = conv[0].taps * conv[1].taps * per_row;
+        length = whole ? static_cast<int>(conv[2].taps) : 1;
     }
-    std::int64_t longest(const DenseConv& conv) const { return ceil_div(conv[2].taps, apart); }
 };
 
 }  // namespace
@@ -32,7 +43,7 @@ WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& 
     return {static_cast<double>(layer.taps() * dy.parts) *
                 best_block(kernels.direct_product, dy.part_rows, xs.per_group).cycles,
             static_cast<double>(layer.in_per_group() * runs.count) *
-                best_block(kernels.direct_product, runs.longest(conv), ys.per_group).cycles};
+                best_block(kernels.direct_product, runs.length, ys.per_group).cycles};
 }
 template WeightGradCycles weight_grad_cycles(const KernelTable<float>&, const Layer&);
 template WeightGradCycles weight_grad_cycles(const KernelTable<double>&, const Layer&);
@@ -51,11 +62,15 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     outputs_ = conv_;
     for (DenseAxis& axis : outputs_)
         axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
-    x_layout_ = BandLayout(conv_, bands_.rows, bands_.pixels);
+    const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
+    planar_ = !lanewise_ && cycles.y_lanes < cycles.x_lanes;
+    x_conv_ = planar_ ? planar_conv(conv_) : conv_;
+    x_step_ = conv_[2].step / x_conv_[2].step;
+    x_layout_ = BandLayout(x_conv_, bands_.rows, (bands_.pixels - 1) * x_step_ + 1);
     y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
     for (std::int64_t tap = 0; tap < layer.taps(); ++tap) {
         const Index at = unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps});
-        tap_offset_.push_back(x_layout_.entry_of_tap(conv_, at) * lanes);
+        tap_offset_.push_back(x_layout_.entry_of_tap(x_conv_, at) * lanes);
     }
     taps_ = TapOrder(conv_, x_layout_, 2, lanes);
     band_count_ = layer.batch * band_count(conv_, bands_);
@@ -72,13 +87,11 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
         return;
     }
     runs_ = DyRuns<E>(ys_, bands_, lanes);
-    const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
-    planar_ = cycles.y_lanes < cycles.x_lanes;
     if (planar_) {
         x_block_size_ = static_cast<std::size_t>(odd_lines<E>(x_layout_.entries));
         x_band_size_ = x_block_size_ * static_cast<std::size_t>(layer.in_channels);
         y_band_size_ = y_block_size_ * ys_.blocks.size();
-        shape_ = best_block(kernels.direct_product, TapRuns(conv_).longest(conv_), ys_.per_group);
+        shape_ = best_block(kernels.direct_product, TapRuns(conv_).length, ys_.per_group);
         // Products have few rows: several of them share dy from the L1 cache.
         constexpr std::int64_t dy_bytes = 64 << 10;
         const std::int64_t row_bytes = ys_.per_group * bands_.pixels * lane_bytes;
@@ -140,7 +153,10 @@ void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const BandTask& ba
                                  E* buffer) const {
     const std::size_t block = static_cast<std::size_t>(unit);
     E* const to = buffer + block * x_block_size_;
-    if (planar_) return read_plane(operands.x, band.n, unit, conv_, x_layout_, band.t, operands.x.inner, to);
+    if (planar_) {
+        const Index t{band.t[0], band.t[1], band.t[2] * x_step_};
+        return read_plane(operands.x, band.n, unit, x_conv_, x_layout_, t, operands.x.inner, to);
+    }
     const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
     read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);
 }
@@ -229,16 +245,16 @@ auto DirectWeightGrad<E>::planar_product(std::int64_t index, const E* x, const E
     const int lanes = kernels_.lanes;
     const TapRuns runs(conv_);
     const std::int64_t channel = index / runs.count, run = index % runs.count, group = channel / layer_.in_per_group();
-    const std::int64_t in_row = run % runs.apart, tap = run / runs.apart * conv_[2].taps + in_row;
-    Product product{{}, static_cast<int>(ceil_div(conv_[2].taps - in_row, runs.apart)), ys_.per_group};
+    const std::int64_t tap = run * runs.length;
+    Product product{{}, runs.length, ys_.per_group};
     ProductArgs<E>& args = product.args;
     args.a = x + static_cast<std::size_t>(channel) * x_block_size_ + tap_offset_[static_cast<std::size_t>(tap)] / lanes;
     args.b = y + static_cast<std::size_t>(group * ys_.per_group) * y_block_size_;
     args.c = sums + channel * ys_.per_group * block_stride_ + tap * lanes;
-    args.a_row = args.a_step = 1;
-    args.b_step = lanes;
+    args.a_row = 1;
+    args.a_step = x_step_;
+    args.b_step = args.c_row = lanes;
     args.b_col = static_cast<std::ptrdiff_t>(y_block_size_);
-    args.c_row = runs.apart * lanes;
     args.c_col = block_stride_;
     args.length = static_cast<int>(bands_.pixels);
     return product;
