@@ -17,9 +17,10 @@ BandPass<E>::BandPass(const KernelTable<E>& kernels, const Layer& layer, Pass pa
 }
 
 template <class E>
-void BandPass<E>::add(const DenseConv& conv) {
+void BandPass<E>::add(const std::vector<DenseConv>& convs) {
     ++conv_count_;
-    covered_ += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
+    for (const DenseConv& conv : convs)
+        covered_ += (conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin) * (conv[2].end - conv[2].begin);
 }
 
 template <class E>

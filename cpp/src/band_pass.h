@@ -29,8 +29,8 @@ protected:
     };
 
     BandPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass, bool lanewise);
-    // To be called once for each convolution, after the sizes of the scratch are known.
-    void add(const DenseConv& conv);
+    // To be called once for each convolution, or for those joined, after the sizes of the scratch are known.
+    void add(const std::vector<DenseConv>& convs);
     // rows: lane vectors of weights of a target block, of the largest convolution.
     void set_panels(std::int64_t rows);
     Scratch scratch_of(const Run& run, int slot) const;

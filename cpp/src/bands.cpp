@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <numeric>
+#include <utility>
 
 #include "prefetch.h"
 
@@ -49,6 +50,52 @@ std::vector<DenseConv> input_grad_convs(const Layer& layer) {
         if (!empty) convs.push_back(conv);
     }
     return convs;
+}
+
+namespace {
+
+bool same_grid(const SubGrid& a, const SubGrid& b) {
+    return a.offset == b.offset && a.step == b.step;
+}
+
+// Whether b is the next phase of a along x, of as many phases as the stride has.
+bool is_next_phase(const DenseConv& a, const DenseConv& b) {
+    const auto same_axis = [](const DenseAxis& a, const DenseAxis& b) {
+        return same_grid(a.source, b.source) && same_grid(a.target, b.target) && a.first_tap == b.first_tap;
+    };
+    const DenseAxis &x = a[2], &next = b[2];
+    return same_axis(a[0], b[0]) && same_axis(a[1], b[1]) && same_grid(x.source, next.source) &&
+           x.target.step == next.target.step && next.target.offset == x.target.offset + 1;
+}
+
+JoinedConv join(std::vector<DenseConv> phases) {
+    JoinedConv joined{phases.front(), std::move(phases), {}};
+    DenseAxis& x = joined.conv[2];
+    for (const DenseConv& phase : joined.phases) {
+        x.begin = std::min(x.begin, phase[2].begin);
+        x.end = std::max(x.end, phase[2].end);
+        x.taps = std::max(x.taps, phase[2].taps);
+    }
+    joined.row = x.target;
+    joined.row.step /= static_cast<std::int64_t>(joined.phases.size());
+    return joined;
+}
+
+}  // namespace
+
+std::vector<JoinedConv> join_phases(const std::vector<DenseConv>& convs) {
+    std::vector<JoinedConv> result;
+    for (std::size_t first = 0; first < convs.size();) {
+        const auto count = static_cast<std::size_t>(convs[first][2].target.step);
+        std::size_t next = first + 1;
+        while (next < convs.size() && next < first + count && is_next_phase(convs[next - 1], convs[next]))
+            ++next;
+        if (next < first + count) next = first + 1;  // a phase is missing: no tap meets it
+        const auto begin = convs.begin() + static_cast<std::ptrdiff_t>(first);
+        result.push_back(join({begin, begin + static_cast<std::ptrdiff_t>(next - first)}));
+        first = next;
+    }
+    return result;
 }
 
 Bands cut_bands(const DenseConv& conv, std::int64_t bytes_per_entry, std::int64_t most_outputs,

@@ -36,6 +36,17 @@ DenseConv forward_conv(const Layer& layer);
 // One for each pair of phases that meet any sample of x.
 std::vector<DenseConv> input_grad_convs(const Layer& layer);
 
+// Convolutions of a layer that read the same samples, and whose outputs take turns along a row: the phases of an
+// input_grad's stride along x.
+struct JoinedConv {
+    DenseConv conv;                 // reads what any of them does; its outputs t are those of all
+    std::vector<DenseConv> phases;  // ordered by where output 0 is
+    SubGrid row;                    // of the outputs of all phases: index t * phases + phase
+};
+// Joins those that can be; others are alone. All phases of a row are written at once: pixels that are neighbours, instead
+// of every stride-th one several times.
+std::vector<JoinedConv> join_phases(const std::vector<DenseConv>& convs);
+
 // How the outputs of a dense convolution are cut into bands: along y and x; z is done plane by plane.
 struct Bands {
     std::int64_t rows = 1, pixels = 1;  // of one band at most

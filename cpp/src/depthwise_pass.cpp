@@ -77,44 +77,51 @@ private:
 template <class E>
 DepthwisePass<E>::DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     : BandPass<E>(kernels, layer, pass, true) {
-    std::size_t most_taps = 0;
-    for (const DenseConv& conv :
-         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer)) {
-        const SubProblem& sub = subs_.emplace_back(make_sub_problem(conv));
+    std::int64_t most_taps = 0;
+    for (const JoinedConv& joined :
+         join_phases(pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer))) {
+        const SubProblem& sub = subs_.emplace_back(make_sub_problem(joined));
         const auto of_group = [](std::ptrdiff_t block, const LaneBlocks& blocks) {
             return static_cast<std::size_t>(blocks.per_group * block);
         };
-        most_taps = std::max(most_taps, sub.order.taps.size());
+        most_taps = std::max(most_taps, sub.taps);
         this->buffer_size_ = std::max(this->buffer_size_, of_group(sub.block_size, sources_));
         this->sums_size_ = std::max(this->sums_size_, of_group(sub.sums_size, targets_));
-        this->add(conv);
+        this->add(joined.phases);
     }
-    this->set_panels(static_cast<std::int64_t>(most_taps) * sources_.per_group);
+    this->set_panels(most_taps * sources_.per_group);
 }
 
 template <class E>
-auto DepthwisePass<E>::make_sub_problem(const DenseConv& conv) const -> SubProblem {
+auto DepthwisePass<E>::make_sub_problem(const JoinedConv& joined) const -> SubProblem {
     constexpr std::int64_t outputs_per_band = 4096;
     const int lanes = kernels_.lanes;
-    SubProblem sub;
-    sub.conv = conv;
-    sub.bands = cut_bands(conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
-                          outputs_per_band);
-    sub.layout = BandLayout(conv, sub.bands.rows, sub.bands.pixels);
-    sub.axis = conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
-    sub.order = TapOrder(conv, sub.layout, sub.axis, lanes);
-    sub.rows_at_once = std::min(sub.bands.rows, sub.axis == 1 ? kernels_.depthwise_outputs * sub.order.hop : 1);
+    const auto phases = static_cast<std::int64_t>(joined.phases.size());
+    SubProblem sub{};
+    sub.joined = joined;
+    sub.conv = sub.written = joined.conv;
+    sub.written[2].target = joined.row;
+    sub.bands = cut_bands(sub.conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
+                          std::max<std::int64_t>(1, outputs_per_band / phases));
+    sub.layout = BandLayout(sub.conv, sub.bands.rows, sub.bands.pixels);
+    sub.axis = sub.conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
+    for (const DenseConv& phase : joined.phases) {
+        TapOrder& order = sub.orders.emplace_back(phase, sub.layout, sub.axis, lanes);
+        for (TapRun& run : order.runs)  // of fewer taps than others have, the first sample is a later one
+            run.offset += (sub.conv[2].sample_of_tap(0) - phase[2].sample_of_tap(0)) * lanes;
+        sub.taps += static_cast<std::int64_t>(order.taps.size());
+    }
+    sub.rows_at_once =
+        std::min(sub.bands.rows, sub.axis == 1 ? kernels_.depthwise_outputs * sub.orders.front().hop : 1);
     sub.block_size = odd_lines<E>(sub.layout.entries * lanes);
-    sub.sums_size = odd_lines<E>(sub.rows_at_once * sub.bands.pixels * lanes);
+    sub.sums_size = odd_lines<E>(sub.rows_at_once * sub.bands.pixels * phases * lanes);
     return sub;
 }
 
-// For each target block, a lane vector for each (source block, tap in the order of the runs).
+// For each target block, a lane vector for each (source block, phase, tap in the order of the runs).
 template <class E>
 void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
     const SubProblem& sub = subs_[index];
-    const DenseConv& conv = sub.conv;
-    const Index extent{conv[0].taps, conv[1].taps, conv[2].taps};
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
         const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
         RowArgs<E> row{};
@@ -125,13 +132,16 @@ void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, std::size_t index,
             const auto source = static_cast<std::size_t>(i / targets_.per_group * sources_.per_group + s);
             const LaneBlock& y = pass_ == Pass::forward ? target : sources_.blocks[source];
             row.lane_stride = w.outer * y.channel_step;
-            for (const std::int64_t tap : sub.order.taps) {
-                const Index q = unravel(tap, extent);
-                row.source = w.data + y.channel * w.outer;
-                for (int a = 0; a < axes; ++a)
-                    row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
-                kernels_.read_row(row);
-                row.lanes += kernels_.lanes;
+            for (std::size_t phase = 0; phase < sub.orders.size(); ++phase) {
+                const DenseConv& conv = sub.joined.phases[phase];
+                for (const std::int64_t tap : sub.orders[phase].taps) {
+                    const Index q = unravel(tap, {conv[0].taps, conv[1].taps, conv[2].taps});
+                    row.source = w.data + y.channel * w.outer;
+                    for (int a = 0; a < axes; ++a)
+                        row.source += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
+                    kernels_.read_row(row);
+                    row.lanes += kernels_.lanes;
+                }
             }
         }
     });
@@ -153,37 +163,42 @@ template <class E>
 void DepthwisePass<E>::compute_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows,
                                     const Rows& next, const E* panels, const E* buffer, E* sums) const {
     const int lanes = kernels_.lanes;
-    const std::int64_t hop = sub.order.hop;
-    const std::ptrdiff_t row_in = sub.layout.pixels * lanes, row_out = sub.bands.pixels * lanes;
+    const auto phases = static_cast<std::int64_t>(sub.orders.size());
+    const std::ptrdiff_t row_in = sub.layout.pixels * lanes, pixel_out = phases * lanes;
+    const std::ptrdiff_t row_out = sub.bands.pixels * pixel_out;
     const bool down = sub.axis == 1;  // a line runs down a column, else along a row
     const std::int64_t pixels = rows.task.pixels, lines = down ? pixels : rows.count,
                        length = down ? rows.count : pixels;
-    const std::ptrdiff_t along_in = down ? row_in : lanes, along_out = down ? row_out : lanes;
-    const std::ptrdiff_t across_in = down ? lanes : row_in, across_out = down ? lanes : row_out;
+    const std::ptrdiff_t along_in = down ? row_in : lanes, along_out = down ? row_out : pixel_out;
+    const std::ptrdiff_t across_in = down ? lanes : row_in, across_out = down ? pixel_out : row_out;
 
     Stretch ahead(this->source(operands), sub.conv,
                   sources_.blocks[static_cast<std::size_t>(next.task.group * sources_.per_group)], next);
-    const std::int64_t lines_ahead = ceil_div(ahead.lines(), std::max<std::int64_t>(1, lines));
+    const std::int64_t lines_ahead = ceil_div(ahead.lines(), std::max<std::int64_t>(1, lines * phases));
     DepthwiseArgs<E> args{};
-    args.runs = sub.order.runs.data();
-    args.run_count = static_cast<int>(sub.order.runs.size());
-    args.in_step = along_in * hop;
-    args.out_step = along_out * hop;
     for (int target = 0; target < targets_.per_group; ++target)
         for (int source = 0; source < sources_.per_group; ++source) {
-            args.w = panels + (rows.task.group * targets_.per_group + target) * panel_stride_ +
-                     source * static_cast<std::int64_t>(sub.order.taps.size()) * lanes;
+            args.w =
+                panels + (rows.task.group * targets_.per_group + target) * panel_stride_ + source * sub.taps * lanes;
             args.accumulate = source > 0;
             const E* const in = buffer + source * sub.block_size + rows.first * row_in;
-            E* const out = sums + target * sub.sums_size;
-            for (std::int64_t line = 0; line < lines; ++line) {
-                ahead.prefetch(lines_ahead);
-                for (std::int64_t start = 0; start < std::min(hop, length); ++start) {
-                    args.in = in + line * across_in + start * along_in;
-                    args.out = out + line * across_out + start * along_out;
-                    args.count = ceil_div(length - start, hop);
-                    kernels_.depthwise_forward(args);
+            E* out = sums + target * sub.sums_size;
+            for (const TapOrder& order : sub.orders) {
+                args.runs = order.runs.data();
+                args.run_count = static_cast<int>(order.runs.size());
+                args.in_step = along_in * order.hop;
+                args.out_step = along_out * order.hop;
+                for (std::int64_t line = 0; line < lines; ++line) {
+                    ahead.prefetch(lines_ahead);
+                    for (std::int64_t start = 0; start < std::min(order.hop, length); ++start) {
+                        args.in = in + line * across_in + start * along_in;
+                        args.out = out + line * across_out + start * along_out;
+                        args.count = ceil_div(length - start, order.hop);
+                        kernels_.depthwise_forward(args);
+                    }
                 }
+                args.w += static_cast<std::ptrdiff_t>(order.taps.size()) * lanes;
+                out += lanes;
             }
         }
 }
@@ -192,14 +207,20 @@ template <class E>
 void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const Rows& rows, E* sums,
                                   std::vector<DamagedBox>& damage) const {
     const int lanes = kernels_.lanes;
+    const auto phases = static_cast<std::int64_t>(sub.orders.size());
+    const std::int64_t begin = rows.task.t[2] * phases, pixels = rows.task.pixels * phases;
+    std::int64_t first, last;  // the ends of some phases may be outside the array
+    sub.written[2].target.clip(begin, begin + pixels, first, last);
     for (int target = 0; target < targets_.per_group; ++target) {
         const int index = rows.task.group * targets_.per_group + target;
-        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
+        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, last - first};
         row.t[1] += rows.first;
+        row.t[2] = first;
+        E* const of_target = sums + target * sub.sums_size + (first - begin) * lanes;
         for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
-            write_row(kernels_, this->target(run.operands), sub.conv, row,
-                      sums + target * sub.sums_size + r * sub.bands.pixels * lanes,
-                      run.bias ? run.bias + index * lanes : nullptr, damage);
+            write_row(kernels_, this->target(run.operands), sub.written, row,
+                      of_target + r * sub.bands.pixels * phases * lanes, run.bias ? run.bias + index * lanes : nullptr,
+                      damage);
     }
 }
 

@@ -16,19 +16,21 @@ public:
     DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
 
 private:
-    struct SubProblem {  // one per pair of phases in input_grad
-        DenseConv conv;
+    struct SubProblem {  // input_grad: one per pair of phases, those of a row joined
+        JoinedConv joined;
+        DenseConv conv, written;  // conv: joined.conv; written: the same, but outputs as the rows of all phases
         Bands bands;
         BandLayout layout;
-        int axis;  // along which the kernels work: 1 or 2
-        TapOrder order;
+        int axis;                      // along which the kernels work: 1 or 2
+        std::vector<TapOrder> orders;  // of each phase
+        std::int64_t taps;             // of all phases
         std::int64_t rows_at_once;
         std::ptrdiff_t block_size, sums_size;  // elements of the buffer and the sums: of one block of a group
     };
     struct Rows;
     struct Stretch;
     using typename BandPass<E>::Run;
-    SubProblem make_sub_problem(const DenseConv& conv) const;
+    SubProblem make_sub_problem(const JoinedConv& joined) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows, E* buffer) const;

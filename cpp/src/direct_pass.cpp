@@ -179,7 +179,7 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
         most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.conv));
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
-        this->add(sub.conv);
+        this->add({sub.conv});
     }
     this->partial_size_ = this->sums_size_;
     this->set_panels(sources_.rows_per_group(kernels.lanes) * most_taps);

@@ -117,7 +117,7 @@ FilterPass<E>::FilterPass(const KernelTable<E>& kernels, const Layer& layer, Pas
         this->sums_size_ = std::max(this->sums_size_, sums);
         if (sub.parts() > parts_per_group) this->partial_size_ = std::max(this->partial_size_, sums);
         most_taps = std::max(most_taps, conv[0].taps * conv[1].taps * conv[2].taps);
-        this->add(conv);
+        this->add({conv});
     }
     this->set_panels(ceil_div(most_taps, kernels.lanes));
 }
