@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "cpu.h"
@@ -101,13 +102,16 @@ constexpr double bin_ns = 120;        // a bin's product of one block of tiles, 
 // cancel; the tests hold every sum to it.
 constexpr double sum_error = 16;
 
-// Reading and writing the arrays of a pass once. Samples apart from each other cost more: inputs of a stride, outputs of a
-// dilation, which only transforms take apart.
-double array_ns(const Layer& layer, Pass pass, bool direct = false) {
-    const auto apart = [](const Axis& axis) { return axis.taps > 1 && axis.out_step > 1; };
+// Reading and writing the arrays of a pass once. Samples apart from each other cost more: inputs of a stride, if its phases
+// are not joined (bands.h), and outputs of a dilation, which only transforms take apart.
+enum class Crossing : std::uint8_t { transforms, direct, direct_joined };
+double array_ns(const Layer& layer, Pass pass, Crossing crossing = Crossing::transforms) {
     const Axis& width = layer.axis[axes - 1];
-    const bool scattered = (pass == Pass::input_grad && width.tap_step > 1) || (!direct && apart(width));
-    return array_bytes(layer) * (scattered ? scattered_byte_ns : array_byte_ns);
+    const bool joined =
+        crossing == Crossing::direct_joined && width.out_step == 1 && width.kernel_phases == width.tap_step;
+    const bool outputs_apart = crossing == Crossing::transforms && width.taps > 1 && width.out_step > 1;
+    const bool inputs_apart = pass == Pass::input_grad && width.tap_step > 1 && !joined;
+    return array_bytes(layer) * (inputs_apart || outputs_apart ? scattered_byte_ns : array_byte_ns);
 }
 
 // What a core's caches hold. Of an L3 it can count on its share only, a few times its L2, however large that reports to be.
@@ -396,16 +400,16 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
         const double lanes = static_cast<double>(ceil_div(layer.groups, std::int64_t{kernels.lanes}) * kernels.lanes);
         const double empty = lanes / static_cast<double>(layer.groups) - 1;  // lanes, for each in use
         ns += computed * taps * static_cast<double>(work.products) * product_ns +
-              direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, true);
+              direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, Crossing::direct_joined);
     } else if (pass == Pass::weight_grad) {
         const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
         ns += outputs * static_cast<double>(layer.groups) * std::min(cycles.x_lanes, cycles.y_lanes) *
                   direct_weight_grad_ns * fma_steps(kernels) +
-              array_ns(layer, pass, true);
+              array_ns(layer, pass, Crossing::direct);
     } else {
         const double of_group =
             is_filter(layer, pass) ? filter_ns(kernels, layer, pass) : tile_direct(kernels, layer, pass).ns();
-        ns += of_group * static_cast<double>(layer.batch * layer.groups) + array_ns(layer, pass, true);
+        ns += of_group * static_cast<double>(layer.batch * layer.groups) + array_ns(layer, pass, Crossing::direct);
     }
     Costed result;
     result.direct = true;
