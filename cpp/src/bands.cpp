@@ -76,8 +76,8 @@ JoinedConv join(std::vector<DenseConv> phases) {
         x.end = std::max(x.end, phase[2].end);
         x.taps = std::max(x.taps, phase[2].taps);
     }
-    joined.row = x.target;
-    joined.row.step /= static_cast<std::int64_t>(joined.phases.size());
+    joined.written = joined.conv;
+    joined.written[2].target.step /= static_cast<std::int64_t>(joined.phases.size());
     return joined;
 }
 
@@ -351,6 +351,18 @@ void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const Den
     });
 }
 
+template <class E>
+void write_joined_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow row,
+                      E* values, const E* bias, std::vector<DamagedBox>& damage) {
+    const auto phases = static_cast<std::int64_t>(joined.phases.size());
+    const std::int64_t begin = row.t[2] * phases, end = begin + row.pixels * phases;
+    std::int64_t last;  // the ends of some phases may be outside the array
+    joined.written[2].target.clip(begin, end, row.t[2], last);
+    row.pixels = last - row.t[2];
+    if (row.pixels > 0)
+        write_row(kernels, tensor, joined.written, row, values + (row.t[2] - begin) * kernels.lanes, bias, damage);
+}
+
 // Lanes are pixels: the kernel takes a row of whole lane vectors, and one lane vector of what is left.
 template <class E>
 void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
@@ -386,6 +398,8 @@ void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, con
                              const Index&, std::ptrdiff_t, E*);                                                       \
     template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,  \
                             std::vector<DamagedBox>&);                                                                \
+    template void write_joined_row(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRow, E*, const E*, \
+                                   std::vector<DamagedBox>&);                                                         \
     template void write_plane_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*,      \
                                   const E*, std::vector<DamagedBox>&);
 TRICONV_INSTANTIATE(float)

@@ -41,7 +41,12 @@ std::vector<DenseConv> input_grad_convs(const Layer& layer);
 struct JoinedConv {
     DenseConv conv;                 // reads what any of them does; its outputs t are those of all
     std::vector<DenseConv> phases;  // ordered by where output 0 is
-    SubGrid row;                    // of the outputs of all phases: index t * phases + phase
+    DenseConv written;              // as conv, but its outputs along x are those of all phases: t * phases + phase
+
+    // Entries from the first sample of an output to the first that a phase reads: it may have fewer taps than others.
+    std::int64_t first_entry(const DenseConv& phase) const {
+        return conv[2].sample_of_tap(0) - phase[2].sample_of_tap(0);
+    }
 };
 // Joins those that can be; others are alone. All phases of a row are written at once: pixels that are neighbours, instead
 // of every stride-th one several times.
@@ -121,7 +126,12 @@ template <class E>
 void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
                E* values, const E* bias, std::vector<DamagedBox>& damage);
 
-// The same for one channel, planar, and the bias of that.
+// The same for the outputs t of all phases, whose values take turns.
+template <class E>
+void write_joined_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow row,
+                      E* values, const E* bias, std::vector<DamagedBox>& damage);
+
+// As write_row for one channel, planar, and the bias of that.
 template <class E>
 void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
                      E* values, const E* bias, std::vector<DamagedBox>& damage);

@@ -99,16 +99,15 @@ auto DepthwisePass<E>::make_sub_problem(const JoinedConv& joined) const -> SubPr
     const auto phases = static_cast<std::int64_t>(joined.phases.size());
     SubProblem sub{};
     sub.joined = joined;
-    sub.conv = sub.written = joined.conv;
-    sub.written[2].target = joined.row;
+    sub.conv = joined.conv;
     sub.bands = cut_bands(sub.conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
                           std::max<std::int64_t>(1, outputs_per_band / phases));
     sub.layout = BandLayout(sub.conv, sub.bands.rows, sub.bands.pixels);
     sub.axis = sub.conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
     for (const DenseConv& phase : joined.phases) {
         TapOrder& order = sub.orders.emplace_back(phase, sub.layout, sub.axis, lanes);
-        for (TapRun& run : order.runs)  // of fewer taps than others have, the first sample is a later one
-            run.offset += (sub.conv[2].sample_of_tap(0) - phase[2].sample_of_tap(0)) * lanes;
+        for (TapRun& run : order.runs)
+            run.offset += joined.first_entry(phase) * lanes;
         sub.taps += static_cast<std::int64_t>(order.taps.size());
     }
     sub.rows_at_once =
@@ -207,20 +206,15 @@ template <class E>
 void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const Rows& rows, E* sums,
                                   std::vector<DamagedBox>& damage) const {
     const int lanes = kernels_.lanes;
-    const auto phases = static_cast<std::int64_t>(sub.orders.size());
-    const std::int64_t begin = rows.task.t[2] * phases, pixels = rows.task.pixels * phases;
-    std::int64_t first, last;  // the ends of some phases may be outside the array
-    sub.written[2].target.clip(begin, begin + pixels, first, last);
+    const std::ptrdiff_t row_out = sub.bands.pixels * static_cast<std::ptrdiff_t>(sub.orders.size()) * lanes;
     for (int target = 0; target < targets_.per_group; ++target) {
         const int index = rows.task.group * targets_.per_group + target;
-        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, last - first};
+        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
         row.t[1] += rows.first;
-        row.t[2] = first;
-        E* const of_target = sums + target * sub.sums_size + (first - begin) * lanes;
         for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
-            write_row(kernels_, this->target(run.operands), sub.written, row,
-                      of_target + r * sub.bands.pixels * phases * lanes, run.bias ? run.bias + index * lanes : nullptr,
-                      damage);
+            write_joined_row(kernels_, this->target(run.operands), sub.joined, row,
+                             sums + target * sub.sums_size + r * row_out, run.bias ? run.bias + index * lanes : nullptr,
+                             damage);
     }
 }
 

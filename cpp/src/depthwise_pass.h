@@ -18,7 +18,7 @@ public:
 private:
     struct SubProblem {  // input_grad: one per pair of phases, those of a row joined
         JoinedConv joined;
-        DenseConv conv, written;  // conv: joined.conv; written: the same, but outputs as the rows of all phases
+        DenseConv conv;  // joined.conv
         Bands bands;
         BandLayout layout;
         int axis;                      // along which the kernels work: 1 or 2
