@@ -407,9 +407,14 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
                   direct_weight_grad_ns * fma_steps(kernels) +
               array_ns(layer, pass, Crossing::direct);
     } else {
-        const double of_group =
-            is_filter(layer, pass) ? filter_ns(kernels, layer, pass) : tile_direct(kernels, layer, pass).ns();
-        ns += of_group * static_cast<double>(layer.batch * layer.groups) + array_ns(layer, pass, Crossing::direct);
+        const auto groups = static_cast<double>(layer.batch * layer.groups);
+        if (is_filter(layer, pass)) {
+            ns += filter_ns(kernels, layer, pass) * groups + array_ns(layer, pass, Crossing::direct);
+        } else {
+            const DirectTilings tilings = tile_direct(kernels, layer, pass);
+            ns += tilings.ns() * groups +
+                  array_ns(layer, pass, tilings.planar ? Crossing::direct : Crossing::direct_joined);
+        }
     }
     Costed result;
     result.direct = true;

@@ -108,13 +108,24 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
            share(x, tiling.bands.bands_x, tiling.bands.pixels, tiling.one_line ? 1 : kernels.lanes);
 }
 
+std::int64_t taps_of(const JoinedConv& joined) {
+    std::int64_t taps = 0;
+    for (const DenseConv& phase : joined.phases)
+        taps += product_of(&DenseAxis::taps, phase);
+    return taps;
+}
+
 template <class E>
-DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const Ends& ends, bool planar) {
+DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const Ends& ends, bool planar) {
+    const DenseConv& conv = joined.conv;
     const int lanes = kernels.lanes;
     const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
     const std::int64_t source_elements = planar ? channels : std::int64_t{ends.sources.per_group} * lanes;
-    const std::int64_t target_elements = planar ? targets : std::int64_t{ends.targets.per_group} * lanes;
+    const std::int64_t target_elements =
+        planar ? targets
+               : std::int64_t{ends.targets.per_group} * lanes * static_cast<std::int64_t>(joined.phases.size());
     DirectTiling tiling;
+    tiling.joined = joined;
     tiling.conv = conv;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
     tiling.bands =
@@ -131,8 +142,7 @@ DirectTiling tile(const KernelTable<E>& kernels, const DenseConv& conv, const En
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
-    const double cycles =
-        tiling.cycles * target_parts * static_cast<double>(channels * product_of(&DenseAxis::taps, conv));
+    const double cycles = tiling.cycles * target_parts * static_cast<double>(channels * taps_of(joined));
     const double buffered = planar ? 1 - share_in_array(kernels, tiling) : 1;
     const double moved = buffered * static_cast<double>(source_elements * tiling.layout.entries) +
                          static_cast<double>(target_elements * tiling.bands.rows * tiling.bands.pixels);
@@ -159,10 +169,10 @@ DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pas
     const std::vector<DenseConv> convs =
         pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
     DirectTilings in_lanes{{}, false}, planar{{}, true};
-    for (const DenseConv& conv : convs) {
-        in_lanes.of.push_back(tile(kernels, conv, ends, false));
-        planar.of.push_back(tile(kernels, conv, ends, true));
-    }
+    for (const JoinedConv& joined : join_phases(convs))
+        in_lanes.of.push_back(tile(kernels, joined, ends, false));
+    for (const DenseConv& conv : convs)
+        planar.of.push_back(tile(kernels, JoinedConv{conv, {conv}, conv}, ends, true));
     return planar.ns() < in_lanes.ns() ? planar : in_lanes;
 }
 template DirectTilings tile_direct(const KernelTable<float>&, const Layer&, Pass);
@@ -176,10 +186,10 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
-        most_taps = std::max(most_taps, product_of(&DenseAxis::taps, sub.conv));
+        most_taps = std::max(most_taps, sub.taps);
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
-        this->add({sub.conv});
+        this->add(sub.joined.phases);
     }
     this->partial_size_ = this->sums_size_;
     this->set_panels(sources_.rows_per_group(kernels.lanes) * most_taps);
@@ -192,50 +202,64 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     static_cast<DirectTiling&>(sub) = tiling;
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
     sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
-    // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
-    const DenseConv& conv = sub.conv;
-    const Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
-    const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
     sub.steps = lanes;
     sub.tail_steps = sources_.tail_lanes;
     sub.weight_step = lanes;
-    sub.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
-    sub.first_taps = taps;
     if (sub.step_axis >= 0) {
-        sub.steps = sub.tail_steps = static_cast<int>(taps[sub.step_axis]);
-        sub.weight_step = sub.step_axis == 1 ? lanes * taps[2] : lanes;
-        sub.first_taps[sub.step_axis] = 1;
+        sub.steps = sub.tail_steps = static_cast<int>(sub.conv[sub.step_axis].taps);
+        sub.weight_step = sub.step_axis == 1 ? lanes * sub.conv[2].taps : lanes;
     }
-    sub.buffered = samples_in(sub, sub.layout, sub.channel_stride);
-    for (int block = 0; block < sources_.per_group; ++block)
-        for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i) {
-            const Index at = unravel(i, sub.first_taps);
-            const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
-            sub.weight_offset.push_back(weight_row(block, tap, tap_count) * lanes);
-        }
+    for (const DenseConv& conv : sub.joined.phases) {
+        sub.phases.push_back(make_phase(sub, conv));
+        sub.taps += product_of(&DenseAxis::taps, conv);
+    }
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
     // Planar: whole lane vectors are read, beyond the last output, too.
     sub.buffer_size = static_cast<std::size_t>(sources_.per_group * sub.block_size + lanes);
-    sub.sums_stride = planar_ ? odd_lines<E>((sub.one_line ? line + lanes : rows * sums_pitch<E>(sub)))
-                              : odd_lines<E>(rows * sub.layout.pixels * lanes);
+    sub.sums_stride =
+        planar_ ? odd_lines<E>((sub.one_line ? line + lanes : rows * sums_pitch<E>(sub)))
+                : odd_lines<E>(rows * sub.layout.pixels * lanes * static_cast<std::ptrdiff_t>(sub.phases.size()));
     const std::int64_t sums = planar_ ? std::min<std::int64_t>(lanes, targets_.rows_per_group(lanes)) : sub.shape.cols;
     sub.sums_size = static_cast<std::size_t>(sub.sums_stride * sums);
     return sub;
 }
 
+// Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
+template <class E>
+auto DirectPass<E>::make_phase(const SubProblem& sub, const DenseConv& conv) const -> Phase {
+    const Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
+    const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
+    Phase phase{};
+    phase.conv = conv;
+    phase.first_row = sources_.rows_per_group(kernels_.lanes) * sub.taps;
+    phase.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
+    phase.first_taps = taps;
+    if (sub.step_axis >= 0) phase.first_taps[sub.step_axis] = 1;
+    phase.buffered = samples_in(sub, phase, sub.layout, sub.channel_stride);
+    for (int block = 0; block < sources_.per_group; ++block)
+        for (std::int64_t i = 0; i < phase.first_taps[0] * phase.first_taps[1] * phase.first_taps[2]; ++i) {
+            const Index at = unravel(i, phase.first_taps);
+            const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
+            phase.weight_offset.push_back((phase.first_row + weight_row(block, tap, tap_count)) * kernels_.lanes);
+        }
+    return phase;
+}
+
 // channel_stride: planar only.
 template <class E>
-SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const BandLayout& layout,
+SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const Phase& phase, const BandLayout& layout,
                                         std::ptrdiff_t channel_stride) const {
-    const DenseConv& conv = sub.conv;
+    const Index& taps = phase.first_taps;
     SampleOffsets samples{{}, channel_stride, layout.pixels};
-    if (sub.step_axis >= 0) samples.step = conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
+    if (sub.step_axis >= 0)
+        samples.step = phase.conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
     const std::ptrdiff_t block = planar_ ? channel_stride : layout.entries, entry = planar_ ? 1 : kernels_.lanes;
+    const std::int64_t first = sub.joined.first_entry(phase.conv);
     for (int b = 0; b < sources_.per_group; ++b)
-        for (std::int64_t i = 0; i < sub.first_taps[0] * sub.first_taps[1] * sub.first_taps[2]; ++i)
+        for (std::int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i)
             samples.blocks.push_back(b * block * kernels_.lanes +
-                                     layout.entry_of_tap(conv, unravel(i, sub.first_taps)) * entry);
+                                     (first + layout.entry_of_tap(phase.conv, unravel(i, taps))) * entry);
     return samples;
 }
 
@@ -246,7 +270,7 @@ SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tenso
     BandLayout array = sub.layout;
     array.pixels = from.along[1];
     array.phase_entries = sub.conv[0].tap_step * from.along[0];
-    return samples_in(sub, array, from.inner);
+    return samples_in(sub, sub.phases.front(), array, from.inner);
 }
 
 // The first sample of a band in the array; null if not all are there of the whole lane vectors that the product reads.
@@ -275,8 +299,8 @@ int DirectPass<E>::targets_at_once(const SubProblem& sub) const {
     return planar_ ? 1 : sub.shape.cols;
 }
 
-// Panels: for each target block, one row of lane vectors for each (source block, tap, source lane), in the order of
-// the reduction. This is the first row of a block and tap.
+// Panels: for each target block and phase, one row of lane vectors for each (source block, tap, source lane), in the order
+// of the reduction. This is the first row of a block and tap, from the phase's first on.
 template <class E>
 std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t tap_count) const {
     const int used = block < sources_.full_per_group ? kernels_.lanes : sources_.tail_lanes;
@@ -285,7 +309,12 @@ std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t
 
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
-    const DenseConv& conv = subs_[index].conv;
+    for (const Phase& phase : subs_[index].phases)
+        pack_phase(w, phase.conv, panels + phase.first_row * kernels_.lanes, max_threads);
+}
+
+template <class E>
+void DirectPass<E>::pack_phase(const Tensor<const E>& w, const DenseConv& conv, E* panels, int max_threads) const {
     const std::int64_t tap_count = product_of(&DenseAxis::taps, conv);
     std::vector<std::ptrdiff_t> taps;  // where they are in w
     for (std::int64_t tap = 0; tap < tap_count; ++tap) {
@@ -394,26 +423,38 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
     }
 }
 
-// `count` target blocks of the group from `target` on.
+// `count` target blocks of the group from `target` on. first_in_array: null if the samples are in the buffer.
 template <class E>
 void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
-                                    const E* first_sample, const SampleOffsets& samples, const Scratch& scratch) const {
+                                    const E* first_in_array, const SampleOffsets& in_array,
+                                    const Scratch& scratch) const {
+    E* sums = scratch.sums;
+    const E* const weights = panels + (task.group * targets_.per_group + target) * panel_stride_;
+    for (const Phase& phase : sub.phases) {
+        multiply(sub, phase, task, target, count, weights, first_in_array ? first_in_array : scratch.buffer,
+                 first_in_array ? in_array : phase.buffered, sums, scratch.partial);
+        sums += kernels_.lanes;
+    }
+}
+
+template <class E>
+void DirectPass<E>::multiply(const SubProblem& sub, const Phase& phase, const BandTask& task, int target, int count,
+                             const E* weights, const E* first_sample, const SampleOffsets& samples, E* sums,
+                             E* partial) const {
     const int lanes = kernels_.lanes;
-    const int first_block = task.group * targets_.per_group + target;
-    const E* const weights = panels + first_block * panel_stride_;
     const std::int64_t outputs = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
     ProductLines lines;
     lines.count = sub.one_line ? 1 : task.rows;
     ProductArgs<E> args{};
-    args.c = scratch.sums;
+    args.c = sums;
     args.blocks = static_cast<int>(samples.blocks.size());
-    args.full_blocks = sub.full_blocks;
+    args.full_blocks = phase.full_blocks;
     args.length = sub.steps;
     args.tail_length = sub.tail_steps;
     if (planar_) {
         args.a = weights;
         args.b = first_sample;
-        args.a_offset = sub.weight_offset.data();
+        args.a_offset = phase.weight_offset.data();
         args.b_offset = samples.blocks.data();
         args.a_row = 1;
         args.a_step = sub.weight_step;
@@ -422,20 +463,21 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
         args.c_row = sub.sums_stride;
         lines.b = samples.line;
         lines.c = sums_pitch<E>(sub);
-        const int rows = targets_.blocks[static_cast<std::size_t>(first_block)].lanes;
-        multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)),
-                       scratch.partial);
+        const int rows = targets_.blocks[static_cast<std::size_t>(task.group * targets_.per_group + target)].lanes;
+        multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)), partial);
     } else {
         args.a = first_sample;
         args.b = weights;
         args.a_offset = samples.blocks.data();
-        args.b_offset = sub.weight_offset.data();
-        args.a_row = args.c_row = args.b_step = lanes;
+        args.b_offset = phase.weight_offset.data();
+        args.a_row = args.b_step = lanes;
         args.a_step = 1;
         args.b_col = panel_stride_;
+        args.c_row = lanes * static_cast<std::ptrdiff_t>(sub.phases.size());  // they take turns
         args.c_col = sub.sums_stride;
-        lines.a = lines.c = sub.layout.pixels * lanes;
-        multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, scratch.partial);
+        lines.a = sub.layout.pixels * lanes;
+        lines.c = sub.layout.pixels * args.c_row;
+        multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, partial);
     }
 }
 
@@ -448,8 +490,9 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
     const E* const block_bias = run.bias ? run.bias + block_index * lanes : nullptr;
     BandRow row{task.n, block, task.t, task.pixels};
     if (!planar_) {
+        const std::ptrdiff_t line = sub.layout.pixels * static_cast<std::ptrdiff_t>(sub.phases.size()) * lanes;
         for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
-            write_row(kernels_, to, sub.conv, row, sums + r * sub.layout.pixels * lanes, block_bias, damage);
+            write_joined_row(kernels_, to, sub.joined, row, sums + r * line, block_bias, damage);
         return;
     }
     const std::ptrdiff_t line = sums_pitch<E>(sub);
@@ -484,8 +527,7 @@ void DirectPass<E>::run_bands(const Run& run, std::size_t conv, const E* panels)
         for (std::int64_t step = share * target_steps / shares; step < (share + 1) * target_steps / shares; ++step) {
             const int target = static_cast<int>(step) * at_once;
             const int count = std::min(at_once, targets_.per_group - target);
-            compute_targets(sub, task, target, count, panels, first ? first : scratch.buffer,
-                            first ? in_array : sub.buffered, scratch);
+            compute_targets(sub, task, target, count, panels, first, in_array, scratch);
             for (int k = 0; k < count; ++k)
                 write_target(run, sub, task, task.group * targets_.per_group + target + k,
                              scratch.sums + k * sub.sums_stride, run.damage.of(slot));

@@ -25,7 +25,8 @@ namespace triconv {
 
 // How a dense convolution is done: in bands, and the register blocks of their products.
 struct DirectTiling {
-    DenseConv conv;
+    JoinedConv joined;  // planar: one convolution alone
+    DenseConv conv;     // joined.conv
     Bands bands;
     BandLayout layout;
     int step_axis;  // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
@@ -35,8 +36,8 @@ struct DirectTiling {
     double ns;      // estimated, of all bands of one image and group
 };
 
-// The convolutions of a dense forward or input_grad, one per pair of phases in input_grad, in the way that is estimated
-// to take less time.
+// The convolutions of a dense forward or input_grad, one per pair of phases in input_grad (not planar: those of a row
+// joined), in the way that is estimated to take less time.
 struct DirectTilings {
     std::vector<DirectTiling> of;
     bool planar;
@@ -58,25 +59,35 @@ public:
     DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
 
 private:
+    struct Phase {
+        DenseConv conv;
+        std::int64_t first_row;                     // of its weights in a panel
+        Index first_taps;                           // of the blocks of the reduction: along each axis
+        std::vector<std::ptrdiff_t> weight_offset;  // of these blocks
+        SampleOffsets buffered;
+        int full_blocks;
+    };
     struct SubProblem : DirectTiling {
         std::int64_t block_size;                     // elements of the buffer per source block
         std::ptrdiff_t channel_stride, sums_stride;  // channel_stride: planar only
-        Index first_taps;                            // of the blocks of the reduction: along each axis
-        std::vector<std::ptrdiff_t> weight_offset;   // of these blocks
-        SampleOffsets buffered;
-        int steps, tail_steps, full_blocks;  // of a block: of most, of those after full_blocks
-        std::ptrdiff_t weight_step;          // planar: elements from step to step
-        std::size_t buffer_size, sums_size;  // elements per thread
+        int steps, tail_steps;                       // of a block of the reduction: of full ones, of those after them
+        std::ptrdiff_t weight_step;                  // planar: elements from step to step
+        std::size_t buffer_size, sums_size;          // elements per thread
+        std::vector<Phase> phases;
+        std::int64_t taps = 0;  // of all phases
     };
     using typename BandPass<E>::Run;
     using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
-    SampleOffsets samples_in(const SubProblem& sub, const BandLayout& layout, std::ptrdiff_t channel_stride) const;
+    Phase make_phase(const SubProblem& sub, const DenseConv& conv) const;
+    SampleOffsets samples_in(const SubProblem& sub, const Phase& phase, const BandLayout& layout,
+                             std::ptrdiff_t channel_stride) const;
     SampleOffsets samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const;
     const E* first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const;
     int targets_at_once(const SubProblem& sub) const;  // target blocks that share the sums
     std::int64_t weight_row(int block, std::int64_t tap, std::int64_t tap_count) const;
     void pack_weights(const Tensor<const E>& w, std::size_t conv, E* panels, int max_threads) const override;
+    void pack_phase(const Tensor<const E>& w, const DenseConv& conv, E* panels, int max_threads) const;
     template <class Panel>
     void pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptrdiff_t target_stride, const LaneBlock& target,
                    const LaneBlock& source, const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const;
@@ -87,7 +98,9 @@ private:
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
     void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
-                         const E* first_sample, const SampleOffsets& samples, const Scratch& scratch) const;
+                         const E* first_in_array, const SampleOffsets& in_array, const Scratch& scratch) const;
+    void multiply(const SubProblem& sub, const Phase& phase, const BandTask& task, int target, int count,
+                  const E* weights, const E* first_sample, const SampleOffsets& samples, E* sums, E* partial) const;
     void write_target(const Run& run, const SubProblem& sub, const BandTask& task, int block, E* sums,
                       std::vector<DamagedBox>& damage) const;
 
