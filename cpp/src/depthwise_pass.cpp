@@ -102,9 +102,15 @@ auto DepthwisePass<E>::make_sub_problem(const JoinedConv& joined) const -> SubPr
     sub.conv = joined.conv;
     sub.bands = cut_bands(sub.conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
                           std::max<std::int64_t>(1, outputs_per_band / phases));
-    sub.layout = BandLayout(sub.conv, sub.bands.rows, sub.bands.pixels);
     sub.axis = sub.conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
-    for (const DenseConv& phase : joined.phases) {
+    // Down a column outputs need not be neighbours in a row: samples are left as they are, which are read faster so than
+    // every stride-th by itself.
+    sub.read = sub.conv;
+    if (sub.axis == 1 && sub.conv[2].taps >= sub.conv[2].step) sub.read[2].step = 1;
+    sub.hop_x = sub.conv[2].step / sub.read[2].step;
+    sub.layout = BandLayout(sub.read, sub.bands.rows, (sub.bands.pixels - 1) * sub.hop_x + 1);
+    for (DenseConv phase : joined.phases) {
+        phase[2].step = sub.read[2].step;
         TapOrder& order = sub.orders.emplace_back(phase, sub.layout, sub.axis, lanes);
         for (TapRun& run : order.runs)
             run.offset += joined.first_entry(phase) * lanes;
@@ -150,10 +156,11 @@ template <class E>
 void DepthwisePass<E>::read_rows(const Operands<E>& operands, const SubProblem& sub, const Rows& rows,
                                  E* buffer) const {
     const DenseAxis& y = sub.conv[1];
+    const Index t{rows.task.t[0], rows.task.t[1], rows.task.t[2] * sub.hop_x};
     for (int s = 0; s < sources_.per_group; ++s) {
         const auto index = static_cast<std::size_t>(rows.task.group * sources_.per_group + s);
-        read_sample_rows(kernels_, this->source(operands), rows.task.n, sources_.blocks[index], sub.conv, sub.layout,
-                         rows.task.t, rows.first_sample(y), rows.last_sample(y), buffer + s * sub.block_size);
+        read_sample_rows(kernels_, this->source(operands), rows.task.n, sources_.blocks[index], sub.read, sub.layout, t,
+                         rows.first_sample(y), rows.last_sample(y), buffer + s * sub.block_size);
     }
 }
 
@@ -163,13 +170,13 @@ void DepthwisePass<E>::compute_rows(const Operands<E>& operands, const SubProble
                                     const Rows& next, const E* panels, const E* buffer, E* sums) const {
     const int lanes = kernels_.lanes;
     const auto phases = static_cast<std::int64_t>(sub.orders.size());
-    const std::ptrdiff_t row_in = sub.layout.pixels * lanes, pixel_out = phases * lanes;
+    const std::ptrdiff_t row_in = sub.layout.pixels * lanes, pixel_in = sub.hop_x * lanes, pixel_out = phases * lanes;
     const std::ptrdiff_t row_out = sub.bands.pixels * pixel_out;
     const bool down = sub.axis == 1;  // a line runs down a column, else along a row
     const std::int64_t pixels = rows.task.pixels, lines = down ? pixels : rows.count,
                        length = down ? rows.count : pixels;
-    const std::ptrdiff_t along_in = down ? row_in : lanes, along_out = down ? row_out : pixel_out;
-    const std::ptrdiff_t across_in = down ? lanes : row_in, across_out = down ? pixel_out : row_out;
+    const std::ptrdiff_t along_in = down ? row_in : pixel_in, along_out = down ? row_out : pixel_out;
+    const std::ptrdiff_t across_in = down ? pixel_in : row_in, across_out = down ? pixel_out : row_out;
 
     Stretch ahead(this->source(operands), sub.conv,
                   sources_.blocks[static_cast<std::size_t>(next.task.group * sources_.per_group)], next);
