@@ -29,26 +29,31 @@ DenseConv forward_conv(const Layer& layer) {
     return conv;
 }
 
-std::vector<DenseConv> input_grad_convs(const Layer& layer) {
-    Index phases;
-    for (int i = 0; i < axes; ++i)
-        phases[i] = layer.axis[i].output_phases * layer.axis[i].kernel_phases;
-    std::vector<DenseConv> convs;
-    for (std::int64_t index = 0; index < phases[0] * phases[1] * phases[2]; ++index) {
-        const Index phase = unravel(index, phases);
-        DenseConv conv;
-        bool empty = false;
-        for (int i = 0; i < axes; ++i) {
-            const Axis& a = layer.axis[i];
-            const std::int64_t rho = phase[i] / a.kernel_phases, phi = phase[i] % a.kernel_phases;
-            DenseAxis& d = conv[i];
-            d = {output_grid(a, rho), input_grid(a, rho, phi), 0, 0, 1, -1, a.taps_of(phi), phi, a.tap_step};
+namespace {
+
+// Those of input_grad along one axis that meet any sample of x. Without a stride a single one does, its taps a dilation
+// apart: phases of outputs are only needed where strides and dilations meet.
+std::vector<DenseAxis> input_grad_axes(const Axis& a) {
+    if (a.stride == 1) return {{{a.pad, 1, a.out}, {0, 1, a.in}, 0, a.in, 1, -a.dilation, a.kernel, 0, 1}};
+    std::vector<DenseAxis> result;
+    for (std::int64_t rho = 0; rho < a.output_phases; ++rho)
+        for (std::int64_t phi = 0; phi < a.kernel_phases; ++phi) {
+            DenseAxis d{output_grid(a, rho), input_grid(a, rho, phi), 0, 0, 1, -1, a.taps_of(phi), phi, a.tap_step};
             const std::int64_t outputs = ceil_div(a.out - rho, a.out_step);
             d.target.clip(0, outputs + d.taps - 1, d.begin, d.end);
-            empty = empty || d.begin >= d.end;
+            if (d.begin < d.end) result.push_back(d);
         }
-        if (!empty) convs.push_back(conv);
-    }
+    return result;
+}
+
+}  // namespace
+
+std::vector<DenseConv> input_grad_convs(const Layer& layer) {
+    std::vector<DenseConv> convs;
+    for (const DenseAxis& z : input_grad_axes(layer.axis[0]))
+        for (const DenseAxis& y : input_grad_axes(layer.axis[1]))
+            for (const DenseAxis& x : input_grad_axes(layer.axis[2]))
+                convs.push_back({z, y, x});
     return convs;
 }
 

@@ -33,7 +33,7 @@ struct DenseAxis {
 using DenseConv = std::array<DenseAxis, axes>;
 
 DenseConv forward_conv(const Layer& layer);
-// One for each pair of phases that meet any sample of x.
+// One for each pair of phases of a strided axis that meet any sample of x.
 std::vector<DenseConv> input_grad_convs(const Layer& layer);
 
 // Convolutions of a layer that read the same samples, and whose outputs take turns along a row: the phases of an

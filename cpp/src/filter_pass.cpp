@@ -39,8 +39,8 @@ Bands filter_bands(const DenseConv& conv) {
 // The buffer of a piece; its rows must not all fall into a few sets of the cache.
 template <class E>
 BandLayout filter_layout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels) {
-    const BandLayout layout(conv, rows, pixels);
-    return BandLayout(conv, rows, pixels, odd_lines<E>(layout.pixels) - layout.pixels);
+    const std::int64_t samples = conv[2].samples(pixels);
+    return BandLayout(conv, rows, pixels, odd_lines<E>(samples) - samples);
 }
 
 // Where the outputs [0, count) of a row find all their samples in an array, whole lane vectors of them: [first, end).
@@ -72,8 +72,9 @@ bool is_filter(const Layer& layer, Pass pass) {
 
 template <class E>
 double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    // The sums of a vector of outputs; a sample brought into the buffer. Fitted to some 50 filters (AVX2, AVX-512).
-    const double sum = 1, sample = 0.3;
+    // The sums of a vector of outputs; a sample, a row of them brought into the buffer; a band. Fitted to some 70 filters
+    // (AVX2, AVX-512).
+    const double sum = 1, sample = 0.3, sample_row = 30, band = 500;
     double ns = 0;
     for (const DenseConv& conv : convs_of(layer, pass)) {
         const Bands bands = filter_bands<E>(conv);
@@ -91,9 +92,11 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
         const bool in_place = steps_are_one(conv) && 2 * (inner.end - inner.begin) >= width;
         const double edge_rows = static_cast<double>(inside(conv[1], conv[1].begin, height) ? 0 : 2 * bands.rows);
         const double edges = in_place ? std::min(1.0, edge_rows / static_cast<double>(height)) : 1.0;
-        const double read = edges * static_cast<double>(width * conv[0].taps) *
-                            (1 + static_cast<double>(conv[1].taps - 1) / static_cast<double>(bands.rows));
-        ns += vectors * (taps * product + parts * sum) + rows * read * sample;
+        const double rows_read = edges * rows * static_cast<double>(conv[0].taps) *
+                                 (1 + static_cast<double>(conv[1].taps - 1) / static_cast<double>(bands.rows));
+        ns += vectors * (taps * product + parts * sum) +
+              rows_read * (static_cast<double>(width) * sample + sample_row) +
+              static_cast<double>(band_count(conv, bands)) * band;
     }
     return ns;
 }
@@ -109,11 +112,11 @@ FilterPass<E>::FilterPass(const KernelTable<E>& kernels, const Layer& layer, Pas
         const EqualParts tap_rows(static_cast<int>(conv[1].taps), std::max(1, max_reduction / tap_cols.size(0)));
         const Bands bands = filter_bands<E>(conv);
         const SubProblem& sub =
-            subs_.emplace_back(SubProblem{conv, bands, tap_rows, tap_cols, odd_lines<E>(bands.pixels)});
-        const BandLayout layout = filter_layout<E>(conv, sub.bands.rows, sub.bands.pixels);
+            subs_.emplace_back(SubProblem{conv, bands, filter_layout<E>(conv, bands.rows, bands.pixels), tap_rows,
+                                          tap_cols, odd_lines<E>(bands.pixels)});
         const auto sums = static_cast<std::size_t>(sub.bands.rows * sub.sums_row);
         // Whole lane vectors are read, beyond the last output, too.
-        this->buffer_size_ = std::max(this->buffer_size_, static_cast<std::size_t>(layout.entries + kernels.lanes));
+        this->buffer_size_ = std::max(this->buffer_size_, static_cast<std::size_t>(sub.layout.entries + kernels.lanes));
         this->sums_size_ = std::max(this->sums_size_, sums);
         if (sub.parts() > parts_per_group) this->partial_size_ = std::max(this->partial_size_, sums);
         most_taps = std::max(most_taps, conv[0].taps * conv[1].taps * conv[2].taps);
@@ -159,7 +162,9 @@ auto FilterPass<E>::in_array(const SubProblem& sub, const Tensor<const E>& from,
 template <class E>
 auto FilterPass<E>::in_buffer(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task, E* buffer) const
     -> Samples {
-    const BandLayout layout = filter_layout<E>(sub.conv, task.rows, task.pixels);
+    const bool whole = task.rows == sub.bands.rows && task.pixels == sub.bands.pixels;
+    const BandLayout part = whole ? BandLayout() : filter_layout<E>(sub.conv, task.rows, task.pixels);
+    const BandLayout& layout = whole ? sub.layout : part;
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
     read_plane(from, task.n, channel, sub.conv, layout, task.t, 0, buffer);
     return {buffer, layout.pixels, layout.phase_entries};

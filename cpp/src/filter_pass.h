@@ -30,6 +30,7 @@ private:
     struct SubProblem {
         DenseConv conv;
         Bands bands;
+        BandLayout layout;              // of the buffer, of whole bands
         EqualParts tap_rows, tap_cols;  // planes of taps are cut into rectangles, each summed apart
         std::ptrdiff_t sums_row;
 
