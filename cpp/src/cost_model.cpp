@@ -437,8 +437,8 @@ Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     const bool lanewise = use_lanewise(layer, kernels.lanes);
     const Costed costed = cost_direct_in(kernels, layer, pass, lanewise);
     // Of few groups most lanes are empty. One by one, they are read as planes.
-    const bool few = 2 * layer.groups <= kernels.lanes && layer.taps() > 1 &&
-                     (layer.output_phases() == 1 || is_filter(layer, pass));
+    const bool few =
+        2 * layer.groups <= kernels.lanes && layer.taps() > 1 && (layer.output_phases() == 1 || is_filter(layer, pass));
     if (!lanewise || !few || pass == Pass::weight_grad) return costed;
     const Costed one_by_one = cost_direct_in(kernels, layer, pass, false);
     return one_by_one.candidate.predicted_seconds < costed.candidate.predicted_seconds ? one_by_one : costed;
