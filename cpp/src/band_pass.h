@@ -1,4 +1,4 @@
-// What forward and input_grad by bands of outputs have in common (direct_pass.h, depthwise_pass.h): one dense convolution
+// What forward and input_grad by bands of outputs have in common (direct_pass.h, depthwise_pass.h, filter_pass.h): one dense convolution
 // after the other, each with its weights packed into panels, one for each target block, and a task for each band.
 #pragma once
 

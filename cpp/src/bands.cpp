@@ -335,7 +335,8 @@ void write_noting_damage(const Tensor<E>& tensor, const DenseConv& conv, const B
                       row.block,
                       {conv[0].target, conv[1].target, conv[2].target},
                       row.t,
-                      {row.t[0] + 1, row.t[1] + 1, row.t[2] + row.pixels}});
+                      {row.t[0] + 1, row.t[1] + 1, row.t[2] + row.pixels},
+                      true});
 }
 
 }  // namespace

@@ -183,6 +183,10 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     : BandPass<E>(kernels, layer, pass, false) {
     const DirectTilings tilings = tile_direct(kernels, layer, pass);
     planar_ = tilings.planar;
+    // To lanes of which most are empty few samples are brought by the way, still fewer from pixels far apart.
+    const int sources = sources_.rows_per_group(kernels.lanes);
+    const bool far_apart = pass == Pass::forward && layer.axis[axes - 1].stride > 2;
+    planar_samples_ = planar_ || sources == 1 || (far_apart && 2 * sources <= kernels.lanes);
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
@@ -201,7 +205,7 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
     SubProblem sub{};
     static_cast<DirectTiling&>(sub) = tiling;
     sub.channel_stride = odd_lines<E>(sub.layout.entries);
-    sub.block_size = lanes * (planar_ ? sub.channel_stride : sub.layout.entries);
+    sub.block_size = lanes * (planar_samples_ ? sub.channel_stride : sub.layout.entries);
     sub.steps = lanes;
     sub.tail_steps = sources_.tail_lanes;
     sub.weight_step = lanes;
@@ -254,7 +258,8 @@ SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const Phase& phas
     SampleOffsets samples{{}, channel_stride, layout.pixels};
     if (sub.step_axis >= 0)
         samples.step = phase.conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
-    const std::ptrdiff_t block = planar_ ? channel_stride : layout.entries, entry = planar_ ? 1 : kernels_.lanes;
+    const std::ptrdiff_t block = planar_samples_ ? channel_stride : layout.entries,
+                         entry = planar_samples_ ? 1 : kernels_.lanes;
     const std::int64_t first = sub.joined.first_entry(phase.conv);
     for (int b = 0; b < sources_.per_group; ++b)
         for (std::int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i)
@@ -414,7 +419,7 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
         const LaneBlock& block = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group + s)];
         const bool last = s + 1 == sources_.per_group;
         E* const to = buffer + s * sub.block_size;
-        if (!planar_)
+        if (!planar_samples_)
             read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to, last ? nullptr : &block + 1);
         else
             for (int l = 0; l < block.lanes; ++l)
@@ -470,12 +475,13 @@ void DirectPass<E>::multiply(const SubProblem& sub, const Phase& phase, const Ba
         args.b = weights;
         args.a_offset = samples.blocks.data();
         args.b_offset = phase.weight_offset.data();
-        args.a_row = args.b_step = lanes;
-        args.a_step = 1;
+        args.a_row = planar_samples_ ? 1 : lanes;
+        args.a_step = planar_samples_ ? samples.step : 1;
+        args.b_step = lanes;
         args.b_col = panel_stride_;
         args.c_row = lanes * static_cast<std::ptrdiff_t>(sub.phases.size());  // they take turns
         args.c_col = sub.sums_stride;
-        lines.a = sub.layout.pixels * lanes;
+        lines.a = sub.layout.pixels * args.a_row;
         lines.c = sub.layout.pixels * args.c_row;
         multiply_lines(kernels_, sub.shape, args, lines, static_cast<int>(outputs), count, partial);
     }

@@ -106,7 +106,7 @@ private:
 
     using BandPass<E>::kernels_, BandPass<E>::layer_, BandPass<E>::pass_, BandPass<E>::sources_, BandPass<E>::targets_,
         BandPass<E>::panel_stride_;
-    bool planar_ = false;
+    bool planar_ = false, planar_samples_ = false;  // planar_samples_: the buffer alone, or both
     std::vector<SubProblem> subs_;
 };
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <utility>
 
 #include "band_product.h"
 #include "engine.h"
@@ -31,16 +30,18 @@ Bands filter_bands(const DenseConv& conv) {
     const std::int64_t longest_row = std::clamp<std::int64_t>(cached_bytes / (element * height), 256, 4096);
     Bands bands = cut_bands(conv, element, std::max(fewest_outputs, 256 * std::min<std::int64_t>(conv[1].taps, 4096)),
                             longest_row);
-    bands.rows = round_up(bands.rows, rows_at_once);
-    bands.bands_y = ceil_div(conv[1].end - conv[1].begin, bands.rows);
+    const std::int64_t rows = conv[1].end - conv[1].begin;
+    bands.rows = std::min(round_up(bands.rows, rows_at_once), rows);
+    bands.bands_y = ceil_div(rows, bands.rows);
     return bands;
 }
 
-// The buffer of a piece; its rows must not all fall into a few sets of the cache.
+// The buffer of a piece; long rows must not all fall into a few sets of the cache.
 template <class E>
 BandLayout filter_layout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels) {
+    constexpr std::int64_t long_row = 512 / sizeof(E);
     const std::int64_t samples = conv[2].samples(pixels);
-    return BandLayout(conv, rows, pixels, odd_lines<E>(samples) - samples);
+    return BandLayout(conv, rows, pixels, samples < long_row ? 0 : odd_lines<E>(samples) - samples);
 }
 
 // Where the outputs [0, count) of a row find all their samples in an array, whole lane vectors of them: [first, end).
@@ -72,9 +73,9 @@ bool is_filter(const Layer& layer, Pass pass) {
 
 template <class E>
 double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    // The sums of a vector of outputs; a sample, a row of them brought into the buffer; a band. Fitted to some 70 filters
+    // The sums of a vector of outputs, those of another part of the taps added; a sample, a row of them brought into the buffer; a band. Fitted to some 70 filters
     // (AVX2, AVX-512).
-    const double sum = 1, sample = 0.3, sample_row = 30, band = 500;
+    const double sum = 1, further_part = 3, sample = 0.3, sample_row = 30, band = 500;
     double ns = 0;
     for (const DenseConv& conv : convs_of(layer, pass)) {
         const Bands bands = filter_bands<E>(conv);
@@ -89,12 +90,13 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
                              std::ceil(static_cast<double>(conv[1].taps * conv[2].taps) / max_reduction);
         // Without padding all is read in place; with it, the bands at the top and the bottom and the edges are not.
         const Range inner = readable(conv[2], conv[2].begin, width, kernels.lanes);
-        const bool in_place = steps_are_one(conv) && 2 * (inner.end - inner.begin) >= width;
+        const bool in_place =
+            steps_are_one(conv) && inner.end - inner.begin >= std::max(width / 2, std::int64_t{8} * kernels.lanes);
         const double edge_rows = static_cast<double>(inside(conv[1], conv[1].begin, height) ? 0 : 2 * bands.rows);
         const double edges = in_place ? std::min(1.0, edge_rows / static_cast<double>(height)) : 1.0;
         const double rows_read = edges * rows * static_cast<double>(conv[0].taps) *
                                  (1 + static_cast<double>(conv[1].taps - 1) / static_cast<double>(bands.rows));
-        ns += vectors * (taps * product + parts * sum) +
+        ns += vectors * (taps * product + sum + (parts - 1) * further_part) +
               rows_read * (static_cast<double>(width) * sample + sample_row) +
               static_cast<double>(band_count(conv, bands)) * band;
     }
@@ -226,7 +228,8 @@ void note_damage(const DenseConv& conv, const BandTask& task, const LaneBlock& b
                           block,
                           {conv[0].target, conv[1].target, conv[2].target},
                           {at[0], at[1], at[2] + (first - begin)},
-                          {at[0] + 1, at[1] + 1, at[2] + (last - begin)}});
+                          {at[0] + 1, at[1] + 1, at[2] + (last - begin)},
+                          true});
     }
 }
 
@@ -265,7 +268,8 @@ void FilterPass<E>::run_bands(const Run& run, std::size_t conv, const E* panels)
         Range inner{0, 0};
         if (neighbours && inside(sub.conv[0], band.t[0], 1) && inside(sub.conv[1], band.t[1], band.rows))
             inner = readable(sub.conv[2], band.t[2], band.pixels, kernels_.lanes);
-        if (2 * (inner.end - inner.begin) < band.pixels) inner = {0, 0};  // edges of little less than all
+        // Short rows, or edges of little less than all: one piece.
+        if (inner.end - inner.begin < std::max(band.pixels / 2, std::int64_t{8} * kernels_.lanes)) inner = {0, 0};
         const auto run_part = [&](std::int64_t first, std::int64_t end, bool in_place) {
             if (first >= end) return;
             BandTask piece = band;

@@ -3,7 +3,8 @@
 //
 // A band of outputs (bands.h) is computed in up to three pieces. In the middle one all samples lie in the array, whose
 // pixels are neighbours: they are read where they are. The pieces at the left and the right edge, which see padding, and
-// bands of other arrays bring their samples into a buffer first. Outputs go straight to the array, too, if neighbours there.
+// bands of short rows, at the top and the bottom or of other arrays bring their samples into a buffer first. Outputs go
+// straight to the array, too, if neighbours there.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 // -Inf) of every output is the reference's, whatever the algorithm did to a NaN that only some outputs should see.
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "float_mode.h"
@@ -16,6 +17,8 @@ struct DamagedBox {
     LaneBlock block;
     std::array<SubGrid, axes> grid;
     Index begin, end;
+    // Of sums that each saw its own terms alone: what is finite is right. Else all of the box is in doubt, as of a tile.
+    bool only_non_finite = false;
 };
 
 // Boxes found by the tasks of a run, kept apart for each slot.
@@ -34,7 +37,7 @@ private:
     std::vector<std::vector<DamagedBox>> of_slot_;
 };
 
-// Sets every existing element of the boxes to value_at(n, channel, index).
+// Sets the existing elements of the boxes that are in doubt to value_at(n, channel, index).
 template <class E, class ValueAt>
 void set_outputs(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, int max_threads, ValueAt value_at) {
     parallel_for(static_cast<std::int64_t>(boxes.size()), max_threads, [&](std::int64_t i, int) {
@@ -54,7 +57,8 @@ void set_outputs(const Tensor<E>& tensor, const std::vector<DamagedBox>& boxes, 
                     if (!exists) continue;
                     for (int l = 0; l < box.block.lanes; ++l) {
                         const std::int64_t channel = box.block.channel + l * box.block.channel_step;
-                        tensor.data[offset + channel * tensor.inner] = value_at(box.n, channel, at);
+                        E& element = tensor.data[offset + channel * tensor.inner];
+                        if (!box.only_non_finite || !std::isfinite(element)) element = value_at(box.n, channel, at);
                     }
                 }
     });

@@ -231,12 +231,13 @@ TEST(NonFiniteClass, RoundingErrorsDoNotOverflowWithTheBias) {
 
 // The class of every output is the reference's, and values far from the odd one are computed as ever.
 TEST(NonFinite, StaysWhereItBelongs) {
-    for (const char* text : {"n1c3k18 i30x28 r3x3 p1 f32", "n2c1k1 i60x28 r3x3 p1 f32", "n1c1k2 i700 r9 p4 f32",
-                             "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32",
-                             "n1c3k18 i30x28 r3x3 p1 b=reflect f32", "n2c1k1 i12x14 r7x7 p9 b=mirror f32",
-                             "n1c1k2 i300 r9 p4 b=wrap f32", "n1c17k17 i12x10 r5x5 p2 b=nearest g17 f32",
-                             "n1c2k3 i9x8 r3x3 s2 p4 d3 b=nearest f32", "n1c1k2 i40 r9 p4 b=constant:1.5 f32",
-                             "n1c3k2 i8x7 r3x3 p1 b=constant:nan f32", "n1c2k3 i9 r3 p1 b=constant:inf f32"})
+    for (const char* text :
+         {"n1c3k18 i30x28 r3x3 p1 f32", "n2c1k1 i60x28 r3x3 p1 f32", "n1c1k2 i700 r9 p4 f32",
+          "n1c17k17 i30x28 r5x5 p2 g17 f32", "n1c4k3 i20x21 r3x3 s2 p1 d3 f32", "n1c3k18 i30x28 r3x3 p1 b=reflect f32",
+          "n2c1k1 i12x14 r7x7 p9 b=mirror f32", "n1c1k2 i300 r9 p4 b=wrap f32",
+          "n1c17k17 i12x10 r5x5 p2 b=nearest g17 f32", "n1c2k3 i9x8 r3x3 s2 p4 d3 b=nearest f32",
+          "n1c1k2 i40 r9 p4 b=constant:1.5 f32", "n1c3k2 i8x7 r3x3 p1 b=constant:nan f32",
+          "n1c2k3 i9 r3 p1 b=constant:inf f32", "n1c1k1 i24x150 r5x3 p4x1 d2x1 f32", "n1c1k1 i4700 r4500 p30 f32"})
         for (const char* algorithm : {"direct", "fft", "winograd"})
             for (float odd : {NAN, INFINITY, -INFINITY})
                 for (int where = 0; where < 3; ++where) {

@@ -206,6 +206,22 @@ TEST(Bias, IsAddedToEachOutputChannel) {
     }
 }
 
+// Of a filter, whose taps are summed in several groups.
+TEST(Bias, IsAddedOnceToSumsOfManyTerms) {
+    const Problem problem = parse_problem("n1c1k1 i9300 r9000 p50 f32").problem;
+    const LayerData<float> data(problem);
+    Options options;
+    options.algorithm = "direct";
+    const Plan plan(problem, options);
+    std::vector<float> with = data.empty_output(Pass::forward), without = with;
+    data.run(plan, Pass::forward, without);
+    const float bias = 1000;
+    plan.forward(data.view(Array::x), data.view(Array::w), &bias, 1,
+                 contiguous(shape_of(problem, Array::y), with.data()));
+    for (std::size_t i = 0; i < with.size(); ++i)
+        ASSERT_NEAR(with[i], without[i] + bias, 0.01) << i;
+}
+
 // The weights are overwritten once they are prepared.
 template <class E>
 void expect_prepared_gives_the_same_bits(const Problem& problem, const std::string& algorithm, bool with_nan = false) {

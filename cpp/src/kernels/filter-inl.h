@@ -25,7 +25,7 @@ inline constexpr int filter_cols[] = {8, 4, 3, 2};
 #endif
 inline constexpr int filter_rows = static_cast<int>(std::size(filter_cols));
 
-// One row of samples, for the rows of outputs [first, last); w: the taps of row 0, of the others one w_row before.
+// One row of samples, for the rows of outputs [first, last); w: the taps of the first, of the others one w_row before.
 template <class E, int first, int last, int rows, int cols>
 TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const FilterArgs<E>& args, const E* in, const E* w) {
     const std::ptrdiff_t in_tap = args.in_tap, w_row = args.w_row;
@@ -38,7 +38,7 @@ TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const FilterArgs<E>&
         }
         TRICONV_UNROLL
         for (int i = first; i < last; ++i) {
-            const Vec<E> tap = broadcast(w[-i * w_row]);
+            const Vec<E> tap = broadcast(w[(first - i) * w_row]);
             TRICONV_UNROLL
             for (int j = 0; j < cols; ++j)
                 sums[i][j] += samples[j] * tap;
@@ -56,7 +56,7 @@ TRICONV_INLINE void filter_block(const FilterArgs<E>& args, const E* in, E* out,
     (add_samples<E, 0, i + 1>(sums, args, samples(i), taps(i)), ...);  // i: 0 ... rows - 2
     for (std::ptrdiff_t row = rows - 1; row < args.taps_y; ++row)
         add_samples<E, 0, rows>(sums, args, samples(row), taps(row));
-    (add_samples<E, i + 1, rows>(sums, args, samples(args.taps_y + i), taps(args.taps_y + i)), ...);
+    (add_samples<E, i + 1, rows>(sums, args, samples(args.taps_y + i), taps(args.taps_y - 1)), ...);
     TRICONV_UNROLL
     for (int r = 0; r < rows; ++r) {
         TRICONV_UNROLL
