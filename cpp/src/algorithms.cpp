@@ -252,7 +252,7 @@ namespace {
 // Passes list their blocks of channels, the phases of strides and dilations, and direct ones their taps. A system that
 // grants more memory than it has would let lists beyond these grow until it ends some program.
 constexpr std::int64_t most_listed_taps = std::int64_t{1} << 30;
-constexpr double most_listed_phases = 1 << 24, most_listed_blocks = 1 << 27;
+constexpr double most_listed_phases = 1 << 22, most_listed_blocks = 1 << 27;
 
 void check_lists(const Layer& layer) {
     double phases = 1;

@@ -101,7 +101,8 @@ auto DepthwisePass<E>::make_sub_problem(const JoinedConv& joined) const -> SubPr
     sub.joined = joined;
     sub.conv = joined.conv;
     sub.bands = cut_bands(sub.conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
-                          std::max<std::int64_t>(1, outputs_per_band / phases));
+                          outputs_per_band / std::min(phases, outputs_per_band),
+                          std::clamp<std::int64_t>(1024 / phases, 32, 256));
     sub.axis = sub.conv[1].taps > 1 && sub.bands.rows > 1 ? 1 : 2;
     // Down a column outputs need not be neighbours in a row: samples are left as they are, which are read faster so than
     // every stride-th by itself.

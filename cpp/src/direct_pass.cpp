@@ -24,12 +24,14 @@ struct Ends {
 // Bands of outputs with so many elements each, as have the entries that they read. Neighbouring bands both read the
 // rows between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
-Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis) {
-    constexpr std::int64_t bytes = 32 << 10, fewest_outputs = 256, most_outputs = 4096;
+Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis,
+                   std::int64_t phases) {
+    constexpr std::int64_t bytes = 32 << 10, most_outputs = 4096;
+    const std::int64_t fewest_outputs = std::clamp<std::int64_t>(1024 / phases, 32, 256);  // of each phase
     constexpr std::int64_t element = sizeof(E);
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
-    if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs);
+    if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, fewest_outputs);
     outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
     return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
 }
@@ -128,9 +130,9 @@ DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const
     tiling.joined = joined;
     tiling.conv = conv;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
-    tiling.bands =
-        direct_bands<E>(conv, source_elements,
-                        planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements, tiling.step_axis);
+    tiling.bands = direct_bands<E>(conv, source_elements,
+                                   planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements,
+                                   tiling.step_axis, static_cast<std::int64_t>(joined.phases.size()));
     tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
     choose_blocks(kernels, ends, planar, tiling);
 
