@@ -174,8 +174,8 @@ auto FilterPass<E>::in_buffer(const SubProblem& sub, const Tensor<const E>& from
 
 // Whether the kernel told of a value that is not finite.
 template <class E>
-bool FilterPass<E>::compute(const SubProblem& sub, const BandTask& task, const Samples& samples, const E* weights,
-                            E bias, const Rows& out, const Rows& partial) const {
+bool FilterPass<E>::filter_piece(const SubProblem& sub, const BandTask& task, const Samples& samples, const E* weights,
+                                 E bias, const Rows& out, const Rows& partial) const {
     const std::int64_t hop_y = std::abs(sub.conv[1].tap_step), hop_x = std::abs(sub.conv[2].tap_step);
     const std::int64_t parts = sub.parts();
     FilterArgs<E> args{};
@@ -245,11 +245,11 @@ void FilterPass<E>::run_piece(const Run& run, const SubProblem& sub, const BandT
         Rows out{to.data + task.n * to.outer + block.channel * to.inner, to.along[1] * sub.conv[1].target.step};
         for (int a = 0; a < axes; ++a)
             out.first += sub.conv[a].target.index(task.t[a]) * to.along[a];
-        if (compute(sub, task, samples, weights, bias, out, partial))
+        if (filter_piece(sub, task, samples, weights, bias, out, partial))
             note_damage(sub.conv, task, block, out.first, out.row, damage);
         return;
     }
-    compute(sub, task, samples, weights, bias, sums, partial);
+    filter_piece(sub, task, samples, weights, bias, sums, partial);
     BandRow row{task.n, block, task.t, task.pixels};
     for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
         write_plane_row(kernels_, to, sub.conv, row, sums.first + r * sums.row, static_cast<const E*>(nullptr), damage);

@@ -52,8 +52,8 @@ private:
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     Samples in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const;
     Samples in_buffer(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task, E* buffer) const;
-    bool compute(const SubProblem& sub, const BandTask& task, const Samples& samples, const E* weights, E bias,
-                 const Rows& out, const Rows& partial) const;
+    bool filter_piece(const SubProblem& sub, const BandTask& task, const Samples& samples, const E* weights, E bias,
+                      const Rows& out, const Rows& partial) const;
     void run_piece(const Run& run, const SubProblem& sub, const BandTask& task, const Samples& samples, const E* panels,
                    const Scratch& scratch, std::vector<DamagedBox>& damage) const;
 
