@@ -1,11 +1,20 @@
-// What forward and input_grad by bands of outputs have in common (direct_pass.h, depthwise_pass.h, filter_pass.h): one dense convolution
-// after the other, each with its weights packed into panels, one for each target block, and a task for each band.
+// What forward and input_grad by bands of outputs have in common (direct_pass.h, depthwise_pass.h, filter_pass.h): one
+// dense convolution after the other, each with its weights packed into panels, one for each target block, and a task for
+// each band.
 #pragma once
 
 #include "bands.h"
 #include "pass.h"
 
 namespace triconv {
+
+// The planar buffer of a band. Long rows must not all fall into a few sets of the cache.
+template <class E>
+BandLayout planar_layout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels) {
+    constexpr std::int64_t long_row = 512 / sizeof(E);
+    const std::int64_t samples = ceil_div(conv[2].samples(pixels), conv[2].step);
+    return BandLayout(conv, rows, pixels, samples < long_row ? 0 : odd_lines<E>(samples) - samples);
+}
 
 template <class E>
 class BandPass : public PassAlgorithm<E> {

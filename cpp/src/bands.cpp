@@ -48,7 +48,8 @@ std::vector<DenseAxis> input_grad_axes(const Axis& a) {
 
 }  // namespace
 
-std::vector<DenseConv> input_grad_convs(const Layer& layer) {
+std::vector<DenseConv> dense_convs(const Layer& layer, Pass pass) {
+    if (pass == Pass::forward) return {forward_conv(layer)};
     std::vector<DenseConv> convs;
     for (const DenseAxis& z : input_grad_axes(layer.axis[0]))
         for (const DenseAxis& y : input_grad_axes(layer.axis[1]))
@@ -327,10 +328,7 @@ namespace {
 template <class E, class WritePixels>
 void write_noting_damage(const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
                          std::vector<DamagedBox>& damage, const WritePixels& write_pixels) {
-    E* destination = tensor.data + row.n * tensor.outer + row.block.channel * tensor.inner;
-    for (int a = 0; a < axes; ++a)
-        destination += conv[a].target.index(row.t[a]) * tensor.along[a];
-    if (!write_pixels(destination)) return;
+    if (!write_pixels(first_output(tensor, conv, row.n, row.block.channel, row.t))) return;
     damage.push_back({row.n,
                       row.block,
                       {conv[0].target, conv[1].target, conv[2].target},

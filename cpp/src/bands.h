@@ -33,8 +33,8 @@ struct DenseAxis {
 using DenseConv = std::array<DenseAxis, axes>;
 
 DenseConv forward_conv(const Layer& layer);
-// One for each pair of phases of a strided axis that meet any sample of x.
-std::vector<DenseConv> input_grad_convs(const Layer& layer);
+// Those of forward or input_grad: of the latter one for each pair of phases of a strided axis that meet any sample of x.
+std::vector<DenseConv> dense_convs(const Layer& layer, Pass pass);
 
 // Convolutions of a layer that read the same samples, and whose outputs take turns along a row: the phases of an
 // input_grad's stride along x.
@@ -94,6 +94,22 @@ struct TapOrder {
     std::vector<std::int64_t> taps;  // row-major
     std::int64_t hop = 1;            // samples of a phase between those of two taps of a run
 };
+
+// Where the outputs from t on start, and the samples that they read of the first tap's plane, which may be outside.
+template <class E>
+E* first_output(const Tensor<E>& tensor, const DenseConv& conv, std::int64_t n, std::int64_t channel, const Index& t) {
+    E* first = tensor.data + n * tensor.outer + channel * tensor.inner;
+    for (int a = 0; a < axes; ++a)
+        first += conv[a].target.index(t[a]) * tensor.along[a];
+    return first;
+}
+template <class E>
+E* first_sample(const Tensor<E>& tensor, const DenseConv& conv, std::int64_t n, std::int64_t channel, const Index& t) {
+    E* first = tensor.data + n * tensor.outer + channel * tensor.inner + conv[0].sample_of_tap(0) * tensor.along[0];
+    for (int a = 0; a < axes; ++a)
+        first += conv[a].source.index(conv[a].first_sample(t[a])) * tensor.along[a];
+    return first;
+}
 
 // Fills a buffer with the samples of one lane block of image n that the outputs from t on read. next: the block that
 // will be read after this one, prefetched, or null.

@@ -78,8 +78,7 @@ template <class E>
 DepthwisePass<E>::DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     : BandPass<E>(kernels, layer, pass, true) {
     std::int64_t most_taps = 0;
-    for (const JoinedConv& joined :
-         join_phases(pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer))) {
+    for (const JoinedConv& joined : join_phases(dense_convs(layer, pass))) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(joined));
         const auto of_group = [](std::ptrdiff_t block, const LaneBlocks& blocks) {
             return static_cast<std::size_t>(blocks.per_group * block);
@@ -98,8 +97,7 @@ auto DepthwisePass<E>::make_sub_problem(const JoinedConv& joined) const -> SubPr
     const int lanes = kernels_.lanes;
     const auto phases = static_cast<std::int64_t>(joined.phases.size());
     SubProblem sub{};
-    sub.joined = joined;
-    sub.conv = joined.conv;
+    static_cast<JoinedConv&>(sub) = joined;
     sub.bands = cut_bands(sub.conv, std::int64_t{sources_.per_group} * lanes * static_cast<std::int64_t>(sizeof(E)),
                           outputs_per_band / std::min(phases, outputs_per_band),
                           std::clamp<std::int64_t>(1024 / phases, 32, 256));
@@ -139,7 +137,7 @@ void DepthwisePass<E>::pack_weights(const Tensor<const E>& w, std::size_t index,
             const LaneBlock& y = pass_ == Pass::forward ? target : sources_.blocks[source];
             row.lane_stride = w.outer * y.channel_step;
             for (std::size_t phase = 0; phase < sub.orders.size(); ++phase) {
-                const DenseConv& conv = sub.joined.phases[phase];
+                const DenseConv& conv = sub.phases[phase];
                 for (const std::int64_t tap : sub.orders[phase].taps) {
                     const Index q = unravel(tap, {conv[0].taps, conv[1].taps, conv[2].taps});
                     row.source = w.data + y.channel * w.outer;
@@ -220,7 +218,7 @@ void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const R
         BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
         row.t[1] += rows.first;
         for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
-            write_joined_row(kernels_, this->target(run.operands), sub.joined, row,
+            write_joined_row(kernels_, this->target(run.operands), sub, row,
                              sums + target * sub.sums_size + r * row_out, run.bias ? run.bias + index * lanes : nullptr,
                              damage);
     }

@@ -16,11 +16,9 @@ public:
     DepthwisePass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
 
 private:
-    struct SubProblem {  // input_grad: one per pair of phases, those of a row joined
-        JoinedConv joined;
-        DenseConv conv;      // joined.conv
-        DenseConv read;      // as the buffer has its samples
-        std::int64_t hop_x;  // entries of the buffer along a row, from output to output
+    struct SubProblem : JoinedConv {  // input_grad: one per pair of phases, those of a row joined
+        DenseConv read;               // as the buffer has its samples
+        std::int64_t hop_x;           // entries of the buffer along a row, from output to output
         Bands bands;
         BandLayout layout;
         int axis;                      // along which the kernels work: 1 or 2

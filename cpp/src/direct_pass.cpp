@@ -9,10 +9,6 @@ namespace triconv {
 
 namespace {
 
-std::int64_t round_up(std::int64_t count, std::int64_t unit) {
-    return ceil_div(count, unit) * unit;
-}
-
 std::int64_t product_of(std::int64_t DenseAxis::* field, const DenseConv& conv) {
     return conv[0].*field * (conv[1].*field) * (conv[2].*field);
 }
@@ -36,14 +32,6 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
 }
 
-// The buffer of a band. Long rows, of samples or of sums, must not all fall into a few sets of the cache.
-template <class E>
-BandLayout direct_layout(const DenseConv& conv, const Bands& bands, int step_axis) {
-    constexpr std::int64_t long_row = 512 / sizeof(E);
-    const BandLayout layout(conv, bands.rows, bands.pixels);
-    if (step_axis < 0 || layout.pixels < long_row) return layout;
-    return BandLayout(conv, bands.rows, bands.pixels, odd_lines<E>(layout.pixels) - layout.pixels);
-}
 template <class E>
 std::ptrdiff_t sums_pitch(const DirectTiling& tiling) {  // planar
     return tiling.one_line ? tiling.layout.pixels : odd_lines<E>(tiling.bands.pixels);
@@ -110,6 +98,13 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
            share(x, tiling.bands.bands_x, tiling.bands.pixels, tiling.one_line ? 1 : kernels.lanes);
 }
 
+// The taps that blocks of the reduction start with.
+Index first_taps(const DenseConv& conv, int step_axis) {
+    Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
+    if (step_axis >= 0) taps[step_axis] = 1;
+    return taps;
+}
+
 std::int64_t taps_of(const JoinedConv& joined) {
     std::int64_t taps = 0;
     for (const DenseConv& phase : joined.phases)
@@ -126,14 +121,14 @@ DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const
     const std::int64_t target_elements =
         planar ? targets
                : std::int64_t{ends.targets.per_group} * lanes * static_cast<std::int64_t>(joined.phases.size());
-    DirectTiling tiling;
-    tiling.joined = joined;
-    tiling.conv = conv;
+    DirectTiling tiling{};
+    static_cast<JoinedConv&>(tiling) = joined;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
     tiling.bands = direct_bands<E>(conv, source_elements,
                                    planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements,
                                    tiling.step_axis, static_cast<std::int64_t>(joined.phases.size()));
-    tiling.layout = direct_layout<E>(conv, tiling.bands, tiling.step_axis);
+    tiling.layout = tiling.step_axis < 0 ? BandLayout(conv, tiling.bands.rows, tiling.bands.pixels)
+                                         : planar_layout<E>(conv, tiling.bands.rows, tiling.bands.pixels);
     choose_blocks(kernels, ends, planar, tiling);
 
     // Nanoseconds on the machine of the constants in cost_model.cpp: of a cycle of the products, for an element moved
@@ -168,8 +163,7 @@ template <class E>
 DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     Ends ends{input_blocks(layer, kernels.lanes, false, false), output_blocks(layer, kernels.lanes, false)};
     if (pass == Pass::input_grad) std::swap(ends.sources, ends.targets);
-    const std::vector<DenseConv> convs =
-        pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
+    const std::vector<DenseConv> convs = dense_convs(layer, pass);
     DirectTilings in_lanes{{}, false}, planar{{}, true};
     for (const JoinedConv& joined : join_phases(convs))
         in_lanes.of.push_back(tile(kernels, joined, ends, false));
@@ -192,10 +186,10 @@ DirectPass<E>::DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     std::int64_t most_taps = 0;
     for (const DirectTiling& tiling : tilings.of) {
         const SubProblem& sub = subs_.emplace_back(make_sub_problem(tiling));
-        most_taps = std::max(most_taps, sub.taps);
+        most_taps = std::max(most_taps, taps_of(tiling));
         this->buffer_size_ = std::max(this->buffer_size_, sub.buffer_size);
         this->sums_size_ = std::max(this->sums_size_, sub.sums_size);
-        this->add(sub.joined.phases);
+        this->add(sub.phases);
     }
     this->partial_size_ = this->sums_size_;
     this->set_panels(sources_.rows_per_group(kernels.lanes) * most_taps);
@@ -215,10 +209,8 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
         sub.steps = sub.tail_steps = static_cast<int>(sub.conv[sub.step_axis].taps);
         sub.weight_step = sub.step_axis == 1 ? lanes * sub.conv[2].taps : lanes;
     }
-    for (const DenseConv& conv : sub.joined.phases) {
-        sub.phases.push_back(make_phase(sub, conv));
-        sub.taps += product_of(&DenseAxis::taps, conv);
-    }
+    for (const DenseConv& phase : sub.phases)
+        sub.products.push_back(make_product(sub, phase));
     const std::int64_t rows = sub.bands.rows, pixels = sub.bands.pixels;
     const std::int64_t line = (rows - 1) * sub.layout.pixels + pixels;
     // Planar: whole lane vectors are read, beyond the last output, too.
@@ -233,40 +225,37 @@ auto DirectPass<E>::make_sub_problem(const DirectTiling& tiling) const -> SubPro
 
 // Reduction order: block by block, those with all lanes in use first (LaneBlocks), every tap of a block together.
 template <class E>
-auto DirectPass<E>::make_phase(const SubProblem& sub, const DenseConv& conv) const -> Phase {
-    const Index taps{conv[0].taps, conv[1].taps, conv[2].taps};
-    const std::int64_t tap_count = taps[0] * taps[1] * taps[2];
-    Phase phase{};
-    phase.conv = conv;
-    phase.first_row = sources_.rows_per_group(kernels_.lanes) * sub.taps;
-    phase.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
-    phase.first_taps = taps;
-    if (sub.step_axis >= 0) phase.first_taps[sub.step_axis] = 1;
-    phase.buffered = samples_in(sub, phase, sub.layout, sub.channel_stride);
+auto DirectPass<E>::make_product(const SubProblem& sub, const DenseConv& phase) const -> PhaseProduct {
+    const std::int64_t tap_count = product_of(&DenseAxis::taps, phase);
+    const Index firsts = first_taps(phase, sub.step_axis);
+    PhaseProduct product{};
+    if (!sub.products.empty()) product.first_row = sub.products.back().end_row;
+    product.end_row = product.first_row + sources_.rows_per_group(kernels_.lanes) * tap_count;
+    product.full_blocks = sources_.full_per_group * static_cast<int>(tap_count);
+    product.buffered = samples_in(sub, phase, sub.layout, sub.channel_stride);
     for (int block = 0; block < sources_.per_group; ++block)
-        for (std::int64_t i = 0; i < phase.first_taps[0] * phase.first_taps[1] * phase.first_taps[2]; ++i) {
-            const Index at = unravel(i, phase.first_taps);
-            const std::int64_t tap = (at[0] * taps[1] + at[1]) * taps[2] + at[2];
-            phase.weight_offset.push_back((phase.first_row + weight_row(block, tap, tap_count)) * kernels_.lanes);
+        for (std::int64_t i = 0; i < firsts[0] * firsts[1] * firsts[2]; ++i) {
+            const Index at = unravel(i, firsts);
+            const std::int64_t tap = (at[0] * phase[1].taps + at[1]) * phase[2].taps + at[2];
+            product.weight_offset.push_back((product.first_row + weight_row(block, tap, tap_count)) * kernels_.lanes);
         }
-    return phase;
+    return product;
 }
 
 // channel_stride: planar only.
 template <class E>
-SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const Phase& phase, const BandLayout& layout,
+SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const DenseConv& phase, const BandLayout& layout,
                                         std::ptrdiff_t channel_stride) const {
-    const Index& taps = phase.first_taps;
+    const Index taps = first_taps(phase, sub.step_axis);
     SampleOffsets samples{{}, channel_stride, layout.pixels};
-    if (sub.step_axis >= 0)
-        samples.step = phase.conv[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
+    if (sub.step_axis >= 0) samples.step = phase[sub.step_axis].tap_step * (sub.step_axis == 1 ? layout.pixels : 1);
     const std::ptrdiff_t block = planar_samples_ ? channel_stride : layout.entries,
                          entry = planar_samples_ ? 1 : kernels_.lanes;
-    const std::int64_t first = sub.joined.first_entry(phase.conv);
+    const std::int64_t first = sub.first_entry(phase);
     for (int b = 0; b < sources_.per_group; ++b)
         for (std::int64_t i = 0; i < taps[0] * taps[1] * taps[2]; ++i)
             samples.blocks.push_back(b * block * kernels_.lanes +
-                                     (first + layout.entry_of_tap(phase.conv, unravel(i, taps))) * entry);
+                                     (first + layout.entry_of_tap(phase, unravel(i, taps))) * entry);
     return samples;
 }
 
@@ -285,20 +274,18 @@ template <class E>
 const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const {
     const Index outputs{1, task.rows, task.pixels};
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group * sources_.per_group)].channel;
-    const E* first = from.data + task.n * from.outer + channel * from.inner;
-    Index begin, rest;  // rest: behind the last sample needed
+    Index rest;  // samples behind the last one needed
     for (int a = 0; a < axes; ++a) {
         const DenseAxis& axis = sub.conv[a];
-        begin[a] = axis.source.index(axis.first_sample(task.t[a]));
-        rest[a] = axis.source.size - begin[a] - axis.samples(outputs[a]);
-        if (begin[a] < 0 || rest[a] < 0) return nullptr;
-        first +=
-            (a == 0 ? begin[a] + axis.sample_of_tap(0) : begin[a]) * from.along[a];  // planes: of the taps in order
+        const std::int64_t begin = axis.source.index(axis.first_sample(task.t[a]));
+        rest[a] = axis.source.size - begin - axis.samples(outputs[a]);
+        if (begin < 0 || rest[a] < 0) return nullptr;
     }
     const std::int64_t line = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
     const std::int64_t beyond = round_up(line, kernels_.lanes) - line;  // of a line's last lane vector
     const bool rows_adjoin = from.along[1] <= sub.conv[2].source.size;  // what lies between others need not be readable
-    return beyond <= rest[2] + (sub.one_line && rows_adjoin ? rest[1] * from.along[1] : 0) ? first : nullptr;
+    if (beyond > rest[2] + (sub.one_line && rows_adjoin ? rest[1] * from.along[1] : 0)) return nullptr;
+    return first_sample(from, sub.conv, task.n, channel, task.t);
 }
 
 template <class E>
@@ -316,8 +303,9 @@ std::int64_t DirectPass<E>::weight_row(int block, std::int64_t tap, std::int64_t
 
 template <class E>
 void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E* panels, int max_threads) const {
-    for (const Phase& phase : subs_[index].phases)
-        pack_phase(w, phase.conv, panels + phase.first_row * kernels_.lanes, max_threads);
+    const SubProblem& sub = subs_[index];
+    for (std::size_t i = 0; i < sub.phases.size(); ++i)
+        pack_phase(w, sub.phases[i], panels + sub.products[i].first_row * kernels_.lanes, max_threads);
 }
 
 template <class E>
@@ -437,16 +425,16 @@ void DirectPass<E>::compute_targets(const SubProblem& sub, const BandTask& task,
                                     const Scratch& scratch) const {
     E* sums = scratch.sums;
     const E* const weights = panels + (task.group * targets_.per_group + target) * panel_stride_;
-    for (const Phase& phase : sub.phases) {
-        multiply(sub, phase, task, target, count, weights, first_in_array ? first_in_array : scratch.buffer,
-                 first_in_array ? in_array : phase.buffered, sums, scratch.partial);
+    for (const PhaseProduct& product : sub.products) {
+        multiply(sub, product, task, target, count, weights, first_in_array ? first_in_array : scratch.buffer,
+                 first_in_array ? in_array : product.buffered, sums, scratch.partial);
         sums += kernels_.lanes;
     }
 }
 
 template <class E>
-void DirectPass<E>::multiply(const SubProblem& sub, const Phase& phase, const BandTask& task, int target, int count,
-                             const E* weights, const E* first_sample, const SampleOffsets& samples, E* sums,
+void DirectPass<E>::multiply(const SubProblem& sub, const PhaseProduct& product, const BandTask& task, int target,
+                             int count, const E* weights, const E* first_sample, const SampleOffsets& samples, E* sums,
                              E* partial) const {
     const int lanes = kernels_.lanes;
     const std::int64_t outputs = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
@@ -455,13 +443,13 @@ void DirectPass<E>::multiply(const SubProblem& sub, const Phase& phase, const Ba
     ProductArgs<E> args{};
     args.c = sums;
     args.blocks = static_cast<int>(samples.blocks.size());
-    args.full_blocks = phase.full_blocks;
+    args.full_blocks = product.full_blocks;
     args.length = sub.steps;
     args.tail_length = sub.tail_steps;
     if (planar_) {
         args.a = weights;
         args.b = first_sample;
-        args.a_offset = phase.weight_offset.data();
+        args.a_offset = product.weight_offset.data();
         args.b_offset = samples.blocks.data();
         args.a_row = 1;
         args.a_step = sub.weight_step;
@@ -476,7 +464,7 @@ void DirectPass<E>::multiply(const SubProblem& sub, const Phase& phase, const Ba
         args.a = first_sample;
         args.b = weights;
         args.a_offset = samples.blocks.data();
-        args.b_offset = phase.weight_offset.data();
+        args.b_offset = product.weight_offset.data();
         args.a_row = planar_samples_ ? 1 : lanes;
         args.a_step = planar_samples_ ? samples.step : 1;
         args.b_step = lanes;
@@ -500,7 +488,7 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
     if (!planar_) {
         const std::ptrdiff_t line = sub.layout.pixels * static_cast<std::ptrdiff_t>(sub.phases.size()) * lanes;
         for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
-            write_joined_row(kernels_, to, sub.joined, row, sums + r * line, block_bias, damage);
+            write_joined_row(kernels_, to, sub, row, sums + r * line, block_bias, damage);
         return;
     }
     const std::ptrdiff_t line = sums_pitch<E>(sub);

@@ -24,9 +24,7 @@
 namespace triconv {
 
 // How a dense convolution is done: in bands, and the register blocks of their products.
-struct DirectTiling {
-    JoinedConv joined;  // planar: one convolution alone
-    DenseConv conv;     // joined.conv
+struct DirectTiling : JoinedConv {  // planar: one convolution alone
     Bands bands;
     BandLayout layout;
     int step_axis;  // planar, a single channel: the steps of the reduction are the taps along this axis; else -1
@@ -59,11 +57,9 @@ public:
     DirectPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass);  // forward or input_grad
 
 private:
-    struct Phase {
-        DenseConv conv;
-        std::int64_t first_row;                     // of its weights in a panel
-        Index first_taps;                           // of the blocks of the reduction: along each axis
-        std::vector<std::ptrdiff_t> weight_offset;  // of these blocks
+    struct PhaseProduct {
+        std::int64_t first_row, end_row;            // of its weights in a panel
+        std::vector<std::ptrdiff_t> weight_offset;  // of the blocks of the reduction
         SampleOffsets buffered;
         int full_blocks;
     };
@@ -73,14 +69,13 @@ private:
         int steps, tail_steps;                       // of a block of the reduction: of full ones, of those after them
         std::ptrdiff_t weight_step;                  // planar: elements from step to step
         std::size_t buffer_size, sums_size;          // elements per thread
-        std::vector<Phase> phases;
-        std::int64_t taps = 0;  // of all phases
+        std::vector<PhaseProduct> products;          // of the phases
     };
     using typename BandPass<E>::Run;
     using typename BandPass<E>::Scratch;
     SubProblem make_sub_problem(const DirectTiling& tiling) const;
-    Phase make_phase(const SubProblem& sub, const DenseConv& conv) const;
-    SampleOffsets samples_in(const SubProblem& sub, const Phase& phase, const BandLayout& layout,
+    PhaseProduct make_product(const SubProblem& sub, const DenseConv& phase) const;
+    SampleOffsets samples_in(const SubProblem& sub, const DenseConv& phase, const BandLayout& layout,
                              std::ptrdiff_t channel_stride) const;
     SampleOffsets samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const;
     const E* first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const;
@@ -99,7 +94,7 @@ private:
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
     void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,
                          const E* first_in_array, const SampleOffsets& in_array, const Scratch& scratch) const;
-    void multiply(const SubProblem& sub, const Phase& phase, const BandTask& task, int target, int count,
+    void multiply(const SubProblem& sub, const PhaseProduct& product, const BandTask& task, int target, int count,
                   const E* weights, const E* first_sample, const SampleOffsets& samples, E* sums, E* partial) const;
     void write_target(const Run& run, const SubProblem& sub, const BandTask& task, int block, E* sums,
                       std::vector<DamagedBox>& damage) const;

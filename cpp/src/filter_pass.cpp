@@ -12,14 +12,6 @@ namespace triconv {
 
 namespace {
 
-std::int64_t round_up(std::int64_t count, std::int64_t unit) {
-    return ceil_div(count, unit) * unit;
-}
-
-std::vector<DenseConv> convs_of(const Layer& layer, Pass pass) {
-    return pass == Pass::forward ? std::vector<DenseConv>{forward_conv(layer)} : input_grad_convs(layer);
-}
-
 // Whole rows as far as may be: samples come in the order that the hardware fetches ahead in. A few rows of outputs and
 // those of the taps share the L2 cache; neighbouring bands both read the rows between them, so tall kernels have taller
 // bands.
@@ -34,14 +26,6 @@ Bands filter_bands(const DenseConv& conv) {
     bands.rows = std::min(round_up(bands.rows, rows_at_once), rows);
     bands.bands_y = ceil_div(rows, bands.rows);
     return bands;
-}
-
-// The buffer of a piece; long rows must not all fall into a few sets of the cache.
-template <class E>
-BandLayout filter_layout(const DenseConv& conv, std::int64_t rows, std::int64_t pixels) {
-    constexpr std::int64_t long_row = 512 / sizeof(E);
-    const std::int64_t samples = conv[2].samples(pixels);
-    return BandLayout(conv, rows, pixels, samples < long_row ? 0 : odd_lines<E>(samples) - samples);
 }
 
 // Where the outputs [0, count) of a row find all their samples in an array, whole lane vectors of them: [first, end).
@@ -77,7 +61,7 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     // (AVX2, AVX-512).
     const double sum = 1, further_part = 3, sample = 0.3, sample_row = 30, band = 500;
     double ns = 0;
-    for (const DenseConv& conv : convs_of(layer, pass)) {
+    for (const DenseConv& conv : dense_convs(layer, pass)) {
         const Bands bands = filter_bands<E>(conv);
         const std::int64_t height = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin;
         const double rows = static_cast<double>((conv[0].end - conv[0].begin) * height);
@@ -109,12 +93,12 @@ template <class E>
 FilterPass<E>::FilterPass(const KernelTable<E>& kernels, const Layer& layer, Pass pass)
     : BandPass<E>(kernels, layer, pass, false) {
     std::int64_t most_taps = 0;
-    for (const DenseConv& conv : convs_of(layer, pass)) {
+    for (const DenseConv& conv : dense_convs(layer, pass)) {
         const EqualParts tap_cols(static_cast<int>(conv[2].taps), max_reduction);
         const EqualParts tap_rows(static_cast<int>(conv[1].taps), std::max(1, max_reduction / tap_cols.size(0)));
         const Bands bands = filter_bands<E>(conv);
         const SubProblem& sub =
-            subs_.emplace_back(SubProblem{conv, bands, filter_layout<E>(conv, bands.rows, bands.pixels), tap_rows,
+            subs_.emplace_back(SubProblem{conv, bands, planar_layout<E>(conv, bands.rows, bands.pixels), tap_rows,
                                           tap_cols, odd_lines<E>(bands.pixels)});
         const auto sums = static_cast<std::size_t>(sub.bands.rows * sub.sums_row);
         // Whole lane vectors are read, beyond the last output, too.
@@ -151,13 +135,7 @@ template <class E>
 auto FilterPass<E>::in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const
     -> Samples {
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
-    const E* first = from.data + task.n * from.outer + channel * from.inner;
-    for (int a = 0; a < axes; ++a) {
-        const DenseAxis& axis = sub.conv[a];
-        // Planes are in the order of the taps.
-        first +=
-            (axis.source.index(axis.first_sample(task.t[a])) + (a == 0 ? axis.sample_of_tap(0) : 0)) * from.along[a];
-    }
+    const E* const first = first_sample(from, sub.conv, task.n, channel, task.t);
     return {first, from.along[1], sub.conv[0].tap_step * from.along[0]};
 }
 
@@ -165,7 +143,7 @@ template <class E>
 auto FilterPass<E>::in_buffer(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task, E* buffer) const
     -> Samples {
     const bool whole = task.rows == sub.bands.rows && task.pixels == sub.bands.pixels;
-    const BandLayout part = whole ? BandLayout() : filter_layout<E>(sub.conv, task.rows, task.pixels);
+    const BandLayout part = whole ? BandLayout() : planar_layout<E>(sub.conv, task.rows, task.pixels);
     const BandLayout& layout = whole ? sub.layout : part;
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
     read_plane(from, task.n, channel, sub.conv, layout, task.t, 0, buffer);
@@ -242,9 +220,8 @@ void FilterPass<E>::run_piece(const Run& run, const SubProblem& sub, const BandT
     const E bias = run.bias ? run.bias[task.group * kernels_.lanes] : E(-0.0);
     const Rows sums{scratch.sums, sub.sums_row}, partial{scratch.partial, sub.sums_row};
     if (to.along[2] * sub.conv[2].target.step == 1) {
-        Rows out{to.data + task.n * to.outer + block.channel * to.inner, to.along[1] * sub.conv[1].target.step};
-        for (int a = 0; a < axes; ++a)
-            out.first += sub.conv[a].target.index(task.t[a]) * to.along[a];
+        const Rows out{first_output(to, sub.conv, task.n, block.channel, task.t),
+                       to.along[1] * sub.conv[1].target.step};
         if (filter_piece(sub, task, samples, weights, bias, out, partial))
             note_damage(sub.conv, task, block, out.first, out.row, damage);
         return;

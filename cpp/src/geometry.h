@@ -177,6 +177,10 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
+inline std::int64_t round_up(std::int64_t count, std::int64_t unit) {
+    return ceil_div(count, unit) * unit;
+}
+
 // Splits an index over extents, last one fastest.
 inline Index unravel(std::int64_t index, const Index& extent) {
     Index result{};
