@@ -303,9 +303,58 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
                   });
 }
 
+namespace {
+
+// Whether samples that are neighbours in a row of the array are so in the buffer, too, and all others are zero.
 template <class E>
-void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
-                const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer) {
+bool rows_are_padded_with_zeros(const Tensor<const E>& tensor, const DenseConv& conv) {
+    const auto plain = [](const DenseAxis& axis) {
+        return axis.step == 1 && axis.source.step == 1 && axis.source.outside.zeros();
+    };
+    return tensor.along[2] == 1 && plain(conv[1]) && plain(conv[2]);
+}
+
+// As read_plane: a row at a time, which for short ones takes a third of the time.
+template <class E>
+void read_padded_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n,
+                       std::int64_t channel, const DenseConv& conv, const BandLayout& layout, const Index& t,
+                       std::ptrdiff_t ahead, E* buffer) {
+    constexpr std::int64_t line = 64 / sizeof(E);
+    const std::int64_t y0 = conv[1].source.index(conv[1].first_sample(t[1])),
+                       x0 = conv[2].source.index(conv[2].first_sample(t[2]));
+    const auto before = [](std::int64_t first, std::int64_t count) {
+        return std::clamp<std::int64_t>(-first, 0, count);
+    };
+    const auto samples = [](std::int64_t first, std::int64_t count, std::int64_t size) {
+        return std::max<std::int64_t>(0, std::min(first + count, size) - std::max<std::int64_t>(0, first));
+    };
+    PaddedRowsArgs<E> args{};
+    args.from_row = tensor.along[1];
+    args.to_row = layout.pixels;
+    args.before = before(x0, layout.pixels);
+    args.count = samples(x0, layout.pixels, conv[2].source.size);
+    const std::int64_t top = before(y0, layout.height), rows = samples(y0, layout.height, conv[1].source.size);
+    for (std::int64_t tap = 0; tap < conv[0].taps; ++tap, buffer += layout.phase_entries) {
+        const std::int64_t plane = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
+        args.rows = plane < 0 ? 0 : rows;
+        args.to = std::fill_n(buffer, (args.rows == 0 ? layout.rows : top) * layout.pixels, E(0));
+        if (args.rows == 0) continue;
+        args.from = address(tensor, n, channel, {plane, std::max<std::int64_t>(0, y0), std::max<std::int64_t>(0, x0)});
+        for (std::int64_t row = 0; ahead != 0 && row < args.rows; ++row)
+            for (std::int64_t x = 0; x < args.count; x += line)
+                __builtin_prefetch(args.from + ahead + row * args.from_row + x);
+        kernels.read_padded_rows(args);
+        std::fill_n(args.to + rows * layout.pixels, (layout.rows - top - rows) * layout.pixels, E(0));
+    }
+}
+
+}  // namespace
+
+template <class E>
+void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel,
+                const DenseConv& conv, const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer) {
+    if (rows_are_padded_with_zeros(tensor, conv))
+        return read_padded_plane(kernels, tensor, n, channel, conv, layout, t, ahead, buffer);
     constexpr std::int64_t line = 64 / sizeof(E);
     const E outside = static_cast<E>(conv[2].source.outside.fill);
     const auto fill = [&](std::int64_t entry, std::int64_t count) { std::fill_n(buffer + entry, count, outside); };
@@ -333,7 +382,7 @@ void write_noting_damage(const Tensor<E>& tensor, const DenseConv& conv, const B
                       row.block,
                       {conv[0].target, conv[1].target, conv[2].target},
                       row.t,
-                      {row.t[0] + 1, row.t[1] + 1, row.t[2] + row.pixels},
+                      {row.t[0] + 1, row.t[1] + row.rows, row.t[2] + row.pixels},
                       true});
 }
 
@@ -349,22 +398,30 @@ void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const Den
         args.lane_stride = tensor.inner * row.block.channel_step;
         args.pixel_stride = tensor.along[2] * conv[2].target.step;
         args.lane_count = row.block.lanes;
-        args.count = row.pixels;
+        args.count = row.rows * row.pixels;
         args.bias = bias;
         return kernels.write_row(args);
     });
 }
 
 template <class E>
-void write_joined_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow row,
-                      E* values, const E* bias, std::vector<DamagedBox>& damage) {
+void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow rows,
+                       std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage) {
     const auto phases = static_cast<std::int64_t>(joined.phases.size());
-    const std::int64_t begin = row.t[2] * phases, end = begin + row.pixels * phases;
+    const std::int64_t begin = rows.t[2] * phases, end = begin + rows.pixels * phases;
+    const DenseConv& written = joined.written;
     std::int64_t last;  // the ends of some phases may be outside the array
-    joined.written[2].target.clip(begin, end, row.t[2], last);
-    row.pixels = last - row.t[2];
-    if (row.pixels > 0)
-        write_row(kernels, tensor, joined.written, row, values + (row.t[2] - begin) * kernels.lanes, bias, damage);
+    written[2].target.clip(begin, end, rows.t[2], last);
+    rows.pixels = last - rows.t[2];
+    if (rows.pixels <= 0) return;
+    values += (rows.t[2] - begin) * kernels.lanes;
+    const bool adjoin =
+        line == rows.pixels * kernels.lanes &&
+        tensor.along[1] * written[1].target.step == rows.pixels * tensor.along[2] * written[2].target.step;
+    if (adjoin) return write_row(kernels, tensor, written, rows, values, bias, damage);
+    const std::int64_t count = std::exchange(rows.rows, 1);
+    for (std::int64_t r = 0; r < count; ++r, ++rows.t[1], values += line)
+        write_row(kernels, tensor, written, rows, values, bias, damage);
 }
 
 // Lanes are pixels: the kernel takes a row of whole lane vectors, and one lane vector of what is left.
@@ -398,12 +455,12 @@ void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, con
     template void read_sample_rows(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,     \
                                    const DenseConv&, const BandLayout&, const Index&, std::int64_t, std::int64_t, E*, \
                                    const LaneBlock*);                                                                 \
-    template void read_plane(const Tensor<const E>&, std::int64_t, std::int64_t, const DenseConv&, const BandLayout&, \
-                             const Index&, std::ptrdiff_t, E*);                                                       \
+    template void read_plane(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, std::int64_t,               \
+                             const DenseConv&, const BandLayout&, const Index&, std::ptrdiff_t, E*);                  \
     template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,  \
                             std::vector<DamagedBox>&);                                                                \
-    template void write_joined_row(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRow, E*, const E*, \
-                                   std::vector<DamagedBox>&);                                                         \
+    template void write_joined_rows(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRow,              \
+                                    std::ptrdiff_t, E*, const E*, std::vector<DamagedBox>&);                          \
     template void write_plane_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*,      \
                                   const E*, std::vector<DamagedBox>&);
 TRICONV_INSTANTIATE(float)

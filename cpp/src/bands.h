@@ -126,15 +126,15 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
 // The same for one channel, planar. ahead: elements from each sample to the one that will be read after this call in its
 // place, prefetched.
 template <class E>
-void read_plane(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const DenseConv& conv,
-                const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
+void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel,
+                const DenseConv& conv, const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
 
-// Outputs of a band: `pixels` from t on, of one block of image n.
+// Outputs of a band: `pixels` from t on, of one block of image n. Several rows must adjoin, their values and in the array.
 struct BandRow {
     std::int64_t n;
     LaneBlock block;
     Index t;
-    std::int64_t pixels;
+    std::int64_t pixels, rows = 1;
 };
 
 // Writes them from lane vectors, with a bias of each lane or null. Non-finite ones are noted.
@@ -142,10 +142,10 @@ template <class E>
 void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
                E* values, const E* bias, std::vector<DamagedBox>& damage);
 
-// The same for the outputs t of all phases, whose values take turns.
+// The same for the outputs t of all phases, whose values take turns, and for rows whose values are a line apart.
 template <class E>
-void write_joined_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow row,
-                      E* values, const E* bias, std::vector<DamagedBox>& damage);
+void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow rows,
+                       std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
 
 // As write_row for one channel, planar, and the bias of that.
 template <class E>

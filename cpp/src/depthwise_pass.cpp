@@ -215,12 +215,11 @@ void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const R
     const std::ptrdiff_t row_out = sub.bands.pixels * static_cast<std::ptrdiff_t>(sub.orders.size()) * lanes;
     for (int target = 0; target < targets_.per_group; ++target) {
         const int index = rows.task.group * targets_.per_group + target;
-        BandRow row{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels};
-        row.t[1] += rows.first;
-        for (std::int64_t r = 0; r < rows.count; ++r, ++row.t[1])
-            write_joined_row(kernels_, this->target(run.operands), sub, row,
-                             sums + target * sub.sums_size + r * row_out, run.bias ? run.bias + index * lanes : nullptr,
-                             damage);
+        BandRow written{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels,
+                        rows.count};
+        written.t[1] += rows.first;
+        write_joined_rows(kernels_, this->target(run.operands), sub, written, row_out, sums + target * sub.sums_size,
+                          run.bias ? run.bias + index * lanes : nullptr, damage);
     }
 }
 

@@ -413,7 +413,7 @@ void DirectPass<E>::read_band(const Tensor<const E>& from, const SubProblem& sub
             read_samples(kernels_, from, task.n, block, sub.conv, sub.layout, task.t, to, last ? nullptr : &block + 1);
         else
             for (int l = 0; l < block.lanes; ++l)
-                read_plane(from, task.n, block.channel + l, sub.conv, sub.layout, task.t,
+                read_plane(kernels_, from, task.n, block.channel + l, sub.conv, sub.layout, task.t,
                            last && l + 1 == block.lanes ? next_band : from.inner, to + l * sub.channel_stride);
     }
 }
@@ -484,13 +484,12 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
     const LaneBlock& block = targets_.blocks[static_cast<std::size_t>(block_index)];
     const Tensor<E>& to = this->target(run.operands);
     const E* const block_bias = run.bias ? run.bias + block_index * lanes : nullptr;
-    BandRow row{task.n, block, task.t, task.pixels};
     if (!planar_) {
         const std::ptrdiff_t line = sub.layout.pixels * static_cast<std::ptrdiff_t>(sub.phases.size()) * lanes;
-        for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
-            write_joined_row(kernels_, to, sub, row, sums + r * line, block_bias, damage);
-        return;
+        return write_joined_rows(kernels_, to, sub, {task.n, block, task.t, task.pixels, task.rows}, line, sums,
+                                 block_bias, damage);
     }
+    BandRow row{task.n, block, task.t, task.pixels};
     const std::ptrdiff_t line = sums_pitch<E>(sub);
     for (int l = 0; l < block.lanes; ++l) {
         row.block = {block.channel + l, 1, 1, block.phase};

@@ -155,7 +155,7 @@ void DirectWeightGrad<E>::read_x(const Operands<E>& operands, const BandTask& ba
     E* const to = buffer + block * x_block_size_;
     if (planar_) {
         const Index t{band.t[0], band.t[1], band.t[2] * x_step_};
-        return read_plane(operands.x, band.n, unit, x_conv_, x_layout_, t, operands.x.inner, to);
+        return read_plane(kernels_, operands.x, band.n, unit, x_conv_, x_layout_, t, operands.x.inner, to);
     }
     const LaneBlock* const next = block + 1 < xs_.blocks.size() ? &xs_.blocks[block + 1] : nullptr;
     read_samples(kernels_, operands.x, band.n, xs_.blocks[block], conv_, x_layout_, band.t, to, next);

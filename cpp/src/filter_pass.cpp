@@ -57,9 +57,9 @@ bool is_filter(const Layer& layer, Pass pass) {
 
 template <class E>
 double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
-    // The sums of a vector of outputs, those of another part of the taps added; a sample, a row of them brought into the buffer; a band. Fitted to some 70 filters
-    // (AVX2, AVX-512).
-    const double sum = 1, further_part = 3, sample = 0.3, sample_row = 30, band = 500;
+    // The sums of a vector of outputs, those of another part of the taps added; a sample, a row of them brought into the
+    // buffer; a band. Fitted to some 50 filters (AVX2, AVX-512).
+    const double sum = 1, further_part = 3, sample = 0.12, sample_row = 10, band = 200;
     double ns = 0;
     for (const DenseConv& conv : dense_convs(layer, pass)) {
         const Bands bands = filter_bands<E>(conv);
@@ -69,7 +69,7 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
         const double taps = static_cast<double>(conv[0].taps * conv[1].taps * conv[2].taps);
         // A vector of samples times a tap: rows of outputs share the loads.
         const double rows_at_once = static_cast<double>(std::min<std::int64_t>(4, conv[1].taps));
-        const double product = (0.2 + 0.45 / rows_at_once) * fma_steps(kernels);
+        const double product = (0.17 + 0.36 / rows_at_once) * fma_steps(kernels);
         const double parts = static_cast<double>(conv[0].taps) *
                              std::ceil(static_cast<double>(conv[1].taps * conv[2].taps) / max_reduction);
         // Without padding all is read in place; with it, the bands at the top and the bottom and the edges are not.
@@ -146,7 +146,7 @@ auto FilterPass<E>::in_buffer(const SubProblem& sub, const Tensor<const E>& from
     const BandLayout part = whole ? BandLayout() : planar_layout<E>(sub.conv, task.rows, task.pixels);
     const BandLayout& layout = whole ? sub.layout : part;
     const std::int64_t channel = sources_.blocks[static_cast<std::size_t>(task.group)].channel;
-    read_plane(from, task.n, channel, sub.conv, layout, task.t, 0, buffer);
+    read_plane(kernels_, from, task.n, channel, sub.conv, layout, task.t, 0, buffer);
     return {buffer, layout.pixels, layout.phase_entries};
 }
 
@@ -163,7 +163,8 @@ bool FilterPass<E>::filter_piece(const SubProblem& sub, const BandTask& task, co
     args.count = task.pixels;
     bool non_finite = false;
     for (std::int64_t i = 0; i < parts; ++i) {
-        const Index at = unravel(i, {sub.conv[0].taps, sub.tap_rows.count, sub.tap_cols.count});
+        Index at{};
+        if (parts > 1) at = unravel(i, {sub.conv[0].taps, sub.tap_rows.count, sub.tap_cols.count});
         const int y = sub.tap_rows.first(static_cast<int>(at[1])), x = sub.tap_cols.first(static_cast<int>(at[2]));
         const Rows& sums = i < parts_per_group ? out : partial;
         args.w = weights + (at[0] * sub.conv[1].taps + y) * args.w_row + x;

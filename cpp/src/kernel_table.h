@@ -136,6 +136,16 @@ struct RowArgs {
     const std::ptrdiff_t* lane_offset;  // of each lane_count lanes, instead of lane * lane_stride; null: none
 };
 
+// Rows of a plane with zeros around each, for lanes that hold pixels. A row of `to` is a constant number of entries:
+//   [before: zeros][count: from + row * from_row][zeros to the end]
+template <class E>
+struct PaddedRowsArgs {
+    const E* from;
+    E* to;
+    std::ptrdiff_t from_row, to_row;
+    std::int64_t rows, before, count;  // before + count <= to_row
+};
+
 // `lanes` x `lanes` elements, lane vectors a stride apart, turned so that element (i, j) becomes (j, i); `count` of those
 // squares, a step apart.
 template <class E>
@@ -199,6 +209,7 @@ struct KernelTable {
     void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
+    void (*read_padded_rows)(const PaddedRowsArgs<E>&);
     void (*transpose)(const TransposeArgs<E>&);
     bool (*filter)(const FilterArgs<E>&);  // true if a value written was not finite
     int depthwise_outputs;                 // that forward takes together

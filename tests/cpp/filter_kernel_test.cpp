@@ -15,13 +15,15 @@ namespace triconv {
 namespace {
 
 using test::Guard;
+using test::GuardedBuffer;
 using test::GuardedRows;
 
 struct Shape {
     std::int64_t rows, count;
     int taps_y, taps_x;
-    std::ptrdiff_t in_tap = 1;
+    std::ptrdiff_t in_tap = 1, w_gap = 0;  // w_gap: between rows of taps
 
+    std::ptrdiff_t w_row() const { return taps_x + w_gap; }
     std::int64_t sample_rows() const { return rows + taps_y - 1; }
     std::int64_t samples() const { return count + (taps_x - 1) * in_tap; }            // of a row
     std::int64_t beyond(int lanes) const { return (lanes - count % lanes) % lanes; }  // those read as well
@@ -34,7 +36,7 @@ public:
         : shape_(shape),
           kernel_(table.filter),
           in_(shape.sample_rows(), shape.samples() + shape.beyond(table.lanes), side),
-          w_(shape.taps_y, shape.taps_x, side),
+          w_(shape.taps_y * shape.w_row() - shape.w_gap, side, 0),
           out_(shape.rows, shape.count, side) {
         std::mt19937 generator(static_cast<unsigned>(shape.samples()));
         std::uniform_real_distribution<E> distribution(-1, 1);
@@ -43,12 +45,11 @@ public:
                 in_.row(y)[x] = distribution(generator);
             std::fill_n(in_.row(y) + shape.samples(), shape.beyond(table.lanes), std::numeric_limits<E>::quiet_NaN());
         }
-        for (int i = 0; i < shape.taps_y; ++i)
-            for (int j = 0; j < shape.taps_x; ++j)
-                w_.row(i)[j] = distribution(generator);
+        for (E& w : w_)
+            w = distribution(generator);
         for (std::int64_t y = 0; y < shape.rows; ++y)
             std::fill_n(out_.row(y), shape.count, before);
-        args_ = {in_.row(0),   w_.row(0),    out_.row(0), in_.pitch(), shape.in_tap, w_.pitch(), out_.pitch(),
+        args_ = {in_.row(0),   w_.data(),    out_.row(0), in_.pitch(), shape.in_tap, shape.w_row(), out_.pitch(),
                  shape.taps_y, shape.taps_x, shape.rows,  shape.count, bias,         accumulate};
     }
 
@@ -63,7 +64,7 @@ public:
                 for (int i = 0; i < shape_.taps_y; ++i)
                     for (int j = 0; j < shape_.taps_x; ++j) {
                         const long double product =
-                            static_cast<long double>(sample(y + i, x + j * shape_.in_tap)) * w_.row(i)[j];
+                            static_cast<long double>(sample(y + i, x + j * shape_.in_tap)) * w_[i * shape_.w_row() + j];
                         sum += product;
                         magnitude += std::abs(product);
                     }
@@ -78,7 +79,9 @@ private:
     static constexpr E before = 3, bias = E(-0.75);
     Shape shape_;
     bool (*kernel_)(const FilterArgs<E>&);
-    GuardedRows<E> in_, w_, out_;
+    GuardedRows<E> in_;
+    GuardedBuffer<E> w_;
+    GuardedRows<E> out_;
     FilterArgs<E> args_{};
 };
 
@@ -100,6 +103,13 @@ void check_all(const KernelTable<E>& table) {
     for (std::int64_t rows = 1; rows <= 9; ++rows)
         for (int taps_y = 1; taps_y <= 6; ++taps_y)
             check(table, {rows, 3 * table.lanes + 1 + rows, taps_y, 1 + (taps_y + 1) % 4});
+    for (int size = 2; size <= 8; ++size)  // of some the kernel knows more
+        for (std::int64_t rows = 1; rows <= 8; ++rows)
+            for (const std::int64_t count : {table.lanes - 2, 3 * table.lanes, 5 * table.lanes - 1}) {
+                check(table, {rows, count, size, size});
+                check(table, {rows, count, size, size, 1, 1});
+                check(table, {rows, count, size, size, 2});
+            }
     for (std::int64_t count = 1; count <= widest + table.lanes + 1; ++count)
         check(table, {5, count, 3, 2, 1 + count % 3});
     for (const std::int64_t count : {widest - 1, widest, widest + 1})
@@ -110,8 +120,8 @@ void check_all(const KernelTable<E>& table) {
 
 // A sample that is not finite is told of wherever it is read, in whole blocks, columns and the last lanes.
 template <class E>
-void check_non_finite(const KernelTable<E>& table) {
-    const Shape shape{6, 4 * table.lanes + 2, 3, 3};
+void check_non_finite(const KernelTable<E>& table, int size) {
+    const Shape shape{7, 4 * table.lanes + 2, size, size};
     for (std::int64_t y = 0; y < shape.sample_rows(); ++y)
         for (std::int64_t x = 0; x < shape.samples(); ++x) {
             Filtering<E> filtering(table, shape, Guard::after, false);
@@ -129,8 +139,10 @@ TEST_P(FilterOfIsa, MatchesTheExactSumDouble) {
     check_all(table_of<double>(kernels(GetParam())));
 }
 TEST_P(FilterOfIsa, TellsOfWhatIsNotFinite) {
-    check_non_finite(table_of<float>(kernels(GetParam())));
-    check_non_finite(table_of<double>(kernels(GetParam())));
+    for (const int size : {2, 3}) {
+        check_non_finite(table_of<float>(kernels(GetParam())), size);
+        check_non_finite(table_of<double>(kernels(GetParam())), size);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, FilterOfIsa, ::testing::ValuesIn(supported_isas()),

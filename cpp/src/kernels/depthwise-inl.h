@@ -94,10 +94,6 @@ template <class E, int... shape>
 TRICONV_INLINE void depthwise_forward_blocks(const DepthwiseArgs<E>& args, std::integer_sequence<int, shape...>) {
     static constexpr void (*blocks[])(const DepthwiseArgs<E>&,
                                       std::int64_t) = {depthwise_forward_block<E, shape + 1>...};
-    if (args.count > 0 && args.count <= depthwise_outputs) {
-        blocks[args.count - 1](args, 0);  // without the divisions, as slow as many taps
-        return;
-    }
     for_equal_parts(args.count, depthwise_outputs,
                     [&](std::int64_t first, int outputs) { blocks[outputs - 1](args, first); });
 }
@@ -130,21 +126,23 @@ TRICONV_INLINE void add_rows(const E* in, std::ptrdiff_t in_step, const E* dy, s
     }
 }
 
+// All that is left in blocks of `rows` rows, then of half as many ...
+template <class E, int rows, int taps>
+TRICONV_INLINE void add_all_rows(const DepthwiseArgs<E>& args, std::int64_t count, const E* in, const E* dy,
+                                 Vec<E> (&sums)[2][taps]) {
+    for (; count >= rows; count -= rows) {
+        add_rows<E, rows>(in, args.in_step, dy, args.dy_step, sums);
+        in += rows * args.in_step;
+        dy += rows * args.dy_step;
+    }
+    if constexpr (rows > 1) add_all_rows<E, rows / 2>(args, count, in, dy, sums);
+}
+
 template <class E, int taps>
 TRICONV_INLINE void depthwise_weight_grad_run(const DepthwiseArgs<E>& args, std::int64_t count, const E* in,
                                               const E* dy, E* dw) {
-    const std::ptrdiff_t in_step = args.in_step, dy_step = args.dy_step;
     Vec<E> sums[2][taps] = {};
-    for (; count >= depthwise_rows; count -= depthwise_rows) {
-        add_rows<E, depthwise_rows>(in, in_step, dy, dy_step, sums);
-        in += depthwise_rows * in_step;
-        dy += depthwise_rows * dy_step;
-    }
-    for (; count > 0; --count) {
-        add_rows<E, 1>(in, in_step, dy, dy_step, sums);
-        in += in_step;
-        dy += dy_step;
-    }
+    add_all_rows<E, depthwise_rows>(args, count, in, dy, sums);
     TRICONV_UNROLL
     for (int k = 0; k < taps; ++k) {
         store(dw + k * lanes<E>, load(dw + k * lanes<E>) + (sums[0][k] + sums[1][k]));

@@ -25,24 +25,57 @@ inline constexpr int filter_cols[] = {8, 4, 3, 2};
 #endif
 inline constexpr int filter_rows = static_cast<int>(std::size(filter_cols));
 
-// One row of samples, for the rows of outputs [first, last); w: the taps of the first, of the others one w_row before.
-template <class E, int first, int last, int rows, int cols>
-TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const FilterArgs<E>& args, const E* in, const E* w) {
-    const std::ptrdiff_t in_tap = args.in_tap, w_row = args.w_row;
-    for (const E* const end = w + args.taps_x; w < end; ++w, in += in_tap) {
+// Squares of taps known to the compiler (size > 0), which unrolls all loops over them; or any taps.
+template <int size>
+struct FilterTaps {
+    template <class E>
+    explicit FilterTaps(const FilterArgs<E>&) {}
+    template <class E>
+    static bool fit(const FilterArgs<E>& args) {
+        return args.taps_y == size && args.taps_x == size && args.w_row == size && args.in_tap == 1;
+    }
+    static constexpr bool constant = true;
+    static constexpr int y = size, x = size;
+    static constexpr std::ptrdiff_t row = size, hop = 1;
+};
+template <>
+struct FilterTaps<0> {
+    template <class E>
+    explicit FilterTaps(const FilterArgs<E>& args)
+        : y(args.taps_y), x(args.taps_x), row(args.w_row), hop(args.in_tap) {}
+    static constexpr bool constant = false;
+    int y, x;
+    std::ptrdiff_t row, hop;
+};
+
+// One row of samples, for the rows of outputs [first, last); w: the taps of the first, of the others one row before.
+template <class E, int first, int last, int rows, int cols, class Taps>
+TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const Taps& taps, std::ptrdiff_t last_col, const E* in,
+                                const E* w) {
+    const auto add_tap = [&] {
         Vec<E> samples[cols];
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j) {
-            samples[j] = load_unaligned(in + j * lanes<E>);
+            samples[j] = load_unaligned(in + (j + 1 < cols ? j * lanes<E> : last_col));
             if constexpr (last - first > 1) samples[j] = in_register<E>(samples[j]);
         }
         TRICONV_UNROLL
         for (int i = first; i < last; ++i) {
-            const Vec<E> tap = broadcast(w[(first - i) * w_row]);
+            const Vec<E> tap = broadcast(w[(first - i) * taps.row]);
             TRICONV_UNROLL
             for (int j = 0; j < cols; ++j)
                 sums[i][j] += samples[j] * tap;
         }
+        in += taps.hop;
+        ++w;
+    };
+    if constexpr (Taps::constant) {
+        TRICONV_UNROLL
+        for (int x = 0; x < Taps::x; ++x)
+            add_tap();
+    } else {
+        for (const E* const end = w + taps.x; w < end;)
+            add_tap();
     }
 }
 
@@ -60,55 +93,96 @@ TRICONV_INLINE void prefetch_next_rows(const FilterArgs<E>& args, const E* in, c
     }
 }
 
-// Rows of outputs with at least as many rows of taps. The outputs of the last column are the first `count` of its lanes.
-template <class E, int rows, int cols, int... i>
-TRICONV_INLINE void filter_block(const FilterArgs<E>& args, const E* in, E* out, int count, Vec<E> bias,
-                                 FiniteTest<E>& test, std::integer_sequence<int, i...>) {
+// The sums of a block, row by row of samples. Of any taps there must be at least as many rows as of outputs.
+template <class E, int rows, int cols, int size, int... i>
+TRICONV_INLINE void add_rows(Vec<E> (&sums)[rows][cols], const FilterArgs<E>& args, std::ptrdiff_t last_col,
+                             const E* in, std::integer_sequence<int, i...>) {
+    const FilterTaps<size> taps(args);
+    const auto row = [&](std::ptrdiff_t y) { return in + y * args.in_row; };
+    const auto w = [&](std::ptrdiff_t y) { return args.w + y * taps.row; };
+    if constexpr (size > 0) {
+        const auto add = [&](auto at) {
+            constexpr int y = decltype(at)::value, first = std::max(0, y - size + 1), last = std::min(rows, y + 1);
+            add_samples<E, first, last>(sums, taps, last_col, row(y), w(y - first));
+        };
+        (add(std::integral_constant<int, i>()), ...);
+    } else {
+        (add_samples<E, 0, i + 1>(sums, taps, last_col, row(i), w(i)), ...);  // i: 0 ... rows - 2
+        for (std::ptrdiff_t y = rows - 1; y < taps.y; ++y)
+            add_samples<E, 0, rows>(sums, taps, last_col, row(y), w(y));
+        (add_samples<E, i + 1, rows>(sums, taps, last_col, row(taps.y + i), w(taps.y - 1)), ...);
+    }
+}
+
+// The lane vectors of a row are neighbours but for the last, which may overlap the one before. count: outputs of that.
+template <class E, int size, int rows, int cols>
+TRICONV_INLINE void filter_block(const FilterArgs<E>& args, const E* in, E* out, std::ptrdiff_t last_col, int count,
+                                 FiniteTest<E>& test) {
     Vec<E> sums[rows][cols] = {};
-    const auto samples = [&](std::ptrdiff_t row) { return in + row * args.in_row; };
-    const auto taps = [&](std::ptrdiff_t row) { return args.w + row * args.w_row; };
     prefetch_next_rows<E, rows, cols>(args, in, out);
-    (add_samples<E, 0, i + 1>(sums, args, samples(i), taps(i)), ...);  // i: 0 ... rows - 2
-    for (std::ptrdiff_t row = rows - 1; row < args.taps_y; ++row)
-        add_samples<E, 0, rows>(sums, args, samples(row), taps(row));
-    (add_samples<E, i + 1, rows>(sums, args, samples(args.taps_y + i), taps(args.taps_y - 1)), ...);
+    add_rows<E, rows, cols, size>(sums, args, last_col, in,
+                                  std::make_integer_sequence<int, size == 0 ? rows - 1 : rows + size - 1>());
+    const Vec<E> bias = broadcast(args.bias);
+    FiniteTest<E> finite = test;
     TRICONV_UNROLL
     for (int r = 0; r < rows; ++r) {
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j) {
-            E* const to = out + r * args.out_row + j * lanes<E>;
+            E* const to = out + r * args.out_row + (j + 1 < cols ? j * lanes<E> : last_col);
             if (j + 1 < cols || count == lanes<E>) {
                 const Vec<E> value = sums[r][j] + (args.accumulate ? load_unaligned(to) : bias);
                 store_unaligned(to, value);
-                test.include(value);
+                finite.include(value);
             } else {
-                store_partial(to, sums[r][j] + (args.accumulate ? load_partial(to, count) : bias), count);
-                test.include(load_partial(to, count));
+                const Vec<E> value = sums[r][j] + (args.accumulate ? load_partial(to, count) : bias);
+                store_partial(to, value, count);
+                finite.include(keep_partial(value, count));  // loading them again would wait for the store
             }
         }
     }
+    test = finite;
 }
 
-template <class E, int rows>
+// Some rows, cut into blocks of equal width. Where nothing is added, a last vector with empty lanes is done again from
+// further left instead.
+template <class E, int size, int rows, int... col>
+TRICONV_INLINE void filter_blocks(const FilterArgs<E>& args, const E* in, E* out, FiniteTest<E>& test,
+                                  std::integer_sequence<int, col...>) {
+    using Block = void (*)(const FilterArgs<E>&, const E*, E*, std::ptrdiff_t, int, FiniteTest<E>&);
+    const std::int64_t vectors = (args.count + lanes<E> - 1) / lanes<E>;
+    const auto tail = static_cast<int>(args.count - (vectors - 1) * lanes<E>);
+    const bool again = tail < lanes<E> && vectors > 1 && !args.accumulate;
+    static constexpr Block by_cols[] = {filter_block<E, size, rows, col + 1>...};
+    for_equal_parts(vectors, sizeof...(col), [&](std::int64_t first, int cols) {
+        const bool last = first + cols == vectors;
+        by_cols[cols - 1](args, in + first * lanes<E>, out + first * lanes<E>,
+                          (cols - 1) * lanes<E> - (last && again ? lanes<E> - tail : 0),
+                          last && !again ? tail : lanes<E>, test);
+    });
+}
+
+template <class E, int size, int rows>
 void filter_some_rows(const FilterArgs<E>& args, const E* in, E* out, FiniteTest<E>& test) {
-    constexpr int cols = filter_cols[rows - 1], width = cols * lanes<E>;
-    constexpr std::make_integer_sequence<int, rows - 1> ends;
-    const Vec<E> bias = broadcast(args.bias);
-    std::int64_t x = 0;
-    for (; x + width <= args.count; x += width)
-        filter_block<E, rows, cols>(args, in + x, out + x, lanes<E>, bias, test, ends);
-    for (; x < args.count; x += lanes<E>)
-        filter_block<E, rows, 1>(args, in + x, out + x,
-                                 static_cast<int>(std::min<std::int64_t>(lanes<E>, args.count - x)), bias, test, ends);
+    filter_blocks<E, size, rows>(args, in, out, test, std::make_integer_sequence<int, filter_cols[rows - 1]>());
+}
+
+// Most rows are in blocks of four.
+template <class E>
+TRICONV_INLINE auto four_rows(const FilterArgs<E>& args) {
+    return FilterTaps<3>::fit(args)   ? filter_some_rows<E, 3, 4>
+           : FilterTaps<5>::fit(args) ? filter_some_rows<E, 5, 4>
+           : FilterTaps<7>::fit(args) ? filter_some_rows<E, 7, 4>
+                                      : filter_some_rows<E, 0, 4>;
 }
 
 template <class E>
 bool filter(const FilterArgs<E>& args) {
-    static constexpr void (*some_rows[])(const FilterArgs<E>&, const E*, E*, FiniteTest<E>&) = {
-        filter_some_rows<E, 1>, filter_some_rows<E, 2>, filter_some_rows<E, 3>, filter_some_rows<E, 4>};
+    void (*const some_rows[])(const FilterArgs<E>&, const E*, E*, FiniteTest<E>&) = {
+        filter_some_rows<E, 0, 1>, filter_some_rows<E, 0, 2>, filter_some_rows<E, 0, 3>, four_rows(args)};
     static_assert(std::size(some_rows) == filter_rows);
+    const int most_rows = FilterTaps<3>::fit(args) ? filter_rows : std::min(filter_rows, args.taps_y);
     FiniteTest<E> test;
-    for_equal_parts(args.rows, std::min(filter_rows, args.taps_y), [&](std::int64_t first, int rows) {
+    for_equal_parts(args.rows, most_rows, [&](std::int64_t first, int rows) {
         some_rows[rows - 1](args, args.in + first * args.in_row, args.out + first * args.out_row, test);
     });
     return test.failed(lanes<E>);

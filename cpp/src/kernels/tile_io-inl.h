@@ -110,53 +110,53 @@ TRICONV_INLINE Vec<E> every_second(Vec<E> front, Vec<E> back, std::integer_seque
     return __builtin_shufflevector(front, back, (2 * j < lanes<E> ? 2 * j : 2 * j + 1)...);
 }
 
-// `count` pixels of one channel, 0 <= count <= lanes, zeros behind them.
-template <class E, int pixel_stride>
+// `count` pixels of one channel, 0 <= count <= lanes, zeros behind them. whole: count is lanes.
+template <class E, int pixel_stride, bool whole>
 TRICONV_INLINE Vec<E> load_pixels(const E* p, int count) {
     static_assert(pixel_stride == 1 || pixel_stride == 2);
     if constexpr (pixel_stride == 1) {
-        return count == lanes<E> ? load_unaligned(p) : load_partial(p, count);
+        return whole ? load_unaligned(p) : load_partial(p, count);
     } else {
         // Elements 0, 2 ... 2 count - 2. The second load starts at lanes - 1 so as to end with the last of them.
         const int span = 2 * count - 1;
-        const Vec<E> front = span >= lanes<E> ? load_unaligned(p) : load_partial(p, std::max(span, 0));
-        Vec<E> back{};
-        if (span == 2 * lanes<E> - 1) {
-            back = load_unaligned(p + lanes<E> - 1);
-        } else if (span >= lanes<E>) {
-            back = load_partial(p + lanes<E> - 1, span - lanes<E> + 1);
-        }
+        const Vec<E> front = whole ? load_unaligned(p) : load_partial(p, std::clamp(span, 0, lanes<E>));
+        const Vec<E> back = whole              ? load_unaligned(p + lanes<E> - 1)
+                            : span >= lanes<E> ? load_partial(p + lanes<E> - 1, span - lanes<E> + 1)
+                                               : Vec<E>{};
         return every_second<E>(front, back, std::make_integer_sequence<int, lanes<E>>());
     }
 }
 
-// Calls action(offset) for a lane that is in use; `scattered`: args.lane_offset is given. live_lanes: args.lane_count
-// rounded up to inner_lanes, so that the shuffles of lanes never in use fall away.
-template <class E, int live_lanes, bool scattered, class Action>
-TRICONV_INLINE void with_lane(const RowArgs<E>& args, int lane, const Action& action) {
-    if (lane > live_lanes - inner_lanes<E> && lane >= args.lane_count) return;
+// The value of of_offset(offset) for a lane that is in use, else `otherwise`; `scattered`: args.lane_offset is given.
+// live_lanes: args.lane_count rounded up to inner_lanes, so that the shuffles of lanes never in use fall away.
+template <int live_lanes, bool scattered, class E, class Value, class OfOffset>
+TRICONV_INLINE Value with_lane(const RowArgs<E>& args, int lane, Value otherwise, const OfOffset& of_offset) {
+    if (lane > live_lanes - inner_lanes<E> && lane >= args.lane_count) return otherwise;
     if constexpr (scattered) {
-        if (args.lane_offset[lane] != absent_lane) action(args.lane_offset[lane]);
+        return args.lane_offset[lane] != absent_lane ? of_offset(args.lane_offset[lane]) : otherwise;
     } else {
-        action(lane * args.lane_stride);
+        return of_offset(lane * args.lane_stride);
     }
 }
 
-template <class E, int pixel_stride, int live_lanes, bool scattered>
+// Each row is given a value once: conditional assignments would keep the array in memory.
+template <class E, int pixel_stride, int live_lanes, bool scattered, bool whole>
 TRICONV_INLINE void read_pixels(const RowArgs<E>& args, std::int64_t first, int count) {
-    Vec<E> rows[lanes<E>] = {};
+    Vec<E> rows[lanes<E>];
     const E* source = args.source + first * pixel_stride;
     TRICONV_UNROLL
-    for (int lane = 0; lane < live_lanes; ++lane) {
-        with_lane<E, live_lanes, scattered>(args, lane, [&](std::ptrdiff_t offset) {
-            rows[lane] = load_pixels<E, pixel_stride>(source + offset, count);
+    for (int lane = 0; lane < live_lanes; ++lane)
+        rows[lane] = with_lane<live_lanes, scattered>(args, lane, Vec<E>{}, [&](std::ptrdiff_t offset) {
+            return load_pixels<E, pixel_stride, whole>(source + offset, count);
         });
-    }
+    TRICONV_UNROLL
+    for (int lane = live_lanes; lane < lanes<E>; ++lane)
+        rows[lane] = Vec<E>{};
     transpose<E>(rows);
     E* out = args.lanes + first * lanes<E>;
     TRICONV_UNROLL
     for (int i = 0; i < lanes<E>; ++i) {
-        if (i < count) store(out + i * lanes<E>, rows[i]);
+        if (whole || i < count) store(out + i * lanes<E>, rows[i]);
     }
 }
 
@@ -164,8 +164,9 @@ template <class E, int pixel_stride, int live_lanes, bool scattered>
 void read_channels_first(const RowArgs<E>& args) {
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
-        read_pixels<E, pixel_stride, live_lanes, scattered>(args, i, lanes<E>);
-    if (i < args.count) read_pixels<E, pixel_stride, live_lanes, scattered>(args, i, static_cast<int>(args.count - i));
+        read_pixels<E, pixel_stride, live_lanes, scattered, true>(args, i, lanes<E>);
+    if (i < args.count)
+        read_pixels<E, pixel_stride, live_lanes, scattered, false>(args, i, static_cast<int>(args.count - i));
 }
 
 // Offset of a lane, or absent_lane.
@@ -184,6 +185,33 @@ void read_elements(const RowArgs<E>& args) {
             const std::ptrdiff_t offset = lane_offset(args, lane);
             if (offset != absent_lane) out[lane] = source[offset];
         }
+    }
+}
+
+// Whole lane vectors, whose ends the next ones overwrite; only the last one must end with the plane.
+template <class E>
+void read_padded_rows(const PaddedRowsArgs<E>& args) {
+    const E* const end = args.to + args.rows * args.to_row;
+    const auto write = [&](E* to, Vec<E> value) {
+        if (end - to >= lanes<E>)
+            store_unaligned(to, value);
+        else
+            store_partial(to, value, static_cast<int>(end - to));
+    };
+    const E* from = args.from;
+    for (E* row = args.to; row < end; row += args.to_row, from += args.from_row) {
+        for (std::int64_t x = 0; x < args.before; x += lanes<E>)
+            write(row + x, Vec<E>{});
+        E* const samples = row + args.before;
+        std::int64_t x = 0;
+        for (; x + lanes<E> <= args.count; x += lanes<E>)
+            write(samples + x, load_unaligned(from + x));
+        if (x < args.count) {
+            write(samples + x, load_partial(from + x, static_cast<int>(args.count - x)));
+            x += lanes<E>;
+        }
+        for (; args.before + x < args.to_row; x += lanes<E>)
+            write(samples + x, Vec<E>{});
     }
 }
 
@@ -250,35 +278,35 @@ TRICONV_INLINE void store_apart(E* p, Vec<E> value, int count) {
     if (count > half) store_partial<2>(p + lanes<E>, twice_each<E, half>(value, all), count - half);
 }
 
-template <class E, int pixel_stride, int live_lanes, bool scattered>
+template <class E, int pixel_stride, int live_lanes, bool scattered, bool whole>
 TRICONV_INLINE void write_pixels(const RowArgs<E>& args, Vec<E> bias, FiniteTest<E>& test, std::int64_t first,
                                  int count) {
     static_assert(pixel_stride == 1 || pixel_stride == 2);
-    Vec<E> rows[lanes<E>] = {};
+    Vec<E> rows[lanes<E>];
     const E* in = args.lanes + first * lanes<E>;
     TRICONV_UNROLL
-    for (int i = 0; i < lanes<E>; ++i) {
-        if (i < count) rows[i] = load(in + i * lanes<E>) + bias;
-    }
+    for (int i = 0; i < lanes<E>; ++i)
+        rows[i] = whole || i < count ? load(in + i * lanes<E>) + bias : Vec<E>{};
     transpose<E>(rows);
     E* destination = args.destination + first * pixel_stride;
     TRICONV_UNROLL
     for (int lane = 0; lane < live_lanes; ++lane) {
-        with_lane<E, live_lanes, scattered>(args, lane, [&](std::ptrdiff_t offset) {
+        const Vec<E> written = with_lane<live_lanes, scattered>(args, lane, Vec<E>{}, [&](std::ptrdiff_t offset) {
             E* out = destination + offset;
             Vec<E> value = rows[lane];
             if constexpr (pixel_stride == 2) {
                 if (args.add) value += load_apart(out, count);
                 store_apart<E>(out, value, count);
-            } else if (count == lanes<E>) {
+            } else if constexpr (whole) {
                 if (args.add) value += load_unaligned(out);
                 store_unaligned(out, value);
             } else {
                 if (args.add) value += load_partial(out, count);
                 store_partial(out, value, count);
             }
-            test.include(value);
+            return value;
         });
+        test.include(written);
     }
 }
 
@@ -288,9 +316,10 @@ bool write_channels_first(const RowArgs<E>& args) {
     FiniteTest<E> test;  // here its lanes are pixels; those behind a partial block are zero
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>)
-        write_pixels<E, pixel_stride, live_lanes, scattered>(args, bias, test, i, lanes<E>);
+        write_pixels<E, pixel_stride, live_lanes, scattered, true>(args, bias, test, i, lanes<E>);
     if (i < args.count)
-        write_pixels<E, pixel_stride, live_lanes, scattered>(args, bias, test, i, static_cast<int>(args.count - i));
+        write_pixels<E, pixel_stride, live_lanes, scattered, false>(args, bias, test, i,
+                                                                    static_cast<int>(args.count - i));
     return test.failed(lanes<E>);
 }
 

@@ -85,7 +85,7 @@ TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
 }
 
 // `count` elements, each `step` (1 or 2) from the one before, (count - 1) * step < lanes: load_partial sets the others to
-// zero, store_partial leaves them alone. None behind them or between is touched: they may end at the last mapped byte,
+// zero, as keep_partial does in a vector, store_partial leaves them alone. None behind them or between is touched: they may end at the last mapped byte,
 // and another thread may be writing those between.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
 template <int step>
@@ -108,6 +108,13 @@ TRICONV_INLINE void store_partial(float* p, Vec<float> v, int count) {
 template <int step = 1>
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>(partial_mask<step>(count)), reinterpret_cast<__m512d>(v));
+}
+TRICONV_INLINE Vec<float> keep_partial(Vec<float> v, int count) {
+    return reinterpret_cast<Vec<float>>(_mm512_maskz_mov_ps(partial_mask<1>(count), reinterpret_cast<__m512>(v)));
+}
+TRICONV_INLINE Vec<double> keep_partial(Vec<double> v, int count) {
+    const auto mask = static_cast<__mmask8>(partial_mask<1>(count));
+    return reinterpret_cast<Vec<double>>(_mm512_maskz_mov_pd(mask, reinterpret_cast<__m512d>(v)));
 }
 #elif defined(__AVX2__) && TRICONV_VECTOR_BYTES == 32
 template <int step>
@@ -141,6 +148,14 @@ template <int step = 1>
 TRICONV_INLINE void store_partial(double* p, Vec<double> v, int count) {
     _mm256_maskstore_pd(p, partial_mask<step>(p, count), reinterpret_cast<__m256d>(v));
 }
+TRICONV_INLINE Vec<float> keep_partial(Vec<float> v, int count) {
+    const float* const any = nullptr;
+    return reinterpret_cast<Vec<float>>(reinterpret_cast<__m256i>(v) & partial_mask<1>(any, count));
+}
+TRICONV_INLINE Vec<double> keep_partial(Vec<double> v, int count) {
+    const double* const any = nullptr;
+    return reinterpret_cast<Vec<double>>(reinterpret_cast<__m256i>(v) & partial_mask<1>(any, count));
+}
 #else
 template <int step = 1, class E>
 TRICONV_INLINE Vec<E> load_partial(const E* p, int count) {
@@ -158,16 +173,29 @@ TRICONV_INLINE void store_partial(E* p, Vec<E> v, int count) {
         if (k < count * step) p[k] = v[k];
     }
 }
+template <class V>
+TRICONV_INLINE V keep_partial(V v, int count) {
+    constexpr int size = static_cast<int>(sizeof(V) / sizeof(v[0]));
+    TRICONV_UNROLL
+    for (int k = 0; k < size; ++k) {
+        if (k >= count) v[k] = 0;
+    }
+    return v;
+}
 #endif
 
 // Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
 template <class Part>
 TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part& part) {
-    const std::int64_t parts = (count + largest - 1) / largest;
+    if (count <= largest) {  // without the divisions
+        if (count > 0) part(std::int64_t{0}, static_cast<int>(count));
+        return;
+    }
+    const std::int64_t parts = (count + largest - 1) / largest, size = count / parts, longer = count - parts * size;
     for (std::int64_t k = 0, first = 0; k < parts; ++k) {
-        const std::int64_t size = (count - first + (parts - k) - 1) / (parts - k);
-        part(first, static_cast<int>(size));
-        first += size;
+        const std::int64_t length = size + (k < longer ? 1 : 0);
+        part(first, static_cast<int>(length));
+        first += length;
     }
 }
 
