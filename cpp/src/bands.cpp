@@ -20,6 +20,18 @@ std::int64_t DenseAxis::sample_of_tap(std::int64_t q) const {
     return q * tap_step - std::min<std::int64_t>(0, (taps - 1) * tap_step);
 }
 
+bool DenseAxis::inside(std::int64_t t, std::int64_t count) const {
+    const std::int64_t begin = source.index(first_sample(t));
+    return begin >= 0 && begin + samples(count) <= source.size;
+}
+
+DenseConv written_as_read(const DenseConv& conv) {
+    DenseConv outputs = conv;
+    for (DenseAxis& axis : outputs)
+        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    return outputs;
+}
+
 DenseConv forward_conv(const Layer& layer) {
     DenseConv conv;
     for (int i = 0; i < axes; ++i) {
@@ -404,6 +416,23 @@ void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const Den
     });
 }
 
+namespace {
+
+// Calls write(row, values) for each of the rows, whose values are a line apart, or once for all of them if they adjoin.
+// entry: elements of one.
+template <class E, class Write>
+void for_each_written_row(const Tensor<E>& tensor, const DenseConv& written, BandRow rows, std::ptrdiff_t entry,
+                          std::ptrdiff_t line, E* values, const Write& write) {
+    const std::ptrdiff_t pixel = tensor.along[2] * written[2].target.step;
+    if (line == rows.pixels * entry && tensor.along[1] * written[1].target.step == rows.pixels * pixel)
+        return write(rows, values);
+    const std::int64_t count = std::exchange(rows.rows, 1);
+    for (std::int64_t r = 0; r < count; ++r, ++rows.t[1], values += line)
+        write(rows, values);
+}
+
+}  // namespace
+
 template <class E>
 void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow rows,
                        std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage) {
@@ -414,55 +443,52 @@ void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, c
     written[2].target.clip(begin, end, rows.t[2], last);
     rows.pixels = last - rows.t[2];
     if (rows.pixels <= 0) return;
-    values += (rows.t[2] - begin) * kernels.lanes;
-    const bool adjoin =
-        line == rows.pixels * kernels.lanes &&
-        tensor.along[1] * written[1].target.step == rows.pixels * tensor.along[2] * written[2].target.step;
-    if (adjoin) return write_row(kernels, tensor, written, rows, values, bias, damage);
-    const std::int64_t count = std::exchange(rows.rows, 1);
-    for (std::int64_t r = 0; r < count; ++r, ++rows.t[1], values += line)
-        write_row(kernels, tensor, written, rows, values, bias, damage);
+    for_each_written_row(
+        tensor, written, rows, kernels.lanes, line, values + (rows.t[2] - begin) * kernels.lanes,
+        [&](const BandRow& row, E* from) { write_row(kernels, tensor, written, row, from, bias, damage); });
 }
 
-// Lanes are pixels: the kernel takes a row of whole lane vectors, and one lane vector of what is left.
+// Lanes are pixels: the kernel takes whole lane vectors, and one lane vector of what is left.
 template <class E>
-void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
-                     E* values, const E* bias, std::vector<DamagedBox>& damage) {
+void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRow rows,
+                      std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage) {
     std::array<E, most_lanes> lane_bias;
     if (bias) lane_bias.fill(*bias);
-    write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
-        const int pixels = static_cast<int>(row.pixels), whole = pixels / kernels.lanes;
-        RowArgs<E> args{};
-        args.lanes = values;
-        args.destination = destination;
-        args.lane_stride = tensor.along[2] * conv[2].target.step;
-        args.pixel_stride = args.lane_stride * kernels.lanes;
-        args.lane_count = kernels.lanes;
-        args.count = whole;
-        args.bias = bias ? lane_bias.data() : nullptr;
-        const bool non_finite = whole > 0 && kernels.write_row(args);
-        args.lanes += whole * kernels.lanes;
-        args.destination += whole * args.pixel_stride;
-        args.lane_count = pixels - whole * kernels.lanes;
-        args.count = 1;
-        return (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
+    RowArgs<E> args{};
+    args.lane_stride = tensor.along[2] * conv[2].target.step;
+    args.pixel_stride = args.lane_stride * kernels.lanes;
+    args.bias = bias ? lane_bias.data() : nullptr;
+    for_each_written_row(tensor, conv, rows, 1, line, values, [&](const BandRow& row, E* from) {
+        write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
+            const std::int64_t pixels = row.rows * row.pixels;
+            args.lanes = from;
+            args.destination = destination;
+            args.lane_count = kernels.lanes;
+            args.count = pixels / kernels.lanes;
+            const bool non_finite = args.count > 0 && kernels.write_row(args);
+            args.lanes += args.count * kernels.lanes;
+            args.destination += args.count * args.pixel_stride;
+            args.lane_count = static_cast<int>(pixels - args.count * kernels.lanes);
+            args.count = 1;
+            return (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
+        });
     });
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                        \
-    template void read_samples(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,         \
-                               const DenseConv&, const BandLayout&, const Index&, E*, const LaneBlock*);              \
-    template void read_sample_rows(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,     \
-                                   const DenseConv&, const BandLayout&, const Index&, std::int64_t, std::int64_t, E*, \
-                                   const LaneBlock*);                                                                 \
-    template void read_plane(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, std::int64_t,               \
-                             const DenseConv&, const BandLayout&, const Index&, std::ptrdiff_t, E*);                  \
-    template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,  \
-                            std::vector<DamagedBox>&);                                                                \
-    template void write_joined_rows(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRow,              \
-                                    std::ptrdiff_t, E*, const E*, std::vector<DamagedBox>&);                          \
-    template void write_plane_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*,      \
-                                  const E*, std::vector<DamagedBox>&);
+#define TRICONV_INSTANTIATE(E)                                                                                         \
+    template void read_samples(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,          \
+                               const DenseConv&, const BandLayout&, const Index&, E*, const LaneBlock*);               \
+    template void read_sample_rows(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, const LaneBlock&,      \
+                                   const DenseConv&, const BandLayout&, const Index&, std::int64_t, std::int64_t, E*,  \
+                                   const LaneBlock*);                                                                  \
+    template void read_plane(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, std::int64_t,                \
+                             const DenseConv&, const BandLayout&, const Index&, std::ptrdiff_t, E*);                   \
+    template void write_row(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRow&, E*, const E*,   \
+                            std::vector<DamagedBox>&);                                                                 \
+    template void write_joined_rows(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRow,               \
+                                    std::ptrdiff_t, E*, const E*, std::vector<DamagedBox>&);                           \
+    template void write_plane_rows(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, BandRow, std::ptrdiff_t, \
+                                   E*, const E*, std::vector<DamagedBox>&);
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

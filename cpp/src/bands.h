@@ -28,11 +28,13 @@ struct DenseAxis {
     // First sample (in source t) and number of samples that `count` outputs from `t` read.
     std::int64_t first_sample(std::int64_t t) const;
     std::int64_t samples(std::int64_t count) const;
-    std::int64_t sample_of_tap(std::int64_t q) const;  // from the first sample on, for the first output
+    std::int64_t sample_of_tap(std::int64_t q) const;       // from the first sample on, for the first output
+    bool inside(std::int64_t t, std::int64_t count) const;  // whether all samples that they read are in the array
 };
 using DenseConv = std::array<DenseAxis, axes>;
 
 DenseConv forward_conv(const Layer& layer);
+DenseConv written_as_read(const DenseConv& conv);  // reads its outputs as they are
 // Those of forward or input_grad: of the latter one for each pair of phases of a strided axis that meet any sample of x.
 std::vector<DenseConv> dense_convs(const Layer& layer, Pass pass);
 
@@ -147,9 +149,9 @@ template <class E>
 void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow rows,
                        std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
 
-// As write_row for one channel, planar, and the bias of that.
+// As write_joined_rows for one channel of one phase, planar, and the bias of that.
 template <class E>
-void write_plane_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
-                     E* values, const E* bias, std::vector<DamagedBox>& damage);
+void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRow rows,
+                      std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
 
 }  // namespace triconv

@@ -7,6 +7,7 @@
 
 #include "cpu.h"
 #include "direct_pass.h"
+#include "dot_weight_grad.h"
 #include "filter_pass.h"
 #include "image_pass.h"
 #include "winograd_bounds.h"
@@ -435,11 +436,17 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
 template <class E>
 Costed cost_direct(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     const bool lanewise = use_lanewise(layer, kernels.lanes);
-    const Costed costed = cost_direct_in(kernels, layer, pass, lanewise);
+    Costed costed = cost_direct_in(kernels, layer, pass, lanewise);
+    if (pass == Pass::weight_grad) {
+        const double by_dots = 1e-9 * dot_weight_grad_ns(kernels, layer);
+        if (by_dots >= costed.candidate.predicted_seconds) return costed;
+        costed.lane_kind = LaneKind::samples;
+        costed.candidate.predicted_seconds = by_dots;
+        return costed;
+    }
     // Of few groups most lanes are empty. One by one, they are read as planes.
-    const bool few =
-        2 * layer.groups <= kernels.lanes && layer.taps() > 1 && (layer.output_phases() == 1 || is_filter(layer, pass));
-    if (!lanewise || !few || pass == Pass::weight_grad) return costed;
+    const bool few = 2 * layer.groups <= kernels.lanes && (layer.output_phases() == 1 || is_filter(layer, pass));
+    if (!lanewise || !few) return costed;
     const Costed one_by_one = cost_direct_in(kernels, layer, pass, false);
     return one_by_one.candidate.predicted_seconds < costed.candidate.predicted_seconds ? one_by_one : costed;
 }

@@ -27,7 +27,9 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     constexpr std::int64_t element = sizeof(E);
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
-    if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, fewest_outputs);
+    // Without taps along x there is nothing to share between rows but the array itself: whole ones may be neighbours.
+    const std::int64_t longest_row = conv[2].taps == 1 && conv[2].step == 1 ? most_outputs : fewest_outputs;
+    if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, longest_row);
     outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
     return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
 }
@@ -489,15 +491,11 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
         return write_joined_rows(kernels_, to, sub, {task.n, block, task.t, task.pixels, task.rows}, line, sums,
                                  block_bias, damage);
     }
-    BandRow row{task.n, block, task.t, task.pixels};
-    const std::ptrdiff_t line = sums_pitch<E>(sub);
+    BandRow rows{task.n, block, task.t, task.pixels, task.rows};
     for (int l = 0; l < block.lanes; ++l) {
-        row.block = {block.channel + l, 1, 1, block.phase};
-        for (std::int64_t r = 0; r < task.rows; ++r) {
-            row.t[1] = task.t[1] + r;
-            write_plane_row(kernels_, to, sub.conv, row, sums + l * sub.sums_stride + r * line,
-                            block_bias ? block_bias + l : nullptr, damage);
-        }
+        rows.block = {block.channel + l, 1, 1, block.phase};
+        write_plane_rows(kernels_, to, sub.conv, rows, sums_pitch<E>(sub), sums + l * sub.sums_stride,
+                         block_bias ? block_bias + l : nullptr, damage);
     }
 }
 

@@ -59,9 +59,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
     bands_ = lanewise_ ? cut_bands(conv_, lane_bytes, 1024) : cut_bands(conv_, lane_bytes * xs_.per_group);
-    outputs_ = conv_;
-    for (DenseAxis& axis : outputs_)
-        axis = {axis.target, axis.target, axis.begin, axis.end, 1, 1, 1, 0, 1};
+    outputs_ = written_as_read(conv_);
     const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
     planar_ = !lanewise_ && cycles.y_lanes < cycles.x_lanes;
     x_conv_ = planar_ ? planar_conv(conv_) : conv_;

@@ -38,12 +38,6 @@ Range readable(const DenseAxis& axis, std::int64_t t, std::int64_t count, int la
     return {first, first + std::max<std::int64_t>(0, length)};
 }
 
-// Of the axes but x: whether all samples are in the array.
-bool inside(const DenseAxis& axis, std::int64_t t, std::int64_t count) {
-    const std::int64_t begin = axis.source.index(axis.first_sample(t));
-    return begin >= 0 && begin + axis.samples(count) <= axis.source.size;
-}
-
 bool steps_are_one(const DenseConv& conv) {
     return std::all_of(conv.begin(), conv.end(), [](const DenseAxis& axis) { return axis.source.step == 1; });
 }
@@ -76,7 +70,7 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
         const Range inner = readable(conv[2], conv[2].begin, width, kernels.lanes);
         const bool in_place =
             steps_are_one(conv) && inner.end - inner.begin >= std::max(width / 2, std::int64_t{8} * kernels.lanes);
-        const double edge_rows = static_cast<double>(inside(conv[1], conv[1].begin, height) ? 0 : 2 * bands.rows);
+        const double edge_rows = static_cast<double>(conv[1].inside(conv[1].begin, height) ? 0 : 2 * bands.rows);
         const double edges = in_place ? std::min(1.0, edge_rows / static_cast<double>(height)) : 1.0;
         const double rows_read = edges * rows * static_cast<double>(conv[0].taps) *
                                  (1 + static_cast<double>(conv[1].taps - 1) / static_cast<double>(bands.rows));
@@ -228,9 +222,8 @@ void FilterPass<E>::run_piece(const Run& run, const SubProblem& sub, const BandT
         return;
     }
     filter_piece(sub, task, samples, weights, bias, sums, partial);
-    BandRow row{task.n, block, task.t, task.pixels};
-    for (std::int64_t r = 0; r < task.rows; ++r, ++row.t[1])
-        write_plane_row(kernels_, to, sub.conv, row, sums.first + r * sums.row, static_cast<const E*>(nullptr), damage);
+    write_plane_rows(kernels_, to, sub.conv, {task.n, block, task.t, task.pixels, task.rows}, sums.row, sums.first,
+                     static_cast<const E*>(nullptr), damage);
 }
 
 template <class E>
@@ -244,7 +237,7 @@ void FilterPass<E>::run_bands(const Run& run, std::size_t conv, const E* panels)
         if (band.rows == 0 || band.pixels == 0) return;
         const Scratch scratch = this->scratch_of(run, slot);
         Range inner{0, 0};
-        if (neighbours && inside(sub.conv[0], band.t[0], 1) && inside(sub.conv[1], band.t[1], band.rows))
+        if (neighbours && sub.conv[0].inside(band.t[0], 1) && sub.conv[1].inside(band.t[1], band.rows))
             inner = readable(sub.conv[2], band.t[2], band.pixels, kernels_.lanes);
         // Short rows, or edges of little less than all: one piece.
         if (inner.end - inner.begin < std::max(band.pixels / 2, std::int64_t{8} * kernels_.lanes)) inner = {0, 0};

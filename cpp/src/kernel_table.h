@@ -174,6 +174,20 @@ struct FilterArgs {
     bool accumulate;  // add to out, and no bias
 };
 
+// Dot products of planes, lanes hold pixels; nothing need be aligned:
+//   sums[t] = sum over y < rows, x < count of a[y * a_row + x] * b[b_offset[t] + y * b_row + x]      t < dots
+// A lane sums rows * (count / lanes) products.
+template <class E>
+struct DotArgs {
+    const E* a;
+    const E* b;
+    const std::ptrdiff_t* b_offset;
+    E* sums;
+    std::ptrdiff_t a_row, b_row;
+    std::int64_t rows, count;
+    int dots;
+};
+
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
 //   forward:      out[i] (+)= sum over runs, k of  in[run.offset + (i + k) * in_step] * w[tap]       i < count
@@ -212,7 +226,8 @@ struct KernelTable {
     void (*read_padded_rows)(const PaddedRowsArgs<E>&);
     void (*transpose)(const TransposeArgs<E>&);
     bool (*filter)(const FilterArgs<E>&);  // true if a value written was not finite
-    int depthwise_outputs;                 // that forward takes together
+    void (*dots)(const DotArgs<E>&);
+    int depthwise_outputs;  // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);
     // FFT of length T reading n_in entries and writing n_out (n = T where a side is not pruned). Any T >= 1: generated

@@ -134,6 +134,27 @@ TEST(Bounds, WhatLiesBetweenRowsIsNotTouched) {
 // Every second element of an array twice as long: never read where they are, nor written. Of samples that are not finite,
 // too: the same outputs are computed by definition.
 template <class E>
+class ArrayOfElementsApart {
+public:
+    explicit ArrayOfElementsApart(const std::vector<std::int64_t>& shape)
+        : elements_(2 * static_cast<std::size_t>(size_of(shape))), view_(contiguous(shape, elements_.data())) {
+        for (std::ptrdiff_t& stride : view_.strides)
+            stride *= 2;
+    }
+    ArrayOfElementsApart(const std::vector<std::int64_t>& shape, const std::vector<E>& values)
+        : ArrayOfElementsApart(shape) {
+        for (std::size_t i = 0; i < values.size(); ++i)
+            elements_[2 * i] = values[i];
+    }
+    const View& view() const { return view_; }
+    const E& operator[](std::size_t i) const { return elements_[2 * i]; }
+
+private:
+    std::vector<E> elements_;
+    View view_;
+};
+
+template <class E>
 void expect_same_bits_of_elements_apart(const Problem& p, bool with_nan) {
     LayerData<E> data(p);
     if (with_nan)
@@ -142,26 +163,16 @@ void expect_same_bits_of_elements_apart(const Problem& p, bool with_nan) {
     Options options;
     options.algorithm = "direct";
     const Plan plan(p, options);
-    for (Pass pass : {Pass::forward, Pass::input_grad}) {
-        const std::vector<E>& source = pass == Pass::forward ? data.x : data.dy;
-        std::vector<E> apart(2 * source.size());
-        for (std::size_t i = 0; i < source.size(); ++i)
-            apart[2 * i] = source[i];
-        ConstView view = data.view(pass == Pass::forward ? Array::x : Array::y);
-        view.data = apart.data();
-        for (std::ptrdiff_t& stride : view.strides)
-            stride *= 2;
-        std::vector<E> first = data.empty_output(pass), second(2 * first.size());
-        data.run(plan, pass, first);
-        View out = contiguous(shape_of(p, data.output_of(pass)), second.data());
-        for (std::ptrdiff_t& stride : out.strides)
-            stride *= 2;
-        if (pass == Pass::forward)
-            plan.forward(view, data.view(Array::w), nullptr, 0, out);
-        else
-            plan.input_grad(data.view(Array::w), view, out);
-        for (std::size_t i = 0; i < first.size(); ++i)
-            ASSERT_EQ(std::memcmp(&first[i], &second[2 * i], sizeof(E)), 0) << to_string(p, pass) << " at " << i;
+    const ArrayOfElementsApart<E> x(shape_of(p, Array::x), data.x), dy(shape_of(p, Array::y), data.dy);
+    for (Pass pass : all_passes) {
+        std::vector<E> expected = data.empty_output(pass);
+        data.run(plan, pass, expected);
+        const ArrayOfElementsApart<E> out(shape_of(p, data.output_of(pass)));
+        if (pass == Pass::forward) plan.forward(x.view(), data.view(Array::w), nullptr, 0, out.view());
+        if (pass == Pass::input_grad) plan.input_grad(data.view(Array::w), dy.view(), out.view());
+        if (pass == Pass::weight_grad) plan.weight_grad(x.view(), dy.view(), out.view());
+        for (std::size_t i = 0; i < expected.size(); ++i)
+            ASSERT_EQ(std::memcmp(&expected[i], &out[i], sizeof(E)), 0) << to_string(p, pass) << " at " << i;
     }
 }
 

@@ -52,7 +52,7 @@ struct FilterTaps<0> {
 template <class E, int first, int last, int rows, int cols, class Taps>
 TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const Taps& taps, std::ptrdiff_t last_col, const E* in,
                                 const E* w) {
-    const auto add_tap = [&] {
+    const auto add_tap = [&](const E* in, const E* w) {
         Vec<E> samples[cols];
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j) {
@@ -66,16 +66,14 @@ TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const Taps& taps, st
             for (int j = 0; j < cols; ++j)
                 sums[i][j] += samples[j] * tap;
         }
-        in += taps.hop;
-        ++w;
     };
     if constexpr (Taps::constant) {
         TRICONV_UNROLL
         for (int x = 0; x < Taps::x; ++x)
-            add_tap();
+            add_tap(in + x * Taps::hop, w + x);
     } else {
-        for (const E* const end = w + taps.x; w < end;)
-            add_tap();
+        for (const E* const end = w + taps.x; w < end; ++w, in += taps.hop)
+            add_tap(in, w);
     }
 }
 

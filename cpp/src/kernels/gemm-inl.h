@@ -127,6 +127,11 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, Ro
         vectors[j] = load_number<E, kind, !direct>(b + j * b_col, b_im);
     }
     if constexpr (!direct) prefetch_number<E, kind>(b + b_ahead, b_im);
+    if constexpr (direct && rows <= 2) {
+        TRICONV_UNROLL
+        for (int j = 0; j < cols; ++j)
+            __builtin_prefetch(b + (j + cols) * b_col);
+    }
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);

@@ -1,0 +1,226 @@
+#include "dot_weight_grad.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "band_pass.h"
+#include "band_product.h"
+#include "engine.h"
+#include "parallel.h"
+
+namespace triconv {
+
+namespace {
+
+constexpr std::int64_t most_weights = 1 << 14;  // their sums, of some parts, stay in L2
+
+// The sum in a lane runs over at most max_reduction pixels of a band.
+template <class E>
+Bands dot_bands(const KernelTable<E>& kernels, const Layer& layer, const DenseConv& conv) {
+    const std::int64_t pixels = std::int64_t{max_reduction} * kernels.lanes;
+    return cut_bands(conv, layer.in_per_group() * static_cast<std::int64_t>(sizeof(E)), pixels, pixels);
+}
+
+bool reads_padding(const DenseConv& conv) {
+    return std::any_of(conv.begin(), conv.end(),
+                       [](const DenseAxis& axis) { return !axis.inside(axis.begin, axis.end - axis.begin); });
+}
+
+}  // namespace
+
+template <class E>
+double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
+    // A lane vector of a dot; a byte of the arrays, and of the planes that are copied; a band's dot.
+    const double vector = 0.5 * fma_steps(kernels), byte = 0.06, copied = 0.2, dot = 10;
+    const std::int64_t pairs = layer.in_per_group() * layer.out_per_group();
+    if (pairs * layer.groups > most_weights / layer.taps()) return std::numeric_limits<double>::infinity();
+    const DenseConv conv = forward_conv(layer);
+    const Bands bands = dot_bands(kernels, layer, conv);
+    const auto groups = static_cast<double>(layer.batch * layer.groups);
+    const double dots = static_cast<double>(pairs * layer.taps()),
+                 planes = static_cast<double>((conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin));
+    const double row_vectors = conv[2].taps == 1
+                                   ? static_cast<double>(conv[2].end - conv[2].begin) / kernels.lanes
+                                   : static_cast<double>(bands.bands_x * ceil_div(bands.pixels, kernels.lanes));
+    const auto count = static_cast<double>(band_count(conv, bands));
+    const bool apart = conv[1].step != 1 || conv[2].step != 1;
+    const double read =
+        apart || reads_padding(conv)
+            ? count * static_cast<double>(layer.in_per_group() * BandLayout(conv, bands.rows, bands.pixels).entries)
+            : 0;
+    const double elements =
+        static_cast<double>(layer.in_per_group() * layer.inputs() + layer.out_per_group() * layer.outputs());
+    return groups * (dots * (planes * row_vectors * vector + count * dot) +
+                     static_cast<double>(sizeof(E)) * (elements * byte + read * copied));
+}
+template double dot_weight_grad_ns(const KernelTable<float>&, const Layer&);
+template double dot_weight_grad_ns(const KernelTable<double>&, const Layer&);
+
+template <class E>
+DotWeightGrad<E>::DotWeightGrad(const KernelTable<E>& kernels, const Layer& layer)
+    : PassAlgorithm<E>(layer, Pass::weight_grad),
+      kernels_(kernels),
+      conv_(forward_conv(layer)),
+      outputs_(written_as_read(conv_)),
+      bands_(dot_bands(kernels, layer, conv_)),
+      one_line_(conv_[2].taps == 1 && conv_[2].step == 1 && bands_.bands_x == 1),
+      x_layout_(one_line_ ? BandLayout(conv_, bands_.rows, bands_.pixels)
+                          : planar_layout<E>(conv_, bands_.rows, bands_.pixels)),
+      dy_layout_(outputs_, bands_.rows, bands_.pixels),
+      band_count_(layer.batch * band_count(conv_, bands_)) {
+    for (std::int64_t tap = 0; tap < layer.taps(); ++tap)
+        buffered_taps_.push_back(
+            x_layout_.entry_of_tap(conv_, unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps})));
+    // Parts are the tasks, and shorten the sums.
+    const auto root = static_cast<std::int64_t>(std::sqrt(static_cast<double>(band_count_)));
+    parts_ = std::clamp<std::int64_t>(
+        std::min(root, 4 * most_weights / std::max<std::int64_t>(1, weights_of_group() * layer.groups)), 1, 64);
+}
+
+template <class E>
+std::int64_t DotWeightGrad<E>::weights_of_group() const {
+    return layer_.in_per_group() * layer_.out_per_group() * layer_.taps();
+}
+
+template <class E>
+WorkspaceNeed DotWeightGrad<E>::workspace() const {
+    ArenaLayout fixed, per_thread;
+    fixed.add<double>(static_cast<std::size_t>(parts_ * layer_.groups * weights_of_group()));
+    per_thread.add<E>(static_cast<std::size_t>(layer_.in_per_group() * odd_lines<E>(x_layout_.entries)));
+    per_thread.add<E>(static_cast<std::size_t>(layer_.out_per_group() * odd_lines<E>(dy_layout_.entries)));
+    return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
+}
+
+// In an array with such strides, from the sample of the first tap on.
+template <class E>
+std::vector<std::ptrdiff_t> DotWeightGrad<E>::tap_offsets(const std::array<std::ptrdiff_t, axes>& along) const {
+    std::vector<std::ptrdiff_t> offsets;
+    for (std::int64_t tap = 0; tap < layer_.taps(); ++tap) {
+        const Index q = unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps});
+        offsets.push_back(0);
+        for (int a = 0; a < axes; ++a)
+            offsets.back() += q[a] * conv_[a].tap_step * along[a];
+    }
+    return offsets;
+}
+
+// Whether the rows of an array are as those of a buffer: sums must not depend on where they are.
+template <class E>
+bool DotWeightGrad<E>::rows_fit(const Tensor<const E>& tensor, const BandTask& band) const {
+    return tensor.along[2] == 1 && (!one_line_ || band.rows == 1 || tensor.along[1] == band.pixels);
+}
+
+template <class E>
+bool DotWeightGrad<E>::x_in_place(const Tensor<const E>& x, const BandTask& band) const {
+    return rows_fit(x, band) && conv_[1].step == 1 && conv_[2].step == 1 && conv_[0].inside(band.t[0], 1) &&
+           conv_[1].inside(band.t[1], band.rows) && conv_[2].inside(band.t[2], band.pixels);
+}
+
+template <class E>
+auto DotWeightGrad<E>::read_planes(const Tensor<const E>& tensor, const DenseConv& conv, const BandLayout& layout,
+                                   std::int64_t first_channel, std::int64_t channels, const BandTask& band,
+                                   E* buffer) const -> Planes {
+    const std::ptrdiff_t stride = odd_lines<E>(layout.entries);
+    for (std::int64_t c = 0; c < channels; ++c)
+        read_plane(kernels_, tensor, band.n, first_channel + c, conv, layout, band.t, tensor.inner,
+                   buffer + c * stride);
+    return {buffer, stride, layout.pixels};
+}
+
+// Sums: for each channel of dy, of all weights to it; or, 1 x 1 with more channels in dy, for each of x.
+template <class E>
+void DotWeightGrad<E>::add_dots(const BandTask& band, const Planes& x, const Planes& dy,
+                                const std::vector<std::ptrdiff_t>& taps, double* sums) const {
+    const bool swap = layer_.taps() == 1 && layer_.out_per_group() > layer_.in_per_group();
+    const Planes &a = swap ? x : dy, &b = swap ? dy : x;
+    const std::int64_t a_channels = swap ? layer_.in_per_group() : layer_.out_per_group(),
+                       b_channels = swap ? layer_.out_per_group() : layer_.in_per_group();
+    std::vector<std::ptrdiff_t> offsets;
+    for (std::int64_t channel = 0; channel < b_channels; ++channel)
+        for (const std::ptrdiff_t tap : taps)
+            offsets.push_back(channel * b.channel + tap);
+    std::vector<E> dots(offsets.size());
+    DotArgs<E> args{};
+    args.b = b.first;
+    args.b_offset = offsets.data();
+    args.sums = dots.data();
+    args.dots = static_cast<int>(dots.size());
+    args.a_row = a.row;
+    args.b_row = b.row;
+    args.rows = one_line_ ? 1 : band.rows;
+    args.count = one_line_ ? band.rows * band.pixels : band.pixels;
+    for (std::int64_t channel = 0; channel < a_channels; ++channel) {
+        args.a = a.first + channel * a.channel;
+        kernels_.dots(args);
+        for (const E dot : dots)
+            *sums++ += static_cast<double>(dot);
+    }
+}
+
+template <class E>
+RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage&) const {
+    const WorkspaceNeed need = this->workspace();
+    double* const all_sums = reinterpret_cast<double*>(workspace);
+    const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group();
+    const Tensor<const E>&x = operands.x, &dy = operands.dy;
+    const std::vector<std::ptrdiff_t> array_taps = tap_offsets(x.along);
+    parallel_for(parts_ * layer_.groups, slots, [&](std::int64_t index, int slot) {
+        const std::int64_t group = index / parts_, part = index % parts_;
+        E* const x_buffer = reinterpret_cast<E*>(workspace + need.fixed + need.per_thread * slot);
+        E* const dy_buffer = x_buffer + in * odd_lines<E>(x_layout_.entries);
+        double* const sums = all_sums + index * weights;
+        std::fill_n(sums, weights, 0.0);
+        for (std::int64_t b = part * band_count_ / parts_; b < (part + 1) * band_count_ / parts_; ++b) {
+            const BandTask band = band_task(conv_, bands_, 1, b);
+            if (band.rows == 0 || band.pixels == 0) continue;
+            const bool in_place = x_in_place(x, band);
+            const Planes x_planes =
+                in_place ? Planes{first_sample(x, conv_, band.n, group * in, band.t), x.inner, x.along[1]}
+                         : read_planes(x, conv_, x_layout_, group * in, in, band, x_buffer);
+            const Planes dy_planes =
+                rows_fit(dy, band) ? Planes{first_output(dy, conv_, band.n, group * out, band.t), dy.inner, dy.along[1]}
+                                   : read_planes(dy, outputs_, dy_layout_, group * out, out, band, dy_buffer);
+            add_dots(band, x_planes, dy_planes, in_place ? array_taps : buffered_taps_, sums);
+        }
+    });
+    return {0, write(operands, all_sums)};
+}
+
+// Sums to dw; the number of pairs of channels computed again.
+template <class E>
+std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* sums) const {
+    const Tensor<E>& dw = operands.dw;
+    const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group(),
+                       taps = layer_.taps();
+    const bool swap = taps == 1 && out > in;
+    const Index kernel{conv_[0].taps, conv_[1].taps, conv_[2].taps};
+    std::int64_t recomputed = 0;
+    for (std::int64_t group = 0; group < layer_.groups; ++group)
+        for (std::int64_t k = 0; k < out; ++k)
+            for (std::int64_t c = 0; c < in; ++c) {
+                bool finite = true;
+                for (std::int64_t tap = 0; tap < taps; ++tap) {
+                    const double* const first =
+                        sums + group * parts_ * weights + (swap ? c * out + k : (k * in + c) * taps + tap);
+                    double sum = 0;
+                    for (std::int64_t part = 0; part < parts_; ++part)
+                        sum += first[part * weights];
+                    const Index q = unravel(tap, kernel);
+                    E& weight = dw.data[(group * out + k) * dw.outer + c * dw.inner + q[0] * dw.along[0] +
+                                        q[1] * dw.along[1] + q[2] * dw.along[2]];
+                    weight = static_cast<E>(sum);
+                    finite = finite && std::isfinite(weight);
+                }
+                if (finite) continue;
+                ++recomputed;
+                recompute_weight_grad(layer_, operands, {group * in + c, 1, 1, {}}, {group * out + k, 1, 1, {}}, false,
+                                      {0, 0, 0}, {1, 1, 1});
+            }
+    return recomputed;
+}
+
+template class DotWeightGrad<float>;
+template class DotWeightGrad<double>;
+
+}  // namespace triconv

@@ -1,0 +1,55 @@
+// weight_grad by dot products: that of a weight is the sum over all pixels of a channel of dy times a channel of x, shifted
+// by the tap. Pixels are in the lanes, so that nothing is transposed, but every pair of channels passes over its planes:
+// for layers with few pairs, or with one channel on one side (filters; 1 x 1 to a single output).
+//
+// The dots of a band of outputs (bands.h) are taken of the arrays where their pixels are neighbours and no padding is
+// read, else of a planar buffer. Those of the bands are added up in double.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "bands.h"
+#include "kernel_table.h"
+#include "pass.h"
+
+namespace triconv {
+
+// Estimated nanoseconds, on the machine of the constants in cost_model.cpp; infinite where there are too many weights.
+template <class E>
+double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer);
+
+template <class E>
+class DotWeightGrad final : public PassAlgorithm<E> {
+public:
+    DotWeightGrad(const KernelTable<E>& kernels, const Layer& layer);
+    WorkspaceNeed workspace() const override;
+    RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const override;
+
+private:
+    // The channels of a group, of one array, for a band: where, and how far apart.
+    struct Planes {
+        const E* first;
+        std::ptrdiff_t channel, row;
+    };
+    std::int64_t weights_of_group() const;
+    std::vector<std::ptrdiff_t> tap_offsets(const std::array<std::ptrdiff_t, axes>& along) const;
+    bool rows_fit(const Tensor<const E>& tensor, const BandTask& band) const;
+    bool x_in_place(const Tensor<const E>& x, const BandTask& band) const;
+    Planes read_planes(const Tensor<const E>& tensor, const DenseConv& conv, const BandLayout& layout,
+                       std::int64_t first_channel, std::int64_t channels, const BandTask& band, E* buffer) const;
+    void add_dots(const BandTask& band, const Planes& x, const Planes& dy, const std::vector<std::ptrdiff_t>& taps,
+                  double* sums) const;
+    std::int64_t write(const Operands<E>& operands, const double* sums) const;
+
+    using PassAlgorithm<E>::layer_;
+    const KernelTable<E>& kernels_;
+    DenseConv conv_, outputs_;  // outputs_: dy read as it is
+    Bands bands_;
+    bool one_line_;  // the rows of a band are done as one line, of arrays and buffers without gaps
+    BandLayout x_layout_, dy_layout_;
+    std::vector<std::ptrdiff_t> buffered_taps_;
+    std::int64_t band_count_, parts_;  // of a group
+};
+
+}  // namespace triconv
