@@ -32,7 +32,7 @@ bool reads_padding(const DenseConv& conv) {
 template <class E>
 double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     // A lane vector of a dot; a byte of the arrays, and of the planes that are copied; a band's dot.
-    const double vector = 0.5 * fma_steps(kernels), byte = 0.06, copied = 0.2, dot = 10;
+    const double vector = 0.5 * fma_steps(kernels), byte = 0.06, copied = 0.06, dot = 10;
     const std::int64_t pairs = layer.in_per_group() * layer.out_per_group();
     if (pairs * layer.groups > most_weights / layer.taps()) return std::numeric_limits<double>::infinity();
     const DenseConv conv = forward_conv(layer);
