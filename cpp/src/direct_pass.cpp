@@ -137,7 +137,7 @@ DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const
     // to or from a buffer, for a row of one. Fitted to timings of some 220 random passes (AVX-512); a planar product
     // waits for the L2 cache where its steps are a channel apart.
     const double cycle_ns = (planar && tiling.step_axis < 0 ? 0.6 : 0.45) * fma_steps(kernels),
-                 element_ns = planar ? 0.29 : 0.066, row_ns = planar ? 32 : 0;
+                 element_ns = planar ? 0.15 : 0.066, row_ns = planar ? 12 : 0;
     // Planar, the products of a block of target channels are one register block after the other.
     const double target_parts =
         planar ? static_cast<double>(targets) / static_cast<double>(std::clamp<std::int64_t>(targets, 1, lanes)) : 1;
