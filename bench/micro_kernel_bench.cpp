@@ -2,6 +2,7 @@
 // itself measured right before and after with a loop that touches registers only: clocks and neighbours on the core
 // change. Names: isa/type/kind/addressing/b/rows x cols; a_steps: rows far apart, consecutive reduction steps adjacent;
 // a_rows: the reverse; l1, l2: the cache that b stays in; streaming: each call reads a part of b that is in no cache.
+// The kernels without a matrix product, in cache: isa/type/filter, depthwise or dots/taps along x and y, or dots at once.
 //
 //   micro_kernel_bench --benchmark_filter=avx512/f32 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
@@ -111,6 +112,23 @@ std::unique_ptr<E[], FreeDeleter> lane_buffer(std::ptrdiff_t count) {
     return buffer;
 }
 
+// Times call(), so many operations, as a fraction of the peak of the ISA's vectors of E.
+template <class E, class Call>
+void run_kernel(benchmark::State& state, const std::string& isa, double operations, const Call& call) {
+    const int lanes = table_of<E>(kernels(isa)).lanes;
+    double peak = measure_peak(isa, lanes);
+    const double start = cpu_seconds();
+    for (auto _ : state) {
+        call();
+        benchmark::ClobberMemory();
+    }
+    const double seconds = cpu_seconds() - start;
+    peak = (peak + measure_peak(isa, lanes)) / 2;
+    const double speed = operations * static_cast<double>(state.iterations()) / seconds;
+    state.counters["GFLOPS"] = speed / 1e9;
+    state.counters["of_peak"] = speed / peak;
+}
+
 template <class E>
 void run_product(benchmark::State& state, const Setting& setting) {
     const KernelTable<E>& table = table_of<E>(kernels(setting.isa));
@@ -148,20 +166,61 @@ void run_product(benchmark::State& state, const Setting& setting) {
     args.cols = setting.cols;
     const auto run = table.product[static_cast<int>(setting.kind)].run;
     std::ptrdiff_t next = 0;
-    double peak = measure_peak(setting.isa, lanes);
-    const double start = cpu_seconds();
-    for (auto _ : state) {
+    const double operations = 2.0 * (parts == 2 ? 4 : 1) * reduction * setting.rows * setting.cols * lanes;
+    run_kernel<E>(state, setting.isa, operations, [&] {
         args.b = b.get() + next * panel;
         if (++next == panels) next = 0;
         run(args);
-        benchmark::ClobberMemory();
-    }
-    const double seconds = cpu_seconds() - start;
-    peak = (peak + measure_peak(setting.isa, lanes)) / 2;
-    const double operations = 2.0 * (parts == 2 ? 4 : 1) * reduction * setting.rows * setting.cols * lanes;
-    const double speed = operations * static_cast<double>(state.iterations()) / seconds;
-    state.counters["GFLOPS"] = speed / 1e9;
-    state.counters["of_peak"] = speed / peak;
+    });
+}
+
+// Rows of outputs of 512 pixels, in L2.
+template <class E>
+void run_filter(benchmark::State& state, const std::string& isa, int taps) {
+    constexpr std::ptrdiff_t rows = 16, count = 512;
+    const KernelTable<E>& table = table_of<E>(kernels(isa));
+    const std::ptrdiff_t pitch = count + taps - 1 + table.lanes;
+    const auto in = lane_buffer<E>((rows + taps - 1) * pitch), w = lane_buffer<E>(taps * taps),
+               out = lane_buffer<E>(rows * count);
+    const FilterArgs<E> args{in.get(), w.get(), out.get(), pitch, 1, taps, count, taps, taps, rows, count, E(0), false};
+    run_kernel<E>(state, isa, 2.0 * rows * count * taps * taps, [&] { benchmark::DoNotOptimize(table.filter(args)); });
+}
+
+// A row of 56 outputs, the taps of a row together as far as may be.
+template <class E>
+void run_depthwise(benchmark::State& state, const std::string& isa, int taps) {
+    constexpr std::ptrdiff_t count = 56;
+    const KernelTable<E>& table = table_of<E>(kernels(isa));
+    const std::ptrdiff_t lanes = table.lanes, row = (count + taps - 1) * lanes;
+    const auto in = lane_buffer<E>(taps * row), w = lane_buffer<E>(taps * taps * lanes),
+               out = lane_buffer<E>(count * lanes);
+    std::vector<TapRun> runs;
+    for (int y = 0; y < taps; ++y)
+        for (int x = 0; x < taps; x += most_run_taps)
+            runs.push_back({y * row + x * lanes, std::min(most_run_taps, taps - x)});
+    DepthwiseArgs<E> args{};
+    args.in = in.get();
+    args.w = w.get();
+    args.out = out.get();
+    args.runs = runs.data();
+    args.run_count = static_cast<int>(runs.size());
+    args.in_step = args.out_step = lanes;
+    args.count = count;
+    run_kernel<E>(state, isa, 2.0 * count * static_cast<double>(lanes) * taps * taps,
+                  [&] { table.depthwise_forward(args); });
+}
+
+// Of planes of 1024 pixels.
+template <class E>
+void run_dots(benchmark::State& state, const std::string& isa, int dots) {
+    constexpr std::ptrdiff_t count = 1024;
+    const KernelTable<E>& table = table_of<E>(kernels(isa));
+    const auto a = lane_buffer<E>(count), b = lane_buffer<E>(dots * count), sums = lane_buffer<E>(dots);
+    std::vector<std::ptrdiff_t> offsets;
+    for (int t = 0; t < dots; ++t)
+        offsets.push_back(t * count);
+    const DotArgs<E> args{a.get(), b.get(), offsets.data(), sums.get(), count, count, 1, count, dots};
+    run_kernel<E>(state, isa, 2.0 * count * dots, [&] { table.dots(args); });
 }
 
 template <class E>
@@ -187,10 +246,27 @@ void register_type(const std::string& isa, const std::string& type) {
     }
 }
 
+template <class E>
+void register_others(const std::string& isa, const std::string& type) {
+    using Run = void (*)(benchmark::State&, const std::string&, int);
+    const auto add = [&](const std::string& kernel, Run run, int size) {
+        benchmark::RegisterBenchmark((isa + "/" + type + "/" + kernel + "/" + std::to_string(size)).c_str(),
+                                     [=](benchmark::State& state) { run(state, isa, size); });
+    };
+    for (int taps : {3, 5, 7, 9}) {
+        add("filter", run_filter<E>, taps);
+        add("depthwise", run_depthwise<E>, taps);
+    }
+    for (int dots : {1, 4, 8})
+        add("dots", run_dots<E>, dots);
+}
+
 const bool registered = [] {
     for (const std::string& isa : supported_isas()) {
         register_type<float>(isa, "f32");
         register_type<double>(isa, "f64");
+        register_others<float>(isa, "f32");
+        register_others<double>(isa, "f64");
     }
     return true;
 }();

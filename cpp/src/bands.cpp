@@ -22,7 +22,7 @@ std::int64_t DenseAxis::sample_of_tap(std::int64_t q) const {
 
 bool DenseAxis::inside(std::int64_t t, std::int64_t count) const {
     const std::int64_t begin = source.index(first_sample(t));
-    return begin >= 0 && begin + samples(count) <= source.size;
+    return begin >= 0 && begin + (samples(count) - 1) * source.step < source.size;
 }
 
 DenseConv written_as_read(const DenseConv& conv) {

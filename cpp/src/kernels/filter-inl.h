@@ -18,9 +18,9 @@ namespace triconv::TRICONV_ISA_NAMESPACE {
 
 // Lane vectors of a block of 1, 2, ... rows: enough sums that additions need not wait for each other, and as many as there
 // are registers for. 3 columns of 4 rows took three quarters of the time of 4 (AVX-512).
-#if TRICONV_VECTOR_BYTES > 16 || defined(__aarch64__)
+#if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
 inline constexpr int filter_cols[] = {8, 4, 3, 3};
-#else  // a product needs a register of its own before it is added
+#else  // 16 registers
 inline constexpr int filter_cols[] = {8, 4, 3, 2};
 #endif
 inline constexpr int filter_rows = static_cast<int>(std::size(filter_cols));
