@@ -18,8 +18,9 @@ constexpr std::int64_t most_weights = 1 << 14;  // their sums, of some parts, st
 // The sum in a lane runs over at most max_reduction pixels of a band.
 template <class E>
 Bands dot_bands(const KernelTable<E>& kernels, const Layer& layer, const DenseConv& conv) {
-    const std::int64_t pixels = std::int64_t{max_reduction} * kernels.lanes;
-    return cut_bands(conv, layer.in_per_group() * static_cast<std::int64_t>(sizeof(E)), pixels, pixels);
+    const std::int64_t pixels = std::int64_t{max_reduction} * kernels.lanes,
+                       channels = layer.in_per_group() + layer.out_per_group();
+    return cut_bands(conv, channels * static_cast<std::int64_t>(sizeof(E)), pixels, pixels);
 }
 
 bool reads_padding(const DenseConv& conv) {
@@ -64,6 +65,7 @@ DotWeightGrad<E>::DotWeightGrad(const KernelTable<E>& kernels, const Layer& laye
       conv_(forward_conv(layer)),
       outputs_(written_as_read(conv_)),
       bands_(dot_bands(kernels, layer, conv_)),
+      x_is_a_(layer.taps() == 1 && layer.out_per_group() > layer.in_per_group()),
       one_line_(conv_[2].taps == 1 && conv_[2].step == 1 && bands_.bands_x == 1),
       x_layout_(one_line_ ? BandLayout(conv_, bands_.rows, bands_.pixels)
                           : planar_layout<E>(conv_, bands_.rows, bands_.pixels)),
@@ -128,33 +130,39 @@ auto DotWeightGrad<E>::read_planes(const Tensor<const E>& tensor, const DenseCon
     return {buffer, stride, layout.pixels};
 }
 
-// Sums: for each channel of dy, of all weights to it; or, 1 x 1 with more channels in dy, for each of x.
+// The offsets of b in all dots with a channel of a.
 template <class E>
-void DotWeightGrad<E>::add_dots(const BandTask& band, const Planes& x, const Planes& dy,
-                                const std::vector<std::ptrdiff_t>& taps, double* sums) const {
-    const bool swap = layer_.taps() == 1 && layer_.out_per_group() > layer_.in_per_group();
-    const Planes &a = swap ? x : dy, &b = swap ? dy : x;
-    const std::int64_t a_channels = swap ? layer_.in_per_group() : layer_.out_per_group(),
-                       b_channels = swap ? layer_.out_per_group() : layer_.in_per_group();
+std::vector<std::ptrdiff_t> DotWeightGrad<E>::b_offsets(std::ptrdiff_t channel,
+                                                        const std::vector<std::ptrdiff_t>& taps) const {
     std::vector<std::ptrdiff_t> offsets;
-    for (std::int64_t channel = 0; channel < b_channels; ++channel)
+    for (std::int64_t c = 0; c < (x_is_a_ ? layer_.out_per_group() : layer_.in_per_group()); ++c)
         for (const std::ptrdiff_t tap : taps)
-            offsets.push_back(channel * b.channel + tap);
-    std::vector<E> dots(offsets.size());
+            offsets.push_back(c * channel + tap);
+    return offsets;
+}
+
+template <class E>
+void DotWeightGrad<E>::add_dots(const BandTask& band, const Planes& a, const Planes& b,
+                                const std::vector<std::ptrdiff_t>& offsets, double* sums) const {
+    constexpr std::size_t most_dots = 64;
+    E dots[most_dots];
     DotArgs<E> args{};
     args.b = b.first;
-    args.b_offset = offsets.data();
-    args.sums = dots.data();
-    args.dots = static_cast<int>(dots.size());
+    args.sums = dots;
     args.a_row = a.row;
     args.b_row = b.row;
     args.rows = one_line_ ? 1 : band.rows;
     args.count = one_line_ ? band.rows * band.pixels : band.pixels;
-    for (std::int64_t channel = 0; channel < a_channels; ++channel) {
+    const std::int64_t channels = x_is_a_ ? layer_.in_per_group() : layer_.out_per_group();
+    for (std::int64_t channel = 0; channel < channels; ++channel) {
         args.a = a.first + channel * a.channel;
-        kernels_.dots(args);
-        for (const E dot : dots)
-            *sums++ += static_cast<double>(dot);
+        for (std::size_t first = 0; first < offsets.size(); first += most_dots) {
+            args.b_offset = offsets.data() + first;
+            args.dots = static_cast<int>(std::min(most_dots, offsets.size() - first));
+            kernels_.dots(args);
+            for (int t = 0; t < args.dots; ++t)
+                *sums++ += static_cast<double>(dots[t]);
+        }
     }
 }
 
@@ -164,7 +172,10 @@ RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char
     double* const all_sums = reinterpret_cast<double*>(workspace);
     const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group();
     const Tensor<const E>&x = operands.x, &dy = operands.dy;
-    const std::vector<std::ptrdiff_t> array_taps = tap_offsets(x.along);
+    const std::vector<std::ptrdiff_t> no_taps{0};
+    const auto in_array = x_is_a_ ? b_offsets(dy.inner, no_taps) : b_offsets(x.inner, tap_offsets(x.along)),
+               buffered = x_is_a_ ? b_offsets(odd_lines<E>(dy_layout_.entries), no_taps)
+                                  : b_offsets(odd_lines<E>(x_layout_.entries), buffered_taps_);
     parallel_for(parts_ * layer_.groups, slots, [&](std::int64_t index, int slot) {
         const std::int64_t group = index / parts_, part = index % parts_;
         E* const x_buffer = reinterpret_cast<E*>(workspace + need.fixed + need.per_thread * slot);
@@ -174,14 +185,17 @@ RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char
         for (std::int64_t b = part * band_count_ / parts_; b < (part + 1) * band_count_ / parts_; ++b) {
             const BandTask band = band_task(conv_, bands_, 1, b);
             if (band.rows == 0 || band.pixels == 0) continue;
-            const bool in_place = x_in_place(x, band);
+            const bool x_in_array = x_in_place(x, band), dy_in_array = rows_fit(dy, band);
             const Planes x_planes =
-                in_place ? Planes{first_sample(x, conv_, band.n, group * in, band.t), x.inner, x.along[1]}
-                         : read_planes(x, conv_, x_layout_, group * in, in, band, x_buffer);
+                x_in_array ? Planes{first_sample(x, conv_, band.n, group * in, band.t), x.inner, x.along[1]}
+                           : read_planes(x, conv_, x_layout_, group * in, in, band, x_buffer);
             const Planes dy_planes =
-                rows_fit(dy, band) ? Planes{first_output(dy, conv_, band.n, group * out, band.t), dy.inner, dy.along[1]}
-                                   : read_planes(dy, outputs_, dy_layout_, group * out, out, band, dy_buffer);
-            add_dots(band, x_planes, dy_planes, in_place ? array_taps : buffered_taps_, sums);
+                dy_in_array ? Planes{first_output(dy, conv_, band.n, group * out, band.t), dy.inner, dy.along[1]}
+                            : read_planes(dy, outputs_, dy_layout_, group * out, out, band, dy_buffer);
+            if (x_is_a_)
+                add_dots(band, x_planes, dy_planes, dy_in_array ? in_array : buffered, sums);
+            else
+                add_dots(band, dy_planes, x_planes, x_in_array ? in_array : buffered, sums);
         }
     });
     return {0, write(operands, all_sums)};
@@ -193,7 +207,6 @@ std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* 
     const Tensor<E>& dw = operands.dw;
     const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group(),
                        taps = layer_.taps();
-    const bool swap = taps == 1 && out > in;
     const Index kernel{conv_[0].taps, conv_[1].taps, conv_[2].taps};
     std::int64_t recomputed = 0;
     for (std::int64_t group = 0; group < layer_.groups; ++group)
@@ -202,7 +215,7 @@ std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* 
                 bool finite = true;
                 for (std::int64_t tap = 0; tap < taps; ++tap) {
                     const double* const first =
-                        sums + group * parts_ * weights + (swap ? c * out + k : (k * in + c) * taps + tap);
+                        sums + group * parts_ * weights + (x_is_a_ ? c * out + k : (k * in + c) * taps + tap);
                     double sum = 0;
                     for (std::int64_t part = 0; part < parts_; ++part)
                         sum += first[part * weights];

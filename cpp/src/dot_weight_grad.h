@@ -38,7 +38,8 @@ private:
     bool x_in_place(const Tensor<const E>& x, const BandTask& band) const;
     Planes read_planes(const Tensor<const E>& tensor, const DenseConv& conv, const BandLayout& layout,
                        std::int64_t first_channel, std::int64_t channels, const BandTask& band, E* buffer) const;
-    void add_dots(const BandTask& band, const Planes& x, const Planes& dy, const std::vector<std::ptrdiff_t>& taps,
+    std::vector<std::ptrdiff_t> b_offsets(std::ptrdiff_t channel, const std::vector<std::ptrdiff_t>& taps) const;
+    void add_dots(const BandTask& band, const Planes& a, const Planes& b, const std::vector<std::ptrdiff_t>& offsets,
                   double* sums) const;
     std::int64_t write(const Operands<E>& operands, const double* sums) const;
 
@@ -46,6 +47,7 @@ private:
     const KernelTable<E>& kernels_;
     DenseConv conv_, outputs_;  // outputs_: dy read as it is
     Bands bands_;
+    bool x_is_a_;    // of the kernel: each channel of x serves all of dy at once (1 x 1), else of dy all weights to it
     bool one_line_;  // the rows of a band are done as one line, of arrays and buffers without gaps
     BandLayout x_layout_, dy_layout_;
     std::vector<std::ptrdiff_t> buffered_taps_;
