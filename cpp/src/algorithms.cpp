@@ -288,12 +288,13 @@ std::unique_ptr<PassAlgorithm<E>> make_pass(const KernelTable<E>& kernels, const
     if (costed.direct && layer.taps() > most_listed_taps) throw std::bad_alloc();
     if (pass == Pass::input_grad && layer.extended())
         return std::make_unique<FoldedInputGrad<E>>(kernels, layer, costed);
-    if (costed.lane_kind == LaneKind::samples && !costed.direct)
+    if (!costed.direct && costed.lane_kind == LaneKind::samples)
         return std::make_unique<ImagePass<E>>(kernels, layer, pass, costed.shape);
     if (!costed.direct)
         return std::make_unique<TransformPass<E>>(kernels, layer, pass, costed.shape, costed.lane_kind,
                                                   costed.blocking);
-    if (costed.lane_kind == LaneKind::samples) return std::make_unique<DotWeightGrad<E>>(kernels, layer);
+    if (pass == Pass::weight_grad && costed.lane_kind == LaneKind::samples)
+        return std::make_unique<DotWeightGrad<E>>(kernels, layer);
     if (pass == Pass::weight_grad) return std::make_unique<DirectWeightGrad<E>>(kernels, layer, costed.modest);
     if (costed.lane_kind == LaneKind::groups) return std::make_unique<DepthwisePass<E>>(kernels, layer, pass);
     if (is_filter(layer, pass)) return std::make_unique<FilterPass<E>>(kernels, layer, pass);

@@ -351,7 +351,8 @@ void read_padded_plane(const KernelTable<E>& kernels, const Tensor<const E>& ten
         args.rows = plane < 0 ? 0 : rows;
         args.to = std::fill_n(buffer, (args.rows == 0 ? layout.rows : top) * layout.pixels, E(0));
         if (args.rows == 0) continue;
-        args.from = address(tensor, n, channel, {plane, std::max<std::int64_t>(0, y0), std::max<std::int64_t>(0, x0)});
+        const std::int64_t first = args.count == 0 ? 0 : std::max<std::int64_t>(0, x0);
+        args.from = address(tensor, n, channel, {plane, std::max<std::int64_t>(0, y0), first});
         for (std::int64_t row = 0; ahead != 0 && row < args.rows; ++row)
             for (std::int64_t x = 0; x < args.count; x += line)
                 __builtin_prefetch(args.from + ahead + row * args.from_row + x);

@@ -27,8 +27,9 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     constexpr std::int64_t element = sizeof(E);
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
-    // Without taps along x there is nothing to share between rows but the array itself: whole ones may be neighbours.
-    const std::int64_t longest_row = conv[2].taps == 1 && conv[2].step == 1 ? most_outputs : fewest_outputs;
+    // Without taps along x rows have no ends to read twice, but whole ones may adjoin in the array.
+    const bool may_adjoin = conv[2].taps == 1 && conv[2].step == 1 && phases == 1;
+    const std::int64_t longest_row = may_adjoin ? 4 * fewest_outputs : fewest_outputs;
     if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, longest_row);
     outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
     return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "band_pass.h"
 #include "band_product.h"
@@ -15,12 +16,20 @@ namespace {
 
 constexpr std::int64_t most_weights = 1 << 14;  // their sums, of some parts, stay in L2
 
-// The sum in a lane runs over at most max_reduction pixels of a band.
+// Rows that may be done as one line.
+bool rows_are_one_line(const DenseConv& conv) {
+    return conv[2].taps == 1 && conv[2].step == 1;
+}
+
+// The sum in a lane runs over at most max_reduction pixels of a band; each row but those of one line starts at lane 0.
 template <class E>
 Bands dot_bands(const KernelTable<E>& kernels, const Layer& layer, const DenseConv& conv) {
-    const std::int64_t pixels = std::int64_t{max_reduction} * kernels.lanes,
-                       channels = layer.in_per_group() + layer.out_per_group();
-    return cut_bands(conv, channels * static_cast<std::int64_t>(sizeof(E)), pixels, pixels);
+    const std::int64_t lanes = kernels.lanes, longest_row = max_reduction * lanes,
+                       width = std::clamp<std::int64_t>(conv[2].end - conv[2].begin, 1, longest_row);
+    const std::int64_t rows = max_reduction / ceil_div(width, lanes),
+                       pixels = rows_are_one_line(conv) ? longest_row : rows * width;
+    const std::int64_t channels = layer.in_per_group() + layer.out_per_group();
+    return cut_bands(conv, channels * static_cast<std::int64_t>(sizeof(E)), pixels, longest_row);
 }
 
 bool reads_padding(const DenseConv& conv) {
@@ -66,7 +75,7 @@ DotWeightGrad<E>::DotWeightGrad(const KernelTable<E>& kernels, const Layer& laye
       outputs_(written_as_read(conv_)),
       bands_(dot_bands(kernels, layer, conv_)),
       x_is_a_(layer.taps() == 1 && layer.out_per_group() > layer.in_per_group()),
-      one_line_(conv_[2].taps == 1 && conv_[2].step == 1 && bands_.bands_x == 1),
+      one_line_(rows_are_one_line(conv_) && bands_.bands_x == 1),
       x_layout_(one_line_ ? BandLayout(conv_, bands_.rows, bands_.pixels)
                           : planar_layout<E>(conv_, bands_.rows, bands_.pixels)),
       dy_layout_(outputs_, bands_.rows, bands_.pixels),
@@ -198,39 +207,37 @@ RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char
                 add_dots(band, dy_planes, x_planes, x_in_array ? in_array : buffered, sums);
         }
     });
-    return {0, write(operands, all_sums)};
+    return {0, write(operands, all_sums, slots)};
 }
 
 // Sums to dw; the number of pairs of channels computed again.
 template <class E>
-std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* sums) const {
+std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* sums, int slots) const {
     const Tensor<E>& dw = operands.dw;
     const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group(),
                        taps = layer_.taps();
     const Index kernel{conv_[0].taps, conv_[1].taps, conv_[2].taps};
-    std::int64_t recomputed = 0;
-    for (std::int64_t group = 0; group < layer_.groups; ++group)
-        for (std::int64_t k = 0; k < out; ++k)
-            for (std::int64_t c = 0; c < in; ++c) {
-                bool finite = true;
-                for (std::int64_t tap = 0; tap < taps; ++tap) {
-                    const double* const first =
-                        sums + group * parts_ * weights + (x_is_a_ ? c * out + k : (k * in + c) * taps + tap);
-                    double sum = 0;
-                    for (std::int64_t part = 0; part < parts_; ++part)
-                        sum += first[part * weights];
-                    const Index q = unravel(tap, kernel);
-                    E& weight = dw.data[(group * out + k) * dw.outer + c * dw.inner + q[0] * dw.along[0] +
-                                        q[1] * dw.along[1] + q[2] * dw.along[2]];
-                    weight = static_cast<E>(sum);
-                    finite = finite && std::isfinite(weight);
-                }
-                if (finite) continue;
-                ++recomputed;
-                recompute_weight_grad(layer_, operands, {group * in + c, 1, 1, {}}, {group * out + k, 1, 1, {}}, false,
-                                      {0, 0, 0}, {1, 1, 1});
-            }
-    return recomputed;
+    std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
+    parallel_for(layer_.groups * out * in, slots, [&](std::int64_t pair, int slot) {
+        const std::int64_t group = pair / (out * in), k = pair / in % out, c = pair % in;
+        const double* const of_pair = sums + group * parts_ * weights + (x_is_a_ ? c * out + k : (k * in + c) * taps);
+        bool finite = true;
+        for (std::int64_t tap = 0; tap < taps; ++tap) {
+            double sum = 0;
+            for (std::int64_t part = 0; part < parts_; ++part)
+                sum += of_pair[part * weights + tap];
+            const Index q = unravel(tap, kernel);
+            E& weight = dw.data[(group * out + k) * dw.outer + c * dw.inner + q[0] * dw.along[0] + q[1] * dw.along[1] +
+                                q[2] * dw.along[2]];
+            weight = static_cast<E>(sum);
+            finite = finite && std::isfinite(weight);
+        }
+        if (finite) return;
+        ++recomputed[static_cast<std::size_t>(slot)];
+        recompute_weight_grad(layer_, operands, {group * in + c, 1, 1, {}}, {group * out + k, 1, 1, {}}, false,
+                              {0, 0, 0}, {1, 1, 1});
+    });
+    return std::accumulate(recomputed.begin(), recomputed.end(), std::int64_t{0});
 }
 
 template class DotWeightGrad<float>;

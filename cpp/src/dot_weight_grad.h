@@ -41,7 +41,7 @@ private:
     std::vector<std::ptrdiff_t> b_offsets(std::ptrdiff_t channel, const std::vector<std::ptrdiff_t>& taps) const;
     void add_dots(const BandTask& band, const Planes& a, const Planes& b, const std::vector<std::ptrdiff_t>& offsets,
                   double* sums) const;
-    std::int64_t write(const Operands<E>& operands, const double* sums) const;
+    std::int64_t write(const Operands<E>& operands, const double* sums, int slots) const;
 
     using PassAlgorithm<E>::layer_;
     const KernelTable<E>& kernels_;

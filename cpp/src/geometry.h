@@ -139,7 +139,8 @@ Tensor<E> as_tensor(const View& view, int rank) {
 // ---- lanes ----------------------------------------------------------------------------------------------------------
 
 // What lanes hold: the channels of one group; one channel of each of several groups (depthwise layers); tiles, all of the
-// same channel, where a layer has too few channels to fill them; or samples of one tile (image_pass.h).
+// same channel, where a layer has too few channels to fill them; or samples, of one tile (image_pass.h) or of planes in
+// the arrays (dot_weight_grad.h).
 enum class LaneKind : std::uint8_t { channels, groups, tiles, samples };
 
 // What the lanes of one lane vector hold: `lanes` channels, channel_step apart, of one kernel phase of x. Lanes that hold

@@ -176,7 +176,7 @@ struct FilterArgs {
 
 // Dot products of planes, lanes hold pixels; nothing need be aligned:
 //   sums[t] = sum over y < rows, x < count of a[y * a_row + x] * b[b_offset[t] + y * b_row + x]      t < dots
-// A lane sums rows * (count / lanes) products.
+// Each row starts at lane 0: a lane sums rows * ceil(count / lanes) products.
 template <class E>
 struct DotArgs {
     const E* a;

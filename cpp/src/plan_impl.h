@@ -249,7 +249,12 @@ private:
     }
     // To the next smaller workspace; false if there is none.
     static bool shrink(Pass which, Costed& costed) {
-        if (costed.direct) return which == Pass::weight_grad && !std::exchange(costed.modest, true);
+        if (costed.direct && which != Pass::weight_grad) return false;
+        if (costed.direct && costed.lane_kind == LaneKind::samples) {  // dot products need whole planes in a buffer
+            costed.lane_kind = LaneKind::channels;
+            return true;
+        }
+        if (costed.direct) return !std::exchange(costed.modest, true);
         if (costed.blocking.rows <= 1) return false;
         costed.blocking.rows /= 2;
         return true;

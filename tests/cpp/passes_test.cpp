@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "dispatch.h"
+#include "engine.h"
 #include "guarded_buffer.h"
 #include "layer_data.h"
 
@@ -291,6 +292,28 @@ TEST(Prepared, RefusesOtherPassesAndNoWeights) {
 TEST(Direct, ReadInPlaceAgreesWithTheReference) {
     for (const NamedProblem& named : problems_in("in_place.txt"))
         expect_close_to_reference(named, "direct");
+}
+
+// Equal terms, whose rounding errors all point the same way: a sum of max_reduction has at most half as many epsilon.
+TEST(Direct, WeightGradOfNarrowMapsSumsFewTermsAtOnce) {
+    for (const std::int64_t width : {3, 4, 6, 18, 40}) {
+        Problem problem = parse_problem("n1c1k1 i8194x9 r3x3 f32").problem;
+        problem.input[1] = width;
+        LayerData<float> data(problem);
+        std::fill(data.dy.begin(), data.dy.end(), 0.7f);
+        Options options;
+        options.algorithm = "direct";
+        const Plan plan(problem, options);
+        for (const float value : {0.51f, 0.87f, 1.13f, 1.39f}) {
+            std::fill(data.x.begin(), data.x.end(), value);
+            std::vector<float> out = data.empty_output(Pass::weight_grad);
+            data.run(plan, Pass::weight_grad, out);
+            const double expected =
+                static_cast<double>(value) * static_cast<double>(0.7f) * static_cast<double>(8192 * (width - 2));
+            for (const float sum : out)
+                EXPECT_NEAR(sum / expected, 1, max_reduction / 2 * std::numeric_limits<float>::epsilon()) << width;
+        }
+    }
 }
 
 TEST(Direct, GroupsOfBandsAgreeWithTheReference) {

@@ -236,6 +236,21 @@ TEST(PlanChecks, DirectWeightGradMakesDoWithLess) {
     EXPECT_TRUE(out == modest);
 }
 
+// Dot products need planes of all channels in a buffer (with 16 lanes 280 KB here), the other ways do not.
+TEST(PlanChecks, WeightGradOfFewPairsMakesDoWithLess) {
+    const LayerData<float> data(parse_problem("n2c16k1 i64x64 r1x1 f32").problem);
+    Options options;
+    options.algorithm = "direct";
+    options.max_workspace = 256 << 10;
+    const Plan plan(data.problem, options);
+    EXPECT_LE(plan.workspace_bytes(Pass::weight_grad, 1), options.max_workspace);
+    std::vector<float> out = data.empty_output(Pass::weight_grad);
+    data.run(plan, Pass::weight_grad, out);
+    const std::vector<float> expected = data.reference(Pass::weight_grad);
+    for (std::size_t i = 0; i < out.size(); ++i)
+        EXPECT_NEAR(out[i], expected[i], 1e-3) << i;
+}
+
 // Of an input gradient in parts that follow each other, too, and with as many threads as fit.
 TEST(PlanChecks, WorkspaceLimitIsKeptWithCopiesInThePadding) {
     const Problem problem = parse_problem("n2c32k32 i40x40 r5x5 p2 b=reflect f32").problem;

@@ -85,8 +85,8 @@ TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
 }
 
 // `count` elements, each `step` (1 or 2) from the one before, (count - 1) * step < lanes: load_partial sets the others to
-// zero, as keep_partial does in a vector, store_partial leaves them alone. None behind them or between is touched: they may end at the last mapped byte,
-// and another thread may be writing those between.
+// zero, as keep_partial does in a vector, store_partial leaves them alone. None behind them or between is touched: they
+// may end at the last mapped byte, and another thread may be writing those between.
 #if defined(__AVX512F__) && TRICONV_VECTOR_BYTES == 64
 template <int step>
 TRICONV_INLINE __mmask16 partial_mask(int count) {
