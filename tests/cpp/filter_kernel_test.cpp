@@ -105,7 +105,7 @@ void check_all(const KernelTable<E>& table) {
             check(table, {rows, 3 * table.lanes + 1 + rows, taps_y, 1 + (taps_y + 1) % 4});
     for (int size = 2; size <= 8; ++size)  // of some the kernel knows more
         for (std::int64_t rows = 1; rows <= 8; ++rows)
-            for (const std::int64_t count : {table.lanes - 2, 3 * table.lanes, 5 * table.lanes - 1}) {
+            for (const std::int64_t count : {(table.lanes + 1) / 2, 3 * table.lanes, 5 * table.lanes - 1}) {
                 check(table, {rows, count, size, size});
                 check(table, {rows, count, size, size, 1, 1});
                 check(table, {rows, count, size, size, 2});

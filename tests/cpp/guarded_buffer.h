@@ -77,7 +77,8 @@ public:
         if (memory == MAP_FAILED) throw std::bad_alloc();
         base_ = static_cast<std::byte*>(memory);
         for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row)
-            if (mprotect(base_ + page + row * apart, used, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+            if (used > 0 && mprotect(base_ + page + row * apart, used, PROT_READ | PROT_WRITE) != 0)
+                throw std::bad_alloc();
         first_ = reinterpret_cast<E*>(base_ + page + (side == Guard::after ? used - bytes : 0));
         pitch_ = static_cast<std::ptrdiff_t>(apart / sizeof(E));
     }
