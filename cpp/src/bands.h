@@ -28,8 +28,9 @@ struct DenseAxis {
     // First sample (in source t) and number of samples that `count` outputs from `t` read.
     std::int64_t first_sample(std::int64_t t) const;
     std::int64_t samples(std::int64_t count) const;
-    std::int64_t sample_of_tap(std::int64_t q) const;       // from the first sample on, for the first output
-    bool inside(std::int64_t t, std::int64_t count) const;  // whether all samples that they read are in the array
+    std::int64_t sample_of_tap(std::int64_t q) const;           // from the first sample on, for the first output
+    bool inside(std::int64_t t, std::int64_t count) const;      // whether all samples that they read are in the array
+    bool one_to_one() const { return taps == 1 && step == 1; }  // each output reads a sample of its own
 };
 using DenseConv = std::array<DenseAxis, axes>;
 
@@ -85,6 +86,10 @@ struct BandLayout {
 
     // The entry that a tap reads for the first output.
     std::ptrdiff_t entry_of_tap(const DenseConv& conv, const Index& tap) const;
+    std::vector<std::ptrdiff_t> entries_of_taps(const DenseConv& conv) const;  // row-major
+
+    // An array with such strides as if it were the buffer: planar, of outputs and taps without steps.
+    BandLayout of_array(const DenseConv& conv, const std::array<std::ptrdiff_t, axes>& along) const;
 };
 
 // The taps ordered for the depthwise kernels: in runs along one axis (1 or 2) that read neighbouring samples.
@@ -131,27 +136,23 @@ template <class E>
 void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel,
                 const DenseConv& conv, const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
 
-// Outputs of a band: `pixels` from t on, of one block of image n. Several rows must adjoin, their values and in the array.
-struct BandRow {
+// Outputs of a band, from t on, of one block of image n.
+struct BandRows {
     std::int64_t n;
     LaneBlock block;
     Index t;
-    std::int64_t pixels, rows = 1;
+    std::int64_t pixels, rows;
 };
 
-// Writes them from lane vectors, with a bias of each lane or null. Non-finite ones are noted.
+// Writes them from lane vectors, rows a line apart, with a bias of each lane or null; those of all phases take turns.
+// Non-finite ones are noted.
 template <class E>
-void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRow& row,
-               E* values, const E* bias, std::vector<DamagedBox>& damage);
-
-// The same for the outputs t of all phases, whose values take turns, and for rows whose values are a line apart.
-template <class E>
-void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRow rows,
+void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRows rows,
                        std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
 
 // As write_joined_rows for one channel of one phase, planar, and the bias of that.
 template <class E>
-void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRow rows,
+void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRows rows,
                       std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
 
 }  // namespace triconv

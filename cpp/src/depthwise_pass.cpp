@@ -215,8 +215,8 @@ void DepthwisePass<E>::write_rows(const Run& run, const SubProblem& sub, const R
     const std::ptrdiff_t row_out = sub.bands.pixels * static_cast<std::ptrdiff_t>(sub.orders.size()) * lanes;
     for (int target = 0; target < targets_.per_group; ++target) {
         const int index = rows.task.group * targets_.per_group + target;
-        BandRow written{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels,
-                        rows.count};
+        BandRows written{rows.task.n, targets_.blocks[static_cast<std::size_t>(index)], rows.task.t, rows.task.pixels,
+                         rows.count};
         written.t[1] += rows.first;
         write_joined_rows(kernels_, this->target(run.operands), sub, written, row_out, sums + target * sub.sums_size,
                           run.bias ? run.bias + index * lanes : nullptr, damage);

@@ -28,7 +28,7 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
     // Without taps along x rows have no ends to read twice, but whole ones may adjoin in the array.
-    const bool may_adjoin = conv[2].taps == 1 && conv[2].step == 1 && phases == 1;
+    const bool may_adjoin = conv[2].one_to_one() && phases == 1;
     const std::int64_t longest_row = may_adjoin ? 4 * fewest_outputs : fewest_outputs;
     if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, longest_row);
     outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
@@ -266,10 +266,7 @@ SampleOffsets DirectPass<E>::samples_in(const SubProblem& sub, const DenseConv& 
 template <class E>
 SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tensor<const E>& from) const {
     if (!planar_ || from.along[2] != 1 || !serves_as_buffer(sub, from.along[1])) return {};
-    BandLayout array = sub.layout;
-    array.pixels = from.along[1];
-    array.phase_entries = sub.conv[0].tap_step * from.along[0];
-    return samples_in(sub, sub.phases.front(), array, from.inner);
+    return samples_in(sub, sub.phases.front(), sub.layout.of_array(sub.conv, from.along), from.inner);
 }
 
 // The first sample of a band in the array; null if not all are there of the whole lane vectors that the product reads.
@@ -492,7 +489,7 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
         return write_joined_rows(kernels_, to, sub, {task.n, block, task.t, task.pixels, task.rows}, line, sums,
                                  block_bias, damage);
     }
-    BandRow rows{task.n, block, task.t, task.pixels, task.rows};
+    BandRows rows{task.n, block, task.t, task.pixels, task.rows};
     for (int l = 0; l < block.lanes; ++l) {
         rows.block = {block.channel + l, 1, 1, block.phase};
         write_plane_rows(kernels_, to, sub.conv, rows, sums_pitch<E>(sub), sums + l * sub.sums_stride,

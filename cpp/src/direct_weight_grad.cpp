@@ -66,10 +66,8 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     x_step_ = conv_[2].step / x_conv_[2].step;
     x_layout_ = BandLayout(x_conv_, bands_.rows, (bands_.pixels - 1) * x_step_ + 1);
     y_layout_ = BandLayout(outputs_, bands_.rows, bands_.pixels);
-    for (std::int64_t tap = 0; tap < layer.taps(); ++tap) {
-        const Index at = unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps});
-        tap_offset_.push_back(x_layout_.entry_of_tap(x_conv_, at) * lanes);
-    }
+    for (const std::ptrdiff_t entry : x_layout_.entries_of_taps(x_conv_))
+        tap_offset_.push_back(entry * lanes);
     taps_ = TapOrder(conv_, x_layout_, 2, lanes);
     band_count_ = layer.batch * band_count(conv_, bands_);
     x_block_size_ = static_cast<std::size_t>(x_layout_.entries * lanes);

@@ -16,18 +16,13 @@ namespace {
 
 constexpr std::int64_t most_weights = 1 << 14;  // their sums, of some parts, stay in L2
 
-// Rows that may be done as one line.
-bool rows_are_one_line(const DenseConv& conv) {
-    return conv[2].taps == 1 && conv[2].step == 1;
-}
-
 // The sum in a lane runs over at most max_reduction pixels of a band; each row but those of one line starts at lane 0.
 template <class E>
 Bands dot_bands(const KernelTable<E>& kernels, const Layer& layer, const DenseConv& conv) {
     const std::int64_t lanes = kernels.lanes, longest_row = max_reduction * lanes,
                        width = std::clamp<std::int64_t>(conv[2].end - conv[2].begin, 1, longest_row);
     const std::int64_t rows = max_reduction / ceil_div(width, lanes),
-                       pixels = rows_are_one_line(conv) ? longest_row : rows * width;
+                       pixels = conv[2].one_to_one() ? longest_row : rows * width;
     const std::int64_t channels = layer.in_per_group() + layer.out_per_group();
     return cut_bands(conv, channels * static_cast<std::int64_t>(sizeof(E)), pixels, longest_row);
 }
@@ -50,7 +45,7 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     const auto groups = static_cast<double>(layer.batch * layer.groups);
     const double dots = static_cast<double>(pairs * layer.taps()),
                  planes = static_cast<double>((conv[0].end - conv[0].begin) * (conv[1].end - conv[1].begin));
-    const double row_vectors = conv[2].taps == 1
+    const double row_vectors = conv[2].one_to_one()
                                    ? static_cast<double>(conv[2].end - conv[2].begin) / kernels.lanes
                                    : static_cast<double>(bands.bands_x * ceil_div(bands.pixels, kernels.lanes));
     const auto count = static_cast<double>(band_count(conv, bands));
@@ -75,14 +70,12 @@ DotWeightGrad<E>::DotWeightGrad(const KernelTable<E>& kernels, const Layer& laye
       outputs_(written_as_read(conv_)),
       bands_(dot_bands(kernels, layer, conv_)),
       x_is_a_(layer.taps() == 1 && layer.out_per_group() > layer.in_per_group()),
-      one_line_(rows_are_one_line(conv_) && bands_.bands_x == 1),
+      one_line_(conv_[2].one_to_one() && bands_.bands_x == 1),
       x_layout_(one_line_ ? BandLayout(conv_, bands_.rows, bands_.pixels)
                           : planar_layout<E>(conv_, bands_.rows, bands_.pixels)),
       dy_layout_(outputs_, bands_.rows, bands_.pixels),
+      buffered_taps_(x_layout_.entries_of_taps(conv_)),
       band_count_(layer.batch * band_count(conv_, bands_)) {
-    for (std::int64_t tap = 0; tap < layer.taps(); ++tap)
-        buffered_taps_.push_back(
-            x_layout_.entry_of_tap(conv_, unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps})));
     // Parts are the tasks, and shorten the sums.
     const auto root = static_cast<std::int64_t>(std::sqrt(static_cast<double>(band_count_)));
     parts_ = std::clamp<std::int64_t>(
@@ -101,19 +94,6 @@ WorkspaceNeed DotWeightGrad<E>::workspace() const {
     per_thread.add<E>(static_cast<std::size_t>(layer_.in_per_group() * odd_lines<E>(x_layout_.entries)));
     per_thread.add<E>(static_cast<std::size_t>(layer_.out_per_group() * odd_lines<E>(dy_layout_.entries)));
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size())};
-}
-
-// In an array with such strides, from the sample of the first tap on.
-template <class E>
-std::vector<std::ptrdiff_t> DotWeightGrad<E>::tap_offsets(const std::array<std::ptrdiff_t, axes>& along) const {
-    std::vector<std::ptrdiff_t> offsets;
-    for (std::int64_t tap = 0; tap < layer_.taps(); ++tap) {
-        const Index q = unravel(tap, {conv_[0].taps, conv_[1].taps, conv_[2].taps});
-        offsets.push_back(0);
-        for (int a = 0; a < axes; ++a)
-            offsets.back() += q[a] * conv_[a].tap_step * along[a];
-    }
-    return offsets;
 }
 
 // Whether the rows of an array are as those of a buffer: sums must not depend on where they are.
@@ -181,10 +161,9 @@ RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char
     double* const all_sums = reinterpret_cast<double*>(workspace);
     const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group();
     const Tensor<const E>&x = operands.x, &dy = operands.dy;
-    const std::vector<std::ptrdiff_t> no_taps{0};
-    const auto in_array = x_is_a_ ? b_offsets(dy.inner, no_taps) : b_offsets(x.inner, tap_offsets(x.along)),
-               buffered = x_is_a_ ? b_offsets(odd_lines<E>(dy_layout_.entries), no_taps)
-                                  : b_offsets(odd_lines<E>(x_layout_.entries), buffered_taps_);
+    const auto in_array =
+        b_offsets(x_is_a_ ? dy.inner : x.inner, x_layout_.of_array(conv_, x.along).entries_of_taps(conv_));
+    const auto buffered = b_offsets(odd_lines<E>(x_is_a_ ? dy_layout_.entries : x_layout_.entries), buffered_taps_);
     parallel_for(parts_ * layer_.groups, slots, [&](std::int64_t index, int slot) {
         const std::int64_t group = index / parts_, part = index % parts_;
         E* const x_buffer = reinterpret_cast<E*>(workspace + need.fixed + need.per_thread * slot);

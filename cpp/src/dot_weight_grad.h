@@ -33,7 +33,6 @@ private:
         std::ptrdiff_t channel, row;
     };
     std::int64_t weights_of_group() const;
-    std::vector<std::ptrdiff_t> tap_offsets(const std::array<std::ptrdiff_t, axes>& along) const;
     bool rows_fit(const Tensor<const E>& tensor, const BandTask& band) const;
     bool x_in_place(const Tensor<const E>& x, const BandTask& band) const;
     Planes read_planes(const Tensor<const E>& tensor, const DenseConv& conv, const BandLayout& layout,

@@ -34,24 +34,21 @@ struct FilterTaps {
     static bool fit(const FilterArgs<E>& args) {
         return args.taps_y == size && args.taps_x == size && args.w_row == size && args.in_tap == 1;
     }
-    static constexpr bool constant = true;
-    static constexpr int y = size, x = size;
-    static constexpr std::ptrdiff_t row = size, hop = 1;
+    static constexpr std::ptrdiff_t row = size;
 };
 template <>
 struct FilterTaps<0> {
     template <class E>
     explicit FilterTaps(const FilterArgs<E>& args)
         : y(args.taps_y), x(args.taps_x), row(args.w_row), hop(args.in_tap) {}
-    static constexpr bool constant = false;
     int y, x;
     std::ptrdiff_t row, hop;
 };
 
 // One row of samples, for the rows of outputs [first, last); w: the taps of the first, of the others one row before.
-template <class E, int first, int last, int rows, int cols, class Taps>
-TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const Taps& taps, std::ptrdiff_t last_col, const E* in,
-                                const E* w) {
+template <class E, int first, int last, int rows, int cols, int size>
+TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const FilterTaps<size>& taps, std::ptrdiff_t last_col,
+                                const E* in, const E* w) {
     const auto add_tap = [&](const E* in, const E* w) {
         Vec<E> samples[cols];
         TRICONV_UNROLL
@@ -67,10 +64,10 @@ TRICONV_INLINE void add_samples(Vec<E> (&sums)[rows][cols], const Taps& taps, st
                 sums[i][j] += samples[j] * tap;
         }
     };
-    if constexpr (Taps::constant) {
+    if constexpr (size > 0) {
         TRICONV_UNROLL
-        for (int x = 0; x < Taps::x; ++x)
-            add_tap(in + x * Taps::hop, w + x);
+        for (int x = 0; x < size; ++x)
+            add_tap(in + x, w + x);
     } else {
         for (const E* const end = w + taps.x; w < end; ++w, in += taps.hop)
             add_tap(in, w);

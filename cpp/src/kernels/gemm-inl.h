@@ -127,7 +127,8 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, Ro
         vectors[j] = load_number<E, kind, !direct>(b + j * b_col, b_im);
     }
     if constexpr (!direct) prefetch_number<E, kind>(b + b_ahead, b_im);
-    if constexpr (direct && rows <= 2) {  // the next columns, of streams that the hardware loses sight of: 10 to 25 %
+    // The next columns: 10 to 25 % of what comes from memory, -5 % of planes 2^18 bytes apart.
+    if constexpr (direct && rows <= 2) {
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j)
             __builtin_prefetch(b + (j + cols) * b_col);
