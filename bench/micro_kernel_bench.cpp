@@ -2,6 +2,7 @@
 // itself measured right before and after with a loop that touches registers only: clocks and neighbours on the core
 // change. Names: isa/type/kind/addressing/b/rows x cols; a_steps: rows far apart, consecutive reduction steps adjacent;
 // a_rows: the reverse; l1, l2: the cache that b stays in; streaming: each call reads a part of b that is in no cache.
+// A complex product counts as 4 multiplications: with the 3 that it takes, up to 4/3 of the peak.
 // The kernels without a matrix product, in cache: isa/type/filter, depthwise or dots/taps along x and y, or dots at once.
 //
 //   micro_kernel_bench --benchmark_filter=avx512/f32 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true

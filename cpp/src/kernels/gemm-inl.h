@@ -1,6 +1,6 @@
 // Micro-kernels of the matrix products and the lane-wise products (contract: ProductArgs, LanewiseArgs).
 //
-// A micro-kernel keeps rows x cols sums in registers (twice that for complex numbers) and walks the reduction once: per
+// A micro-kernel keeps rows x cols sums in registers (of complex numbers three each) and walks the reduction once: per
 // step it loads `cols` lane vectors of b and broadcasts `rows` elements of a. Every remainder shape is its own
 // instantiation, so small layers pay for no padding. Invariant: the sum of a call starts from zero and is added to c at
 // the end, so the caller's calls are the blocks of a blocked summation. Prefetching b 8 KB ahead (the one distance
@@ -17,19 +17,19 @@
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
-// Register blocks. Operands that stay live: rows x cols sums, cols vectors of b, one broadcast (complex: twice each).
+// Register blocks. Operands that stay live: rows x cols sums, cols vectors of b, one broadcast (complex: three each).
 struct RegisterBlock {
     int rows, cols;
 };
 #if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
 inline constexpr RegisterBlock real_block{6, 4};
-inline constexpr RegisterBlock complex_block{6, 2};
+inline constexpr RegisterBlock complex_block{3, 2};
 #elif TRICONV_VECTOR_BYTES == 32  // 16 registers
 inline constexpr RegisterBlock real_block{6, 2};
-inline constexpr RegisterBlock complex_block{6, 1};
+inline constexpr RegisterBlock complex_block{3, 1};
 #else                             // 16 registers, and a product needs one of its own before it is added
 inline constexpr RegisterBlock real_block{6, 2};  // float: 1 to 6 % above 4 x 2, one noisy run
-inline constexpr RegisterBlock complex_block{4, 1};
+inline constexpr RegisterBlock complex_block{3, 1};
 #endif
 
 constexpr RegisterBlock register_block(ProductKind kind) {
@@ -63,12 +63,13 @@ TRICONV_INLINE void prefetch_number(const E* p, std::ptrdiff_t im) {
     if constexpr (kind != ProductKind::real) prefetch_to_l2(p + im);
 }
 
+// In registers: GCC else broadcasts from a register what it also adds, on a unit that multiplies (a fifth slower).
 template <class E, ProductKind kind>
 TRICONV_INLINE Number<E, kind> broadcast_number(const E* p, std::ptrdiff_t im) {
     if constexpr (kind == ProductKind::real) {
         return {broadcast(*p)};
     } else {
-        return {broadcast(*p), broadcast(p[im])};
+        return {in_register<E>(broadcast(*p)), in_register<E>(broadcast(p[im]))};
     }
 }
 
@@ -103,9 +104,71 @@ TRICONV_INLINE void multiply_add(Number<E, kind>& sum, const Number<E, kind>& a,
     }
 }
 
+// What is added up of a product. Complex numbers are multiplied as Gauss did, with three multiplications and additions
+// that other units than the multiplying ones do meanwhile:
+//   a b = re_re - im_im + i (cross - re_re - im_im)     cross: (a.re + a.im) (b.re + b.im)
+template <class E, ProductKind kind>
+struct Sum {
+    Vec<E> re_re, im_im, cross;
+};
+template <class E>
+struct Sum<E, ProductKind::real> {
+    Vec<E> re;
+};
+
+template <class E, ProductKind kind>
+struct Factor {
+    Vec<E> re, im, cross;
+};
+template <class E>
+struct Factor<E, ProductKind::real> {
+    Vec<E> re;
+};
+
+template <class E, ProductKind kind>
+TRICONV_INLINE Factor<E, kind> factor_of(const Number<E, kind>& number, bool conjugated) {
+    if constexpr (kind == ProductKind::real) {
+        return {number.re};
+    } else {
+        return {number.re, number.im, conjugated ? number.re - number.im : number.re + number.im};
+    }
+}
+
+template <class E, ProductKind kind>
+TRICONV_INLINE void add_product(Sum<E, kind>& sum, const Factor<E, kind>& a, const Factor<E, kind>& b) {
+    if constexpr (kind == ProductKind::real) {
+        sum.re += a.re * b.re;
+    } else {
+        sum.re_re += a.re * b.re;
+        sum.im_im += a.im * b.im;
+        sum.cross += a.cross * b.cross;
+    }
+}
+
+template <class E, ProductKind kind>
+TRICONV_INLINE Number<E, kind> value_of(const Sum<E, kind>& sum) {
+    if constexpr (kind == ProductKind::real) {
+        return {sum.re};
+    } else {
+        const Vec<E> im_im = kind == ProductKind::complex ? sum.im_im : -sum.im_im;  // one conjugated
+        return {sum.re_re - im_im, sum.cross - (sum.re_re + im_im)};
+    }
+}
+
+template <class E, ProductKind kind>
+TRICONV_INLINE void add_sum(Sum<E, kind>& sum, const Sum<E, kind>& value) {
+    if constexpr (kind == ProductKind::real) {
+        sum.re += value.re;
+    } else {
+        sum.re_re += value.re_re;
+        sum.im_im += value.im_im;
+        sum.cross += value.cross;
+    }
+}
+
 template <class E, ProductKind kind, int rows, int cols>
 struct Sums {
-    Number<E, kind> at[rows][cols] = {};
+    Sum<E, kind> at[rows][cols] = {};
 };
 
 template <class E, ProductKind kind, int rows, int cols>
@@ -114,18 +177,17 @@ TRICONV_INLINE void add_sums(Sums<E, kind, rows, cols>& sums, const Sums<E, kind
     for (int i = 0; i < rows; ++i) {
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j)
-            add_number(sums.at[i][j], others.at[i][j]);
+            add_sum(sums.at[i][j], others.at[i][j]);
     }
 }
 
 template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
 TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, RowStride a_row, std::ptrdiff_t a_im,
                                  const E* b, std::ptrdiff_t b_col, std::ptrdiff_t b_im, std::ptrdiff_t b_ahead) {
-    Number<E, kind> vectors[cols];
+    Factor<E, kind> vectors[cols];
     TRICONV_UNROLL
-    for (int j = 0; j < cols; ++j) {
-        vectors[j] = load_number<E, kind, !direct>(b + j * b_col, b_im);
-    }
+    for (int j = 0; j < cols; ++j)
+        vectors[j] = factor_of(load_number<E, kind, !direct>(b + j * b_col, b_im), kind == ProductKind::complex_conj_b);
     if constexpr (!direct) prefetch_number<E, kind>(b + b_ahead, b_im);
     // The next columns: 10 to 25 % of what comes from memory, -5 % of planes 2^18 bytes apart.
     if constexpr (direct && rows <= 2) {
@@ -135,10 +197,11 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, Ro
     }
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
-        const Number<E, kind> element = broadcast_number<E, kind>(a + i * a_row, a_im);
+        const Factor<E, kind> element =
+            factor_of(broadcast_number<E, kind>(a + i * a_row, a_im), kind == ProductKind::complex_conj_a);
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j)
-            multiply_add(sums.at[i][j], element, vectors[j]);
+            add_product(sums.at[i][j], element, vectors[j]);
     }
 }
 
@@ -149,7 +212,7 @@ TRICONV_INLINE void store_sums(const ProductArgs<E>& args, const Sums<E, kind, r
         TRICONV_UNROLL
         for (int j = 0; j < cols; ++j) {
             E* c = args.c + i * args.c_row + j * args.c_col;
-            Number<E, kind> value = sums.at[i][j];
+            Number<E, kind> value = value_of(sums.at[i][j]);
             if (args.accumulate) add_number(value, load_number<E, kind>(c, args.c_im));
             store_number(c, args.c_im, value);
         }
@@ -160,7 +223,7 @@ TRICONV_INLINE void store_sums(const ProductArgs<E>& args, const Sums<E, kind, r
 // units of latency 4 want as many.
 template <ProductKind kind, int rows, int cols>
 constexpr int independent_steps() {
-    constexpr int chains = rows * cols * (kind == ProductKind::real ? 1 : 2);
+    constexpr int chains = rows * cols * (kind == ProductKind::real ? 1 : 3);
     return chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
 }
 
