@@ -43,9 +43,9 @@ template <class E>
 double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) {
     const int t = shape.transform[axis];
     if (t == 1) return 0;
-    if (!shape.fft) return 0.35 * t;
-    if (kernels.has_fft_codelet(t)) return 1.9;
-    return t < 48 ? 4.4 : std::max(3.2, 1.4 * std::log2(t) - 4.4);  // composed; tiles of long lines are not in L1
+    if (!shape.fft) return 0.23 * t;
+    if (kernels.has_fft_codelet(t)) return 2.6;
+    return t < 48 ? 6 : std::max(4.4, 1.9 * std::log2(t) - 6);  // composed; tiles of long lines are not in L1
 }
 
 namespace {
@@ -77,11 +77,12 @@ double array_bytes(const Layer& layer) {
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded).
-constexpr double fma_ns = 0.28;   // one lane-vector multiply-add within a micro-kernel, times fma_steps
-constexpr double value_ns = 1.8;  // reading and writing one lane vector of a spectrum, besides the lines
+constexpr double fma_ns = 0.28;       // one lane-vector multiply-add within a micro-kernel, times fma_steps
+constexpr double complex_fmas = 3.3;  // one complex product in these units
+constexpr double value_ns = 1.8;      // reading and writing one lane vector of a spectrum, besides the lines
 // Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
 // blocks for each line, and of the arrays in units of array_ns.
-constexpr double image_lines = 0.69, image_rows_ns = 150, image_touches = 1.7, image_block_touches = 3.3,
+constexpr double image_lines = 0.5, image_rows_ns = 150, image_touches = 1.7, image_block_touches = 3.3,
                  image_crossings = 0.65, image_twiddle_ns = 4;
 constexpr double lane_block_ns = 60;        // transform of a lane block of a tile, apart from its size
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
@@ -131,7 +132,8 @@ double stream_ns(double bytes, double memory_ns) {
 
 struct Bins {
     double real = 1, complex = 0;
-    double multiplications() const { return real + 3 * complex; }  // gemm-inl.h
+    double multiplications() const { return real + 3 * complex; }
+    double fmas() const { return real + complex_fmas * complex; }  // in time
 };
 Bins bins_of(const TileShape& shape) {
     double planes = 1, real = 1;
@@ -274,7 +276,7 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
                     (costs.lane_block + kernels.lanes * tap_gather_ns * static_cast<double>(layer.taps()));
     const double products = rows * static_cast<double>(work.products);
     costs.products = work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
-                                   : products * bins.multiplications() * fma_ns * fma_steps(kernels);
+                                   : products * bins.fmas() * fma_ns * fma_steps(kernels);
     return costs;
 }
 
