@@ -228,11 +228,17 @@ struct Run {
     std::int64_t step;
 };
 
+// What a phase of a buffer for outputs from t on holds along an axis: every step-th sample.
+SubGrid grid_of_phase(const DenseAxis& axis, std::int64_t t, std::int64_t phase) {
+    const SubGrid& source = axis.source;
+    return {source.index(axis.first_sample(t) + phase), source.step * axis.step, source.size, source.outside};
+}
+
 // Calls fill(entry, count) and read(run): a stretch of columns of a phase after the other.
 template <class Fill, class Read>
 void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& t, std::int64_t first_row,
                   std::int64_t last_row, const Fill& fill, const Read& read) {
-    const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]), step_y = conv[1].step;
+    const std::int64_t y0 = conv[1].first_sample(t[1]), step_y = conv[1].step;
     const std::int64_t first_phase = first_row % step_y, first_in_phase = first_row / step_y;
     const auto for_each_row = [&](std::int64_t x_phase, std::int64_t x, const SampleRun& along) {
         for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
@@ -257,8 +263,7 @@ void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& 
     };
     for (std::int64_t x_phase = 0; x_phase < conv[2].step; ++x_phase) {
         if (!layout.x_phase_used[static_cast<std::size_t>(x_phase)]) continue;
-        const SubGrid& source = conv[2].source;
-        const SubGrid grid{source.index(x0 + x_phase), source.step * conv[2].step, source.size, source.outside};
+        const SubGrid grid = grid_of_phase(conv[2], t[2], x_phase);
         for (std::int64_t x = 0; x < layout.pixels;) {
             const SampleRun along = grid.run_from(x, layout.pixels);
             for_each_row(x_phase, x, along);
@@ -332,13 +337,36 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
 
 namespace {
 
-// Whether samples that are neighbours in a row of the array are so in the buffer, too, and all others are zero.
+// Whether all that a buffer holds besides samples is zero, and these are neighbours in the array, or every second.
 template <class E>
 bool rows_are_padded_with_zeros(const Tensor<const E>& tensor, const DenseConv& conv) {
-    const auto plain = [](const DenseAxis& axis) {
-        return axis.step == 1 && axis.source.step == 1 && axis.source.outside.zeros();
-    };
-    return tensor.along[2] == 1 && plain(conv[1]) && plain(conv[2]);
+    const std::ptrdiff_t apart = tensor.along[2] * conv[2].source.step * conv[2].step;
+    return (apart == 1 || apart == 2) && conv[1].source.outside.zeros() && conv[2].source.outside.zeros();
+}
+
+// One phase of one plane: samples, where there are any, and zeros around them. plane: null if it is outside the array.
+template <class E>
+void read_padded_phase(const KernelTable<E>& kernels, const BandLayout& layout, const E* plane, const SubGrid& y,
+                       const SubGrid& x, const std::array<std::ptrdiff_t, axes>& along, std::ptrdiff_t ahead, E* to) {
+    constexpr std::int64_t line = 64 / sizeof(E);
+    std::int64_t top, bottom, left, right;  // what is in the array
+    y.clip(0, layout.rows, top, bottom);
+    x.clip(0, layout.pixels, left, right);
+    if (!plane || top == bottom || left == right) return void(std::fill_n(to, layout.phase_entries, E(0)));
+    PaddedRowsArgs<E> args{};
+    args.from = plane + y.index(top) * along[1] + x.index(left) * along[2];
+    args.to = std::fill_n(to, top * layout.pixels, E(0));
+    args.from_row = y.step * along[1];
+    args.from_step = x.step * along[2];
+    args.to_row = layout.pixels;
+    args.rows = bottom - top;
+    args.before = left;
+    args.count = right - left;
+    for (std::int64_t row = 0; ahead != 0 && row < args.rows; ++row)
+        for (std::int64_t i = 0; i < args.count * args.from_step; i += line)
+            __builtin_prefetch(args.from + ahead + row * args.from_row + i);
+    kernels.read_padded_rows(args);
+    std::fill_n(args.to + args.rows * layout.pixels, (layout.rows - bottom) * layout.pixels, E(0));
 }
 
 // As read_plane, of all rows at once: of maps of 14 x 14 what the runs one by one took five times as long for.
@@ -346,30 +374,15 @@ template <class E>
 void read_padded_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n,
                        std::int64_t channel, const DenseConv& conv, const BandLayout& layout, const Index& t,
                        std::ptrdiff_t ahead, E* buffer) {
-    constexpr std::int64_t line = 64 / sizeof(E);
-    const std::int64_t y0 = conv[1].first_sample(t[1]), x0 = conv[2].first_sample(t[2]);
-    std::int64_t top, bottom, left, right;  // what is in the array
-    conv[1].source.clip(y0, y0 + layout.rows, top, bottom);
-    conv[2].source.clip(x0, x0 + layout.pixels, left, right);
-    for (std::int64_t tap = 0; tap < conv[0].taps; ++tap, buffer += layout.phase_entries) {
-        const std::int64_t plane = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
-        if (plane < 0 || top == bottom || left == right) {
-            std::fill_n(buffer, layout.phase_entries, E(0));
-            continue;
-        }
-        PaddedRowsArgs<E> args{};
-        args.from = address(tensor, n, channel, {plane, conv[1].source.index(top), conv[2].source.index(left)});
-        args.to = std::fill_n(buffer, (top - y0) * layout.pixels, E(0));
-        args.from_row = tensor.along[1];
-        args.to_row = layout.pixels;
-        args.rows = bottom - top;
-        args.before = left - x0;
-        args.count = right - left;
-        for (std::int64_t row = 0; ahead != 0 && row < args.rows; ++row)
-            for (std::int64_t x = 0; x < args.count; x += line)
-                __builtin_prefetch(args.from + ahead + row * args.from_row + x);
-        kernels.read_padded_rows(args);
-        std::fill_n(args.to + args.rows * layout.pixels, (y0 + layout.rows - bottom) * layout.pixels, E(0));
+    for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
+        const std::int64_t z = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
+        const E* const plane = z < 0 ? nullptr : address(tensor, n, channel, {z, 0, 0});
+        for (std::int64_t y = 0; y < conv[1].step; ++y)
+            for (std::int64_t x = 0; x < conv[2].step; ++x, buffer += layout.phase_entries)
+                if (layout.y_phase_used[static_cast<std::size_t>(y)] &&
+                    layout.x_phase_used[static_cast<std::size_t>(x)])
+                    read_padded_phase(kernels, layout, plane, grid_of_phase(conv[1], t[1], y),
+                                      grid_of_phase(conv[2], t[2], x), tensor.along, x == 0 ? ahead : 0, buffer);
     }
 }
 

@@ -137,12 +137,12 @@ struct RowArgs {
 };
 
 // Rows of a plane with zeros around each, for lanes that hold pixels. A row of `to` is a constant number of entries:
-//   [before: zeros][count: from + row * from_row][zeros to the end]
+//   [before: zeros][count: from + row * from_row, from_step (1 or 2) apart][zeros to the end]
 template <class E>
 struct PaddedRowsArgs {
     const E* from;
     E* to;
-    std::ptrdiff_t from_row, to_row;
+    std::ptrdiff_t from_row, from_step, to_row;
     std::int64_t rows, before, count;  // before + count <= to_row
 };
 

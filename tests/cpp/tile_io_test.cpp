@@ -246,24 +246,31 @@ void check_all_writes(const KernelTable<E>& table) {
 
 // Every row of samples adjoins an unmapped page, as does the plane; it may be as narrow as it likes.
 template <class E>
+void check_padded_rows(const KernelTable<E>& table, std::int64_t before, std::int64_t after, std::int64_t step,
+                       Guard side) {
+    constexpr std::int64_t rows = 3;
+    for (std::int64_t count = 0; count <= 2 * table.lanes + 1; ++count) {
+        const std::int64_t pitch = before + count + after, width = count == 0 ? 0 : (count - 1) * step + 1;
+        test::GuardedRows<E> from(rows, width, side);
+        GuardedBuffer<E> to(rows * pitch, side, poison<E>);
+        for (std::int64_t i = 0; i < rows * width; ++i)
+            from.row(i / width)[i % width] = static_cast<E>(1 + i);
+        table.read_padded_rows({from.row(0), to.data(), from.pitch(), step, pitch, rows, before, count});
+        for (std::int64_t i = 0; i < rows * pitch; ++i) {
+            const std::int64_t x = i % pitch - before;
+            ASSERT_EQ(to[i], x >= 0 && x < count ? static_cast<E>(1 + i / pitch * width + x * step) : E(0))
+                << before << " + " << count << " + " << after << ", step " << step << ", entry " << i;
+        }
+    }
+}
+template <class E>
 void check_padded_rows(const KernelTable<E>& table) {
-    const std::int64_t lanes = table.lanes, rows = 3;
+    const std::int64_t lanes = table.lanes;
     for (const std::int64_t before : {std::int64_t{0}, std::int64_t{1}, lanes - 1, lanes, 2 * lanes + 1})
         for (const std::int64_t after : {std::int64_t{0}, std::int64_t{1}, lanes, lanes + 2})
-            for (std::int64_t count = 0; count <= 2 * lanes + 1; ++count)
-                for (const Guard side : {Guard::before, Guard::after}) {
-                    const std::int64_t pitch = before + count + after;
-                    test::GuardedRows<E> from(rows, count, side);
-                    GuardedBuffer<E> to(rows * pitch, side, poison<E>);
-                    for (std::int64_t i = 0; i < rows * count; ++i)
-                        from.row(i / count)[i % count] = static_cast<E>(1 + i);
-                    table.read_padded_rows({from.row(0), to.data(), from.pitch(), pitch, rows, before, count});
-                    for (std::int64_t i = 0; i < rows * pitch; ++i) {
-                        const std::int64_t x = i % pitch - before;
-                        ASSERT_EQ(to[i], x >= 0 && x < count ? static_cast<E>(1 + i / pitch * count + x) : E(0))
-                            << before << " + " << count << " + " << after << ", entry " << i;
-                    }
-                }
+            for (const std::int64_t step : {1, 2})
+                for (const Guard side : {Guard::before, Guard::after})
+                    check_padded_rows(table, before, after, step, side);
 }
 
 template <class E>

@@ -189,7 +189,7 @@ void read_elements(const RowArgs<E>& args) {
 }
 
 // Whole lane vectors, whose ends the next ones overwrite; only the last one must end with the plane.
-template <class E>
+template <class E, int step>
 void read_padded_rows(const PaddedRowsArgs<E>& args) {
     const E* const end = args.to + args.rows * args.to_row;
     const auto write = [&](E* to, Vec<E> value) {
@@ -205,14 +205,20 @@ void read_padded_rows(const PaddedRowsArgs<E>& args) {
         E* const samples = row + args.before;
         std::int64_t x = 0;
         for (; x + lanes<E> <= args.count; x += lanes<E>)
-            write(samples + x, load_unaligned(from + x));
+            write(samples + x, load_pixels<E, step, true>(from + x * step, lanes<E>));
         if (x < args.count) {
-            write(samples + x, load_partial(from + x, static_cast<int>(args.count - x)));
+            write(samples + x, load_pixels<E, step, false>(from + x * step, static_cast<int>(args.count - x)));
             x += lanes<E>;
         }
         for (; args.before + x < args.to_row; x += lanes<E>)
             write(samples + x, Vec<E>{});
     }
+}
+
+template <class E>
+void read_padded_rows(const PaddedRowsArgs<E>& args) {
+    if (args.from_step == 2) return read_padded_rows<E, 2>(args);
+    read_padded_rows<E, 1>(args);
 }
 
 // ---- write ----------------------------------------------------------------------------------------------------------
