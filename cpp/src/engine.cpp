@@ -333,10 +333,8 @@ void Engine<E>::read_tiles(TileRole role, const TileMap<const E>& map, const Str
             }
         }
     const std::array<std::ptrdiff_t, axes> strides{rows_y * width * lanes, width * lanes, lanes};
-    for (int i = 0; i < strip.count; ++i)
-        transform_.forward(role, scratch + i * pitch * lanes, strides,
-                           spectra.at(0, block_index) + (strip.row + i) * lanes, spectra.shape.plane_stride,
-                           scratch + strip_size_);
+    transform_.forward(role, scratch, strides, spectra.at(0, block_index) + strip.row * lanes,
+                       spectra.shape.plane_stride, scratch + strip_size_, {strip.count, pitch * lanes, lanes});
 }
 
 namespace {
@@ -379,9 +377,9 @@ void Engine<E>::write_tiles(const TileMap<E>& map, const Strip& strip, int block
     const std::int64_t width = (strip.count - 1) * pitch + transform_.extent(TileRole::write_tile, 2);
     const std::int64_t rows_y = transform_.extent(TileRole::write_tile, 1);
     const std::array<std::ptrdiff_t, axes> strides{rows_y * width * lanes, width * lanes, lanes};
-    for (int i = 0; i < strip.count; ++i)  // left to right: a codelet may write rubbish past its tile
-        transform_.inverse(TileRole::write_tile, spectra.at(0, block_index) + (strip.row + i) * lanes,
-                           spectra.shape.plane_stride, scratch + i * pitch * lanes, strides, scratch + strip_size_);
+    // Left to right: a codelet may write rubbish past its tile.
+    transform_.inverse(TileRole::write_tile, spectra.at(0, block_index) + strip.row * lanes, spectra.shape.plane_stride,
+                       scratch, strides, scratch + strip_size_, {strip.count, pitch * lanes, lanes});
 
     const Windows windows = windows_of(map, strip, block, [&](int axis, std::int64_t begin, int tiles) {
         return std::min<std::int64_t>((axis == 2 ? tiles : 1) * shape.outputs[axis], map.end[axis] - begin);

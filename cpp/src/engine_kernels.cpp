@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "engine.h"
+#include "prefetch.h"
 
 namespace triconv {
 
@@ -125,22 +126,24 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
         row.lanes = taps + tap * lanes;
         row.source = w.data + offset;
+        if (!to_input)  // lanes are far apart: what comes next in each
+            prefetch_rows<0>(row.source + row.count * row.pixel_stride, row.lane_stride, row.lane_count,
+                             row.pixel_stride, row.count);
         kernels_.read_row(row);
     });
+    E* const spectrum = spectra.at(0, target) + first_row * lanes;
+    if (as_they_are)
+        return transform_.forward(TileRole::read_kernel, taps + (flip ? row_size - lanes : 0),
+                                  flip ? reversed : strides, spectrum, spectra.shape.plane_stride,
+                                  scratch + strip_size_, {view.rows, row_size, lanes});
     for (int r = 0; r < view.rows; ++r) {
-        E* const spectrum = spectra.at(0, target) + (first_row + r) * lanes;
-        if (as_they_are) {
-            transform_.forward(TileRole::read_kernel, taps + r * row_size + (flip ? row_size - lanes : 0),
-                               flip ? reversed : strides, spectrum, spectra.shape.plane_stride, scratch + strip_size_);
-            continue;
-        }
         std::fill_n(scratch, box_size, E(0));
         for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
             const E* const from = taps + r * row_size + tap * lanes;
             for (int lane = 0; lane < lanes; ++lane)
                 scratch[in_box + lane] = scale * from[lane];
         });
-        transform_.forward(TileRole::read_kernel, scratch, strides, spectrum, spectra.shape.plane_stride,
+        transform_.forward(TileRole::read_kernel, scratch, strides, spectrum + r * lanes, spectra.shape.plane_stride,
                            scratch + strip_size_);
     }
 }
@@ -175,16 +178,20 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
     const bool as_they_are = scale == E(1) && view.taps == extent;
     E* const taps = scratch + box_size;
     bool non_finite = false;
-    for (int r = 0; r < view.rows; ++r) {
-        E* const box = as_they_are ? taps + r * row_size : scratch;
-        transform_.inverse(TileRole::write_kernel, spectra.at(0, x_block) + (first_row + r) * lanes,
-                           spectra.shape.plane_stride, box, strides, scratch + strip_size_);
-        if (!as_they_are)
+    const E* const spectrum = spectra.at(0, x_block) + first_row * lanes;
+    if (as_they_are) {
+        transform_.inverse(TileRole::write_kernel, spectrum, spectra.shape.plane_stride, taps, strides,
+                           scratch + strip_size_, {view.rows, row_size, lanes});
+    } else {
+        for (int r = 0; r < view.rows; ++r) {
+            transform_.inverse(TileRole::write_kernel, spectrum + r * lanes, spectra.shape.plane_stride, scratch,
+                               strides, scratch + strip_size_);
             for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
                 E* const to = taps + r * row_size + tap * lanes;
                 for (int lane = 0; lane < lanes; ++lane)
                     to[lane] = scale * scratch[in_box + lane];
             });
+        }
     }
     if (lane_kind_ == LaneKind::tiles) sum_lanes(taps, view.rows * view.tap_count(), lanes);
     view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {

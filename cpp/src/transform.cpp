@@ -202,15 +202,18 @@ void TileTransform<E>::for_runs_of_values(std::size_t level, const Boxes& boxes,
 
 template <class E>
 void TileTransform<E>::forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides,
-                               E* spectrum, std::ptrdiff_t plane_stride, E* scratch) const {
-    forward_level(roles_[static_cast<int>(role)], 0, {false, strides, 0}, tile, spectrum, plane_stride, scratch);
+                               E* spectrum, std::ptrdiff_t plane_stride, E* scratch, const TileSeries& series) const {
+    forward_level(roles_[static_cast<int>(role)], 0,
+                  {false, strides, 0, series.count, series.tile_step, series.spectrum_step}, tile, spectrum,
+                  plane_stride, scratch);
 }
 
 template <class E>
 void TileTransform<E>::forward_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
                                      std::ptrdiff_t plane_stride, E* scratch) const {
     if (levels_.empty()) {
-        std::copy_n(in, lanes_, out);
+        for (int i = 0; i < boxes.count; ++i)
+            std::copy_n(in + i * boxes.box_step, lanes_, out + i * boxes.spectrum_step);
         return;
     }
     const int axis = levels_[level], width = boxes.complex ? 2 : 1;
@@ -237,15 +240,19 @@ void TileTransform<E>::forward_level(const Role& role, std::size_t level, const 
 
 template <class E>
 void TileTransform<E>::inverse(TileRole role, const E* spectrum, std::ptrdiff_t plane_stride, E* tile,
-                               const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const {
-    inverse_level(roles_[static_cast<int>(role)], 0, {false, strides, 0}, spectrum, tile, plane_stride, scratch);
+                               const std::array<std::ptrdiff_t, axes>& strides, E* scratch,
+                               const TileSeries& series) const {
+    inverse_level(roles_[static_cast<int>(role)], 0,
+                  {false, strides, 0, series.count, series.tile_step, series.spectrum_step}, spectrum, tile,
+                  plane_stride, scratch);
 }
 
 template <class E>
 void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const Boxes& boxes, const E* in, E* out,
                                      std::ptrdiff_t plane_stride, E* scratch) const {
     if (levels_.empty()) {
-        std::copy_n(in, lanes_, out);
+        for (int i = 0; i < boxes.count; ++i)
+            std::copy_n(in + i * boxes.spectrum_step, lanes_, out + i * boxes.box_step);
         return;
     }
     const int axis = levels_[level], width = boxes.complex ? 2 : 1;

@@ -57,6 +57,12 @@ struct AxisLines {
 template <class E>
 AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis, bool first);
 
+// Tiles at a constant distance, and their spectra.
+struct TileSeries {
+    int count = 1;
+    std::ptrdiff_t tile_step = 0, spectrum_step = 0;
+};
+
 template <class E>
 class TileTransform {
 public:
@@ -75,11 +81,11 @@ public:
     int count(TileRole role, int axis) const { return roles_[static_cast<int>(role)].count[axis]; }
     std::size_t scratch_size() const { return scratch_size_; }  // elements
 
-    // tile and spectrum must not overlap; strides in elements.
+    // One tile after the other. tiles and spectra must not overlap; strides in elements.
     void forward(TileRole role, const E* tile, const std::array<std::ptrdiff_t, axes>& strides, E* spectrum,
-                 std::ptrdiff_t plane_stride, E* scratch) const;
+                 std::ptrdiff_t plane_stride, E* scratch, const TileSeries& series = {}) const;
     void inverse(TileRole role, const E* spectrum, std::ptrdiff_t plane_stride, E* tile,
-                 const std::array<std::ptrdiff_t, axes>& strides, E* scratch) const;
+                 const std::array<std::ptrdiff_t, axes>& strides, E* scratch, const TileSeries& series = {}) const;
 
 private:
     struct Role {
