@@ -34,6 +34,8 @@ Work work_of(Pass pass, const LaneBlocks& xs, const LaneBlocks& ys, LaneKind lan
     const std::int64_t row_count = lane_kind == LaneKind::channels ? rows.rows_per_group(lanes) : rows.per_group;
     work.lanewise = lane_kind == LaneKind::groups ||
                     (lane_kind == LaneKind::tiles && (pass == Pass::weight_grad || sources.per_group == 1));
+    const bool by_lanes = lane_kind == LaneKind::groups || (lane_kind == LaneKind::tiles && pass == Pass::weight_grad);
+    work.complex_multiplications = by_lanes ? 4 : 3;
     work.products = row_count * static_cast<std::int64_t>(columns.blocks.size());
     work.kernel_vectors = work.products;
     return work;
@@ -76,7 +78,8 @@ double array_bytes(const Layer& layer) {
 // ---- the cost model -------------------------------------------------------------------------------------------------
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
-// are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded).
+// are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded); those
+// of lines and complex products, from 63 passes that FFT and Winograd might both do (fewest wrong choices).
 constexpr double fma_ns = 0.28;       // one lane-vector multiply-add within a micro-kernel, times fma_steps
 constexpr double complex_fmas = 3.3;  // one complex product in these units
 constexpr double value_ns = 1.8;      // reading and writing one lane vector of a spectrum, besides the lines
@@ -132,7 +135,6 @@ double stream_ns(double bytes, double memory_ns) {
 
 struct Bins {
     double real = 1, complex = 0;
-    double multiplications() const { return real + 3 * complex; }
     double fmas() const { return real + complex_fmas * complex; }  // in time
 };
 Bins bins_of(const TileShape& shape) {
@@ -313,7 +315,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     Candidate& c = result.candidate;
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
-    c.multiplications = products * bins.multiplications() * lanes;
+    c.multiplications = products * (bins.real + work.complex_multiplications * bins.complex) * lanes;
     c.transform_flops = transforms * planes * lanes * stages.value / fma_ns;
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;

@@ -25,9 +25,10 @@ struct Work {
     std::int64_t kernel_vectors = 0;  // lane vectors of weights: one for each reduced row and target block
     std::int64_t products = 0;        // lane-vector products for one row (tile or output) and bin or tap
     LaneKind lane_kind = LaneKind::channels;
-    bool lanewise = false;  // products lane by lane
-    int groups = 0;         // of lane blocks
-    bool in_place = false;  // the result may overwrite the tiles read
+    bool lanewise = false;            // products lane by lane
+    int complex_multiplications = 3;  // real ones of a complex product
+    int groups = 0;                   // of lane blocks
+    bool in_place = false;            // the result may overwrite the tiles read
 };
 Work work_of(Pass pass, const LaneBlocks& xs, const LaneBlocks& ys, LaneKind lane_kind, int lanes);
 

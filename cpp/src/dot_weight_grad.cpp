@@ -161,6 +161,7 @@ RunCounts DotWeightGrad<E>::compute(const Operands<E>& operands, int slots, char
     double* const all_sums = reinterpret_cast<double*>(workspace);
     const std::int64_t weights = weights_of_group(), in = layer_.in_per_group(), out = layer_.out_per_group();
     const Tensor<const E>&x = operands.x, &dy = operands.dy;
+    // Where dy is b, there is one tap.
     const auto in_array =
         b_offsets(x_is_a_ ? dy.inner : x.inner, x_layout_.of_array(conv_, x.along).entries_of_taps(conv_));
     const auto buffered = b_offsets(odd_lines<E>(x_is_a_ ? dy_layout_.entries : x_layout_.entries), buffered_taps_);

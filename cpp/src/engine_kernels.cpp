@@ -126,7 +126,7 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
         row.lanes = taps + tap * lanes;
         row.source = w.data + offset;
-        if (!to_input)  // lanes are far apart: what comes next in each
+        if (row.lane_stride > row.count * row.pixel_stride)  // far apart: what comes next in each
             prefetch_rows<0>(row.source + row.count * row.pixel_stride, row.lane_stride, row.lane_count,
                              row.pixel_stride, row.count);
         kernels_.read_row(row);

@@ -82,7 +82,8 @@ struct LanewiseArgs {
 //   in  element i at in  + i * in_stride   (complex: imaginary part at + in_im)
 //   out element i at out + i * out_stride  (complex: imaginary part at + out_im)
 // in and out must not overlap. Real spectra are packed, T values: r0 r1 i1 r2 i2 ... [r(T/2) if T is even].
-// One call takes `lines` of them, in_step and out_step apart: a small tile's are too short to be called one by one.
+// One call takes `lines` of them, in_step and out_step apart: a small tile's are too short to be called one by one. They
+// are done in order: what a line writes past the entries asked for may be where the next one writes its own.
 enum class LineKind : std::uint8_t {
     fft_real,             // T reals (the last T - n_in zero)      -> packed half spectrum
     fft_real_inverse,     // packed half spectrum                  -> the first n_out of T reals, unscaled

@@ -72,7 +72,7 @@ class Candidate(NamedTuple):
     predicted_seconds
         On one core.
     error_bound
-        Largest error relative to the largest sum of ``|input * weight|``.
+        Largest error relative to the largest sum of ``|input * weight|``; of transforms, over all samples of a tile.
     workspace_bytes
         Memory beside the arrays.
 

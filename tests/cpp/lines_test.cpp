@@ -398,9 +398,10 @@ TEST_P(LinesTest, WinogradDouble) {
     check_all_winograds<double>(GetParam());
 }
 
-// Several lines in one call give what as many calls do, bit for bit.
+// Several lines in one call give what as many calls do, bit for bit, `pitch` entries apart: later ones overwrite what
+// earlier ones have written.
 template <class E>
-void check_several_lines(const LineTransform<E>& transform, int lanes, bool complex) {
+void check_several_lines(const LineTransform<E>& transform, int lanes, bool complex, int pitch) {
     constexpr int lines = 3;
     ASSERT_NE(transform.run, nullptr);
     const int parts = complex ? 2 : 1;
@@ -410,7 +411,7 @@ void check_several_lines(const LineTransform<E>& transform, int lanes, bool comp
         for (int i = 0; i < lines * transform.n_in; ++i)
             for (int lane = 0; lane < lanes; ++lane)
                 source.at(i, part, lane) = static_cast<E>((37 * i + 11 * lane + 5 * part) % 101 - 50);
-    const std::ptrdiff_t in_step = transform.n_in * source.stride(), out_step = transform.n_out * apart.stride();
+    const std::ptrdiff_t in_step = transform.n_in * source.stride(), out_step = pitch * apart.stride();
     LineArgs<E> args{source.start(), together.start(), source.stride(), together.stride(), source.im(), together.im(),
                      lines,          in_step,          out_step};
     transform(args);
@@ -422,6 +423,12 @@ void check_several_lines(const LineTransform<E>& transform, int lanes, bool comp
         for (int i = 0; i < lines * transform.n_out; ++i)
             for (int lane = 0; lane < lanes; ++lane)
                 ASSERT_EQ(together.at(i, part, lane), apart.at(i, part, lane)) << "entry " << i << " lane " << lane;
+}
+
+template <class E>
+void check_several_lines(const LineTransform<E>& transform, int lanes, bool complex) {
+    for (const int pitch : {transform.n_out, (transform.n_out + 1) / 2})
+        check_several_lines(transform, lanes, complex, pitch);
 }
 
 template <class E>

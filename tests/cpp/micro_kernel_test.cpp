@@ -34,7 +34,8 @@ Exact number_at(ProductKind kind, const E* p, std::ptrdiff_t im) {
 }
 
 // Rounding errors of a sum of `terms` products add up like a random walk: each is at most epsilon times the partial
-// sum, itself at most `magnitude`, the sum of |a||b|. A complex product is two real ones in each part.
+// sum, itself at most `magnitude`, the sum of |a||b|. The imaginary part of a complex product is three such sums, one of
+// them of up to twice the magnitude: sqrt(4 + 1 + 1) / 2 of the first is less than sqrt(2).
 template <class E>
 long double tolerance(std::ptrdiff_t terms, long double magnitude) {
     return std::numeric_limits<E>::epsilon() * (4 + std::sqrt(2.0L * static_cast<long double>(terms))) * magnitude;

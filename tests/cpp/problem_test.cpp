@@ -251,6 +251,20 @@ TEST(PlanChecks, WeightGradOfFewPairsMakesDoWithLess) {
     EXPECT_LE(largest_difference(out, expected), bound * data.largest_absolute_sum(Pass::weight_grad));
 }
 
+// Complex products take 3 multiplications in matrices, 4 lane by lane.
+TEST(PlanChecks, CountsMultiplications) {
+    const auto count = [](const char* problem, const char* algorithm, Pass pass) {
+        Options options;
+        options.algorithm = algorithm;
+        return Plan(parse_problem(problem).problem, options).candidates(pass).front().multiplications;
+    };
+    for (const Pass pass : all_passes) {
+        EXPECT_EQ(count("n1c16k16 i14x14 r3x3 p1 f32", "fft:16x16", pass), 16 * 16 * (4 + 3 * 126));
+        EXPECT_EQ(count("n1c64k64 i56x56 r31x31 p15 g64 f32", "fft:72x72", pass), 64 * (4 + 4 * 2590));
+        EXPECT_EQ(count("n1c16k16 i14x14 r3x3 p1 f32", "direct", pass), 16 * 16 * 14 * 14 * 9);
+    }
+}
+
 // Besides the weights. The outputs of a band are those of all phases.
 TEST(PlanChecks, BandsOfJoinedPhasesStaySmall) {
     Options options;

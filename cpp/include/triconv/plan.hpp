@@ -44,7 +44,7 @@ struct Candidate {
     double transform_flops = 0;        ///< in the transforms
     double bytes = 0;                  ///< memory traffic beyond the caches, estimated
     double predicted_seconds = 0;      ///< on one core
-    double error_bound = 0;            ///< relative to the largest sum of |input * weight|
+    double error_bound = 0;            ///< relative to the largest sum of |input * weight|; of transforms, in a tile
     std::int64_t workspace_bytes = 0;  ///< for one thread; an estimate, exact for the chosen one
 };
 

@@ -45,8 +45,8 @@ def multiplications_fft(channels: int, outputs: Sequence[int], kernel: Sequence[
     """Real multiplications in the products of tiled FFT convolution with transforms of `length` per axis [MHL].
 
     A tile keeps ``length - kernel + 1`` outputs per axis. Its spectrum is Hermitian: the bins that are their own mirror
-    image are real and take 1 multiplication, of the others every second one takes 4 (3 if multiplied as Gauss did, which
-    the engine does). The transforms, not counted, are shared by the channels.
+    image are real and take 1 multiplication, of the others every second one takes 4 (3 if multiplied as Gauss did, as
+    the engine does in matrix products). The transforms, not counted, are shared by the channels.
 
     Examples
     --------
