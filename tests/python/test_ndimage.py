@@ -338,6 +338,22 @@ def test_separable_kernels_run_as_lines_or_at_once(rng, monkeypatch):
     assert " r17 " in tc.last_run().problem
 
 
+@pytest.mark.parametrize(
+    ("dtype", "factor", "cval"),
+    [("float32", 1j, 2.0), ("complex64", 1, 1j), ("complex64", 1, 2.0), ("complex128", 1 - 2j, 1 + 1j)],
+)
+def test_separable_kernels_meet_complex_fills(rng, dtype, factor, cval):
+    image = rng.normal(size=(40, 50)).astype(dtype)
+    if image.dtype.kind == "c":
+        image += 1j * rng.normal(size=image.shape)
+    kernel = factor * np.outer(rng.normal(size=5), rng.normal(size=4))
+    wide = image.astype(np.result_type(image, np.float64))
+    expected = scipy_ndimage.correlate(wide, kernel, mode="constant", cval=cval)
+    result = ndimage.correlate(image, kernel, mode="constant", cval=cval)
+    assert result.dtype == np.result_type(dtype, np.complex64)
+    assert abs(result - expected).max() <= 1e-6 * abs(expected).max()
+
+
 def test_wide_lines_are_not_multiplied_out(rng):
     volume = rng.normal(size=(20, 24, 28)).astype("float32")
     expected = scipy_ndimage.gaussian_filter(volume.astype(float), 100)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..signal._boundary import samples
+from ..signal._boundary import ZEROS, samples
 from ..signal._convolve import as_operand, real_dtype
-from ..signal._problem import correlate_into, layer_problem, plan_of, run_by_plan
+from ..signal._problem import correlate_into, is_filled_apart, layer_problem, plan_of, run_by_plan
 from ._kernel import Kernel, factors, multiplied_out, product_of
 
 if TYPE_CHECKING:
@@ -119,11 +119,11 @@ def _band(shape: tuple[int, ...], kernels: Sequence[Kernel], work: AnyDType) -> 
 
 
 def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: Kernel) -> float:
-    """What the cost model predicts; axes beyond three are summed tap by tap."""
+    """What the cost model predicts; axes beyond three are summed tap by tap, what fills add apart is left out."""
     longest = tuple(sorted(sorted(padding, key=lambda item: w.shape[item[0]])[-3:]))
     taps = prod(w.shape[axis] for axis, _ in padding if axis not in dict(longest))
     one = _shaped([size if axis in dict(longest) else 1 for axis, size in enumerate(w.shape)], w.dtype)
-    problem = layer_problem(out, x, one, longest, kernel.boundary)
+    problem = layer_problem(out, x, one, longest, ZEROS if is_filled_apart(x, kernel.boundary) else kernel.boundary)
     _, seconds = plan_of(problem.key, "auto").forward_choice
     return float(seconds * prod(problem.loops) * taps)
 

@@ -115,8 +115,7 @@ def correlate_into(
     """
     if len(padding) > 3:
         _sum_over_taps(out, x, w, padding, run, boundary)
-    elif boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0):
-        # The planes of the image have different values outside; the convolution is linear in these.
+    elif is_filled_apart(x, boundary):
         correlate_into(out, x, w, padding, run)
         nothing = np.broadcast_to(np.zeros((), out.real.dtype), x.shape)
         outside = np.empty(out.shape, w.dtype)
@@ -124,6 +123,14 @@ def correlate_into(
         out += boundary[1] * outside
     else:
         execute(layer_problem(out, x, w, padding, boundary), run)
+
+
+def is_filled_apart(x: AnyArray, boundary: Boundary) -> bool:
+    """Whether what is outside the image is added to a convolution with zeros, which is linear in it.
+
+    The planes of a complex image have different values outside.
+    """
+    return boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0)
 
 
 def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run, boundary: Boundary) -> None:

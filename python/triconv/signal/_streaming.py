@@ -140,7 +140,7 @@ class _Stream:
         ----------
         chunk
             Any number of samples along the axis, none included. The first chunk that has some fixes the sizes of the
-            other axes and the dtype: that of ``oaconvolve(chunk, kernel)``.
+            other axes and the dtype: that of ``oaconvolve(chunk, kernel)`` with more taps than one.
 
         Raises
         ------
