@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <limits>
 #include <numbers>
+#include <numeric>
 #include <utility>
 
+#include "float_mode.h"
 #include "parallel.h"
 
 namespace triconv {
@@ -222,22 +225,28 @@ void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
 
 // ---- kernels --------------------------------------------------------------------------------------------------------
 
+// The tap that sample t + q of a source meets in the sum of output t of a target is at q in the result.
+template <class E>
+Tensor<const E> ImagePass<E>::taps_of(const Tensor<const E>& w, std::int64_t group, int source, int target) const {
+    const bool flip = pass_ == Pass::input_grad;
+    const std::int64_t out = group * layer_.out_per_group() + (flip ? source : target);
+    Tensor<const E> taps = w;
+    taps.data += out * w.outer + (flip ? target : source) * w.inner;
+    for (int a = 0; flip && a < axes; ++a) {
+        taps.data += (shape_.taps[a] - 1) * w.along[a];
+        taps.along[a] = -w.along[a];
+    }
+    return taps;
+}
+
 template <class E>
 void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra,
                                      const Scratch& scratch) const {
-    const bool flip = pass_ == Pass::input_grad;
-    Tensor<const E> strides = w;
-    std::ptrdiff_t first = 0;
-    for (int a = 0; flip && a < axes; ++a) {
-        first += (shape_.taps[a] - 1) * w.along[a];
-        strides.along[a] = -w.along[a];
-    }
     const int depth = image_.transform[0];
     for (int t = 0; t < targets_; ++t)
         for (int s = 0; s < sources_; ++s, spectra += tile_size_) {
-            const std::int64_t out = group * layer_.out_per_group() + (flip ? s : t);
             std::fill_n(scratch.blocks, tile_size_, E(0));  // rows without taps
-            read_taps(w.data + first + out * w.outer + (flip ? t : s) * w.inner, strides, scratch);
+            read_taps(taps_of(w, group, s, t), scratch);
             for (std::ptrdiff_t at = 0; at < tile_size_; at += block_size_) {
                 E* const along_y = depth > 1 ? scratch.columns : spectra + at;
                 if (depth > 1) std::fill_n(along_y, block_size_, E(0));
@@ -251,21 +260,21 @@ void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t grou
 
 template <class E>
 void ImagePass<E>::compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch,
-                                Marks* marks, std::vector<DamagedBox>& damage) const {
+                                NonFinite* non_finite, std::vector<DamagedBox>& damage) const {
     const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
     for (int s = 0; s < sources_; ++s)
-        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(
-            from, tile, tile.group * sources_ + s, scratch, blocks_of(scratch, s), marks);
+        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(from, tile, s, scratch,
+                                                                                  blocks_of(scratch, s), non_finite);
     filter(kernels, scratch);
     for (int t = 0; t < targets_; ++t)
         (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
             run, tile, tile.group * targets_ + t, scratch, blocks_of(scratch, t), damage);
 }
 
-// A transform spreads what is not finite over its tile. Taken for zero, it does not: then only the outputs that read it
-// are left to be computed by definition.
+// A transform spreads what is not finite over its tile. Taken for zero, it does not: its products are added to the outputs
+// that read it. Whether it had to be.
 template <class E>
-void ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
+bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
     const std::int64_t count = tiles_.lines_per_image() * tiles_.tiles[2];
     const Index at = unravel(index % count, tiles_.tiles);
     Tile tile{index / count, group, from_, to_};
@@ -276,52 +285,78 @@ void ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t ind
     const Scratch scratch = scratch_at(run.of(slot));
     std::vector<DamagedBox> whole, rest;
     compute_tile(run, tile, kernels, scratch, nullptr, whole);
-    if (whole.empty()) return;
-    Marks marks(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
-    compute_tile(run, tile, kernels, scratch, &marks, rest);
-    std::vector<DamagedBox>& damage = run.damage.of(slot);
-    if (rest.empty())
-        add_boxes(tile, std::move(marks), damage);
-    else  // weights, or an overflow
+    if (whole.empty()) return false;
+    NonFinite non_finite;
+    non_finite.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
+    compute_tile(run, tile, kernels, scratch, &non_finite, rest);
+    if (!rest.empty()) {  // weights, or an overflow
+        std::vector<DamagedBox>& damage = run.damage.of(slot);
         damage.insert(damage.end(), whole.begin(), whole.end());
+        return false;
+    }
+    spread_nan(run, tile, std::move(non_finite.nan));
+    add_infinities(run, tile, non_finite.infinities);
+    return true;
 }
 
-// Boxes for the outputs that read a marked sample.
+// To all outputs that read such a sample.
 template <class E>
-void ImagePass<E>::add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const {
+void ImagePass<E>::spread_nan(const Run& run, const Tile& tile, std::vector<bool> nan) const {
     const Index count = output_count(tile);
     // Axis by axis: an output is marked if any of its taps is.
-    const std::array<std::int64_t, axes> extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
+    const Index extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
     std::int64_t stride = 1;
-    for (int a = axes - 1; a >= 0; stride *= extent[static_cast<std::size_t>(a--)]) {
-        const std::int64_t length = extent[static_cast<std::size_t>(a)], taps = shape_.taps[a];
-        for (std::int64_t line = 0; line < static_cast<std::int64_t>(marks.size()) / length; ++line) {
-            const std::int64_t first = line / stride * stride * length + line % stride;
-            std::int64_t marked = length + taps;  // the next sample that is
-            for (std::int64_t i = length - 1; i >= 0; --i) {
+    for (int a = axes - 1; a >= 0; stride *= extent[a--])
+        for (std::int64_t line = 0; line < static_cast<std::int64_t>(nan.size()) / extent[a]; ++line) {
+            const std::int64_t first = line / stride * stride * extent[a] + line % stride;
+            std::int64_t next = extent[a] + shape_.taps[a];  // sample that is marked
+            for (std::int64_t i = extent[a] - 1; i >= 0; --i) {
                 const auto at = static_cast<std::size_t>(first + i * stride);
-                if (marks[at]) marked = i;
-                marks[at] = marked < i + taps;
+                if (nan[at]) next = i;
+                nan[at] = next < i + shape_.taps[a];
             }
         }
-    }
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     for (std::int64_t z = 0; z < count[0]; ++z)
         for (std::int64_t y = 0; y < count[1]; ++y)
-            for (std::int64_t x = 0, end; x < count[2]; x = end) {
-                const auto marked = [&](std::int64_t i) {
-                    return marks[static_cast<std::size_t>((z * extent[1] + y) * extent[2] + i)];
-                };
-                for (end = x + 1; end < count[2] && marked(end) == marked(x);)
-                    ++end;
-                if (!marked(x)) continue;
-                const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2] + x};
+            for (std::int64_t x = 0; x < count[2]; ++x) {
+                if (!nan[static_cast<std::size_t>((z * extent[1] + y) * extent[2] + x)]) continue;
                 for (int t = 0; t < targets_; ++t)
-                    damage.push_back({tile.n,
-                                      {tile.group * targets_ + t, 0, 1, {}},
-                                      target_,
-                                      first,
-                                      {first[0] + 1, first[1] + 1, tile.to[2] + end}});
+                    *output_at(to, tile.n, tile.group * targets_ + t,
+                               {tile.to[0] + z, tile.to[1] + y, tile.to[2] + x}) = std::numeric_limits<E>::quiet_NaN();
             }
+}
+
+// An infinity times its taps, to the outputs of these: NaN where a tap is zero, or infinities of both signs meet.
+template <class E>
+void ImagePass<E>::add_infinities(const Run& run, const Tile& tile,
+                                  const std::vector<typename NonFinite::Infinity>& list) const {
+    const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
+    const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
+    const Index count = output_count(tile), extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
+    for (const auto& [at, source, value] : list) {
+        const Index sample = unravel(at, extent);
+        Index begin, end;  // of the outputs that read it
+        for (int a = 0; a < axes; ++a) {
+            begin[a] = std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
+            end[a] = std::min(count[a], sample[a] + 1);
+        }
+        for (int t = 0; t < targets_; ++t) {
+            const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
+            for (std::int64_t z = begin[0]; z < end[0]; ++z)
+                for (std::int64_t y = begin[1]; y < end[1]; ++y) {
+                    E* out = output_at(to, tile.n, tile.group * targets_ + t,
+                                       {tile.to[0] + z, tile.to[1] + y, tile.to[2] + begin[2]});
+                    const E* tap = taps.data + (sample[0] - z) * taps.along[0] + (sample[1] - y) * taps.along[1] +
+                                   (sample[2] - begin[2]) * taps.along[2];
+                    for (std::int64_t x = begin[2]; x < end[2]; ++x) {
+                        *out += value * *tap;
+                        out += to.along[2] * target_[2].step;
+                        tap -= taps.along[2];
+                    }
+                }
+        }
+    }
 }
 
 template <class E>
@@ -345,20 +380,24 @@ RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* wo
         transform_kernels(operands.w, group, kernels, scratch_at(run.of(slot)));
         return kernels;
     };
+    std::vector<std::int64_t> repaired(static_cast<std::size_t>(slots), 0);
+    const auto run_one = [&](std::int64_t group, std::int64_t tile, const E* kernels, int slot) {
+        repaired[static_cast<std::size_t>(slot)] += run_tile(run, group, tile, kernels, slot);
+    };
     // Threads take groups where that keeps all of them busy, else they share the tiles of each.
     if (keeps_busy(layer_.groups, slots)) {
         parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
             const E* const kernels = kernels_of(group, slot);
             for (std::int64_t tile = 0; tile < tiles; ++tile)
-                run_tile(run, group, tile, kernels, slot);
+                run_one(group, tile, kernels, slot);
         });
     } else {
         for (std::int64_t group = 0; group < layer_.groups; ++group) {
             const E* const kernels = kernels_of(group, 0);
-            parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_tile(run, group, tile, kernels, slot); });
+            parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_one(group, tile, kernels, slot); });
         }
     }
-    return {layer_.groups * tiles, 0};
+    return {layer_.groups * tiles, std::accumulate(repaired.begin(), repaired.end(), std::int64_t{0})};
 }
 
 template <class E>

@@ -76,8 +76,16 @@ private:
     };
     using Lines = std::array<AxisLines<E>, axes>;
 
-    // The samples of a tile that are not finite, in the order of the array.
-    using Marks = std::vector<bool>;
+    // The samples of a tile, in the order of the array, that are not finite.
+    struct NonFinite {
+        struct Infinity {
+            std::int64_t at;
+            int source;
+            E value;
+        };
+        std::vector<bool> nan;  // of each sample: whether it is NaN in any of the channels read
+        std::vector<Infinity> infinities;
+    };
     bool is_signal() const { return is_line(shape_); }
     std::array<std::ptrdiff_t, 6> scratch_sizes() const;
     Scratch scratch_at(char* memory) const;
@@ -94,14 +102,14 @@ private:
     RowArgs<E> output_row(const Run& run, std::int64_t channel, const Scratch& scratch) const;
     E* output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const;
     Index output_count(const Tile& tile) const;
-    // marks: if not null, samples that are not finite are marked, and taken for zeros.
-    void read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                    E* blocks, Marks* marks) const;
+    // non_finite: null, or samples that are not finite are added to it, and taken for zeros.
+    void read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
+                    NonFinite* non_finite) const;
     void write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                      std::vector<DamagedBox>& damage) const;
-    void read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                     E* blocks, Marks* marks) const;
-    void mark_pixels(int first, const Scratch& scratch, Marks& marks) const;
+    void read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
+                     NonFinite* non_finite) const;
+    void take_non_finite(int first, int source, const Scratch& scratch, NonFinite& non_finite) const;
     void write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                       std::vector<DamagedBox>& damage) const;
     void rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const;
@@ -109,12 +117,14 @@ private:
     void transform_columns(const LineTransform<E>& line, int axis, int count, const E* from, E* to) const;
     void multiply_first(const E* columns, const E* kernel, bool accumulate, E* products) const;
     void filter(const E* kernels, const Scratch& scratch) const;
-    void read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const;
+    Tensor<const E> taps_of(const Tensor<const E>& w, std::int64_t group, int source, int target) const;
+    void read_taps(const Tensor<const E>& taps, const Scratch& scratch) const;
     void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
-    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Marks* marks,
+    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, NonFinite* non_finite,
                       std::vector<DamagedBox>& damage) const;
-    void add_boxes(const Tile& tile, Marks marks, std::vector<DamagedBox>& damage) const;
-    void run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
+    void spread_nan(const Run& run, const Tile& tile, std::vector<bool> nan) const;
+    void add_infinities(const Run& run, const Tile& tile, const std::vector<typename NonFinite::Infinity>& list) const;
+    bool run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
 
     using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;
     const KernelTable<E>& kernels_;

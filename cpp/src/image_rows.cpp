@@ -57,10 +57,10 @@ void ImagePass<E>::read_pixels(const Tensor<const E>& from, const E* base, const
 }
 
 template <class E>
-void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                              const Scratch& scratch, E* blocks, Marks* marks) const {
+void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
+                              E* blocks, NonFinite* non_finite) const {
     const int lanes = kernels_.lanes, height = shape_.transform[1];
-    const E* const array = from.data + tile.n * from.outer + channel * from.inner;
+    const E* const array = from.data + tile.n * from.outer + (tile.group * sources_ + source) * from.inner;
     RowArgs<E> row{};
     row.lane_count = lanes;
     row.lane_stride = from.along[1] * source_[1].step;
@@ -77,7 +77,7 @@ void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, std
                 prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row.lane_stride, lanes,
                                  row.pixel_stride, shape_.transform[2]);
             }
-            if (marks) mark_pixels(z * height + y, scratch, *marks);
+            if (non_finite) take_non_finite(z * height + y, source, scratch, *non_finite);
             rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
         }
 }
@@ -151,13 +151,13 @@ void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t cou
 }  // namespace
 
 template <class E>
-void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, std::int64_t channel,
-                               const Scratch& scratch, E* blocks, Marks* marks) const {
+void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
+                               E* blocks, NonFinite* non_finite) const {
     const int height = image_.transform[1], length = shape_.transform[2];
     const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
     const std::int64_t begin = tile.from[2], end = begin + length;
     const E fill = static_cast<E>(source_[2].outside.fill);
-    const E* const array = from.data + tile.n * from.outer + channel * from.inner +
+    const E* const array = from.data + tile.n * from.outer + (tile.group * sources_ + source) * from.inner +
                            std::max<std::int64_t>(0, plane) * from.along[0] +
                            std::max<std::int64_t>(0, line) * from.along[1];
     const bool exists = plane >= 0 && line >= 0;
@@ -188,7 +188,7 @@ void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, st
     for (int y = 0; y < height; y += kernels_.lanes) {
         row.source = samples + y;
         kernels_.read_row(row);
-        if (marks) mark_pixels(y, scratch, *marks);
+        if (non_finite) take_non_finite(y, source, scratch, *non_finite);
         rows_to_blocks(read_[2].real, scratch, y, blocks);
     }
 }
@@ -264,32 +264,34 @@ void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int f
 
 // The pixels of a lane vector of rows, from row `first` on.
 template <class E>
-void ImagePass<E>::mark_pixels(int first, const Scratch& scratch, Marks& marks) const {
-    const std::size_t height = static_cast<std::size_t>(image_.transform[1]),
-                      width = static_cast<std::size_t>(image_.transform[2]),
-                      lanes = static_cast<std::size_t>(kernels_.lanes);
-    for (std::size_t x = 0; x < width; ++x)
-        for (std::size_t l = 0; l < lanes; ++l) {
+void ImagePass<E>::take_non_finite(int first, int source, const Scratch& scratch, NonFinite& non_finite) const {
+    const int height = image_.transform[1], width = image_.transform[2], lanes = kernels_.lanes;
+    for (int x = 0; x < width; ++x)
+        for (int l = 0; l < lanes; ++l) {
             E& value = scratch.pixels[x * lanes + l];
             if (std::isfinite(value)) continue;
-            const std::size_t row = static_cast<std::size_t>(first) + l;
-            marks[is_signal() ? x * height + row : row * width + x] = true;
+            const int row = first + l;
+            const std::int64_t at = is_signal() ? x * height + row : row * width + x;
+            if (std::isnan(value))
+                non_finite.nan[static_cast<std::size_t>(at)] = true;
+            else
+                non_finite.infinities.push_back({at, source, value});
             value = 0;
         }
 }
 
 // The taps of one pair of channels, the first of them at w, to the first channel's blocks.
 template <class E>
-void ImagePass<E>::read_taps(const E* w, const Tensor<const E>& strides, const Scratch& scratch) const {
+void ImagePass<E>::read_taps(const Tensor<const E>& taps, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
     const E scale = E(1) / (static_cast<E>(rows()) * static_cast<E>(image_.transform[2]));
     RowArgs<E> row{};
-    row.lane_stride = is_signal() ? strides.along[2] : strides.along[1];
-    row.pixel_stride = is_signal() ? strides.along[2] * height : strides.along[2];
+    row.lane_stride = is_signal() ? taps.along[2] : taps.along[1];
+    row.pixel_stride = is_signal() ? taps.along[2] * height : taps.along[2];
     for (int z = 0; z < image_.taps[0]; ++z)
         for (int y = 0; y < image_.taps[1]; y += lanes) {
             std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
-            row.source = w + z * strides.along[0] + y * row.lane_stride;
+            row.source = taps.data + z * taps.along[0] + y * row.lane_stride;
             row.lanes = scratch.pixels;
             if (is_signal()) {
                 for_columns(row, lanes, y, shape_.taps[2], height,
@@ -305,16 +307,17 @@ void ImagePass<E>::read_taps(const E* w, const Tensor<const E>& strides, const S
         }
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                     \
-    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, std::int64_t, const Scratch&, E*,  \
-                                           Marks*) const;                                                          \
-    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,       \
-                                            std::vector<DamagedBox>&) const;                                       \
-    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, std::int64_t, const Scratch&, E*, \
-                                            Marks*) const;                                                         \
-    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,      \
-                                             std::vector<DamagedBox>&) const;                                      \
-    template void ImagePass<E>::read_taps(const E*, const Tensor<const E>&, const Scratch&) const;
+#define TRICONV_INSTANTIATE(E)                                                                                        \
+    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, NonFinite*)  \
+        const;                                                                                                        \
+    template E* ImagePass<E>::output_at(const Tensor<E>&, std::int64_t, std::int64_t, const Index&) const;            \
+    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,          \
+                                            std::vector<DamagedBox>&) const;                                          \
+    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, NonFinite*) \
+        const;                                                                                                        \
+    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,         \
+                                             std::vector<DamagedBox>&) const;                                         \
+    template void ImagePass<E>::read_taps(const Tensor<const E>&, const Scratch&) const;
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

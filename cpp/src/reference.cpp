@@ -13,7 +13,8 @@ double rounded_off(double sum, double term, double total) {
     return (sum - (total - added)) + (term - added);
 }
 
-// Sum of products in double, to which their rounding errors and the additions' are added (Ogita, Rump, Oishi: Dot2).
+// Sum of products in double, to which their rounding errors and the additions' are added (Ogita, Rump, Oishi: Dot2). Once
+// it is NaN, add returns false: no further term can change that.
 template <class E>
 class Sum;
 
@@ -21,12 +22,13 @@ class Sum;
 template <>
 class Sum<float> {
 public:
-    void add(float a, float b) {
+    bool add(float a, float b) {
         const double product = static_cast<double>(a) * b, total = sum_ + product;
         const double error = rounded_off(sum_, product, total), errors = error_ + error;
         rest_ += rounded_off(error_, error, errors);
         error_ = errors;
         sum_ = total;
+        return !std::isnan(sum_);
     }
     float value() const { return static_cast<float>(std::isfinite(sum_) ? sum_ + (error_ + rest_) : sum_); }
 
@@ -39,17 +41,21 @@ private:
 template <>
 class Sum<double> {
 public:
-    void add(double a, double b) {
-        if (overflowed_) return void(wide_ += static_cast<long double>(a) * b);
+    bool add(double a, double b) {
+        if (overflowed_) {
+            wide_ += static_cast<long double>(a) * b;
+            return !std::isnan(wide_);
+        }
         const double product = a * b, total = sum_ + product;
         const double error = error_ + (std::fma(a, b, -product) + rounded_off(sum_, product, total));
         if (!std::isfinite(error)) {  // nor is it where a difference alone overflows, next to the largest number
             overflowed_ = true;
             wide_ = static_cast<long double>(sum_) + error_ + static_cast<long double>(a) * b;
-            return;
+            return !std::isnan(wide_);
         }
         error_ = error;
         sum_ = total;
+        return true;
     }
     double value() const { return overflowed_ ? static_cast<double>(wide_) : sum_ + error_; }
 
@@ -59,31 +65,22 @@ private:
     bool overflowed_ = false;
 };
 
-// Positions of the padded input that one output or one tap reads: along each axis `count` of them, from `first` on.
-class PaddedSamples {
-public:
-    PaddedSamples(const Layer& layer, const Index& first, const Index& step, const Index& count)
-        : fill_(layer.axis[0].outside.fill) {
-        for (int a = 0; a < axes; ++a)
-            for (std::int64_t i = 0; i < count[a]; ++i) {
-                const Axis& axis = layer.axis[a];
-                samples_[a].push_back(axis.outside.sample_at(first[a] + i * step[a] - axis.pad, axis.in));
-            }
-    }
+// Positions of the padded input that one output or one tap reads: first, first + step, ...
+struct PaddedSamples {
+    const Layer& layer;
+    Index first, step;
+
     template <class E>
     E at(const E* channel, const std::array<std::ptrdiff_t, axes>& along, const Index& i) const {
         std::ptrdiff_t offset = 0;
         for (int a = 0; a < axes; ++a) {
-            const std::int64_t sample = samples_[a][static_cast<std::size_t>(i[a])];
-            if (sample < 0) return static_cast<E>(fill_);
+            const Axis& axis = layer.axis[a];
+            const std::int64_t sample = axis.outside.sample_at(first[a] + i[a] * step[a] - axis.pad, axis.in);
+            if (sample < 0) return static_cast<E>(axis.outside.fill);
             offset += sample * along[a];
         }
         return channel[offset];
     }
-
-private:
-    double fill_;
-    std::array<std::vector<std::int64_t>, axes> samples_;
 };
 
 // The taps that meet sample i of an axis, at any position of the padded input that holds it, and for which output.
@@ -108,13 +105,15 @@ std::vector<Meeting> meetings_of(const Axis& axis, std::int64_t i) {
     return meetings;
 }
 
+// Until f(index) is false; whether it never was.
 template <class F>
-void for_each_index(const Index& extent, F f) {
+bool for_each_index(const Index& extent, F f) {
     Index i;
     for (i[0] = 0; i[0] < extent[0]; ++i[0])
         for (i[1] = 0; i[1] < extent[1]; ++i[1])
             for (i[2] = 0; i[2] < extent[2]; ++i[2])
-                f(i);
+                if (!f(i)) return false;
+    return true;
 }
 
 std::ptrdiff_t offset_of(const Index& i, const std::array<std::ptrdiff_t, axes>& along) {
@@ -147,14 +146,14 @@ template <class E>
 E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, const E* bias,
                        std::int64_t n, std::int64_t k, const Index& o) {
     Sum<E> sum;
-    if (bias) sum.add(*bias, E(1));
-    const PaddedSamples samples(layer, times(o, strides(layer)), dilations(layer), kernel_extent(layer));
+    bool open = !bias || sum.add(*bias, E(1));
+    const PaddedSamples samples{layer, times(o, strides(layer)), dilations(layer)};
     const std::int64_t first = k / layer.out_per_group() * layer.in_per_group();
-    for (std::int64_t c = 0; c < layer.in_per_group(); ++c) {
+    for (std::int64_t c = 0; open && c < layer.in_per_group(); ++c) {
         const E* channel = x.data + n * x.outer + (first + c) * x.inner;
         const E* kernel = w.data + k * w.outer + c * w.inner;
-        for_each_index(kernel_extent(layer), [&](const Index& r) {
-            sum.add(samples.at(channel, x.along, r), kernel[offset_of(r, w.along)]);
+        open = for_each_index(kernel_extent(layer), [&](const Index& r) {
+            return sum.add(samples.at(channel, x.along, r), kernel[offset_of(r, w.along)]);
         });
     }
     return sum.value();
@@ -166,17 +165,25 @@ E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Te
     Sum<E> sum;
     const std::int64_t group = c / layer.in_per_group(), c_in_group = c % layer.in_per_group();
     std::array<std::vector<Meeting>, axes> meetings;
-    for (int a = 0; a < axes; ++a)
+    Index extent;
+    for (int a = 0; a < axes; ++a) {
         meetings[a] = meetings_of(layer.axis[a], i[a]);
-    for (std::int64_t j = 0; j < layer.out_per_group(); ++j) {
+        extent[a] = static_cast<std::int64_t>(meetings[a].size());
+    }
+    bool open = true;
+    for (std::int64_t j = 0; open && j < layer.out_per_group(); ++j) {
         const std::int64_t k = group * layer.out_per_group() + j;
         const E* const outputs = dy.data + n * dy.outer + k * dy.inner;
         const E* const kernel = w.data + k * w.outer + c_in_group * w.inner;
-        for (const Meeting& z : meetings[0])
-            for (const Meeting& y : meetings[1])
-                for (const Meeting& x : meetings[2])
-                    sum.add(outputs[offset_of({z.output, y.output, x.output}, dy.along)],
-                            kernel[offset_of({z.tap, y.tap, x.tap}, w.along)]);
+        open = for_each_index(extent, [&](const Index& m) {
+            std::ptrdiff_t output = 0, tap = 0;
+            for (int a = 0; a < axes; ++a) {
+                const Meeting& meeting = meetings[a][static_cast<std::size_t>(m[a])];
+                output += meeting.output * dy.along[a];
+                tap += meeting.tap * w.along[a];
+            }
+            return sum.add(outputs[output], kernel[tap]);
+        });
     }
     return sum.value();
 }
@@ -185,12 +192,13 @@ template <class E>
 E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& dy, std::int64_t k,
                            std::int64_t c, const Index& r) {
     Sum<E> sum;
-    const PaddedSamples samples(layer, times(r, dilations(layer)), strides(layer), output_extent(layer));
+    const PaddedSamples samples{layer, times(r, dilations(layer)), strides(layer)};
     const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
-    for (std::int64_t n = 0; n < layer.batch; ++n)
-        for_each_index(output_extent(layer), [&](const Index& o) {
-            sum.add(samples.at(x.data + n * x.outer + channel * x.inner, x.along, o),
-                    dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
+    bool open = true;
+    for (std::int64_t n = 0; open && n < layer.batch; ++n)
+        open = for_each_index(output_extent(layer), [&](const Index& o) {
+            return sum.add(samples.at(x.data + n * x.outer + channel * x.inner, x.along, o),
+                           dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
         });
     return sum.value();
 }
@@ -219,6 +227,7 @@ void reference_pass_of(const Layer& layer, Pass pass, const ConstView& a, const 
             for (std::int64_t j = 0; j < inner; ++j)
                 for_each_index(extent, [&](const Index& at) {
                     out.data[i * out.outer + j * out.inner + offset_of(at, out.along)] = value_at(i, j, at);
+                    return true;
                 });
     };
     switch (pass) {

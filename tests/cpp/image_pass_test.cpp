@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "algorithms.h"
@@ -126,6 +127,40 @@ TEST(SamplesAsLanes, OneNonFiniteSampleDamagesWhatReadsIt) {
             EXPECT_GT(finite, 0u);
             EXPECT_LT(finite, out.size());
         }
+}
+
+// NaN and infinities of both signs, several of which some outputs read; among the taps zeros and denormals.
+template <class E>
+void expect_classes_of_the_reference(const std::string& text) {
+    using Limits = std::numeric_limits<E>;
+    constexpr E odd[] = {Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN()};
+    const Problem problem = parse_problem(text).problem;
+    std::mt19937_64 random(7);
+    LayerData<E> data(problem);
+    for (E& tap : data.w)
+        if (random() % 8 == 0) tap = random() % 4 == 0 ? E(0) : Limits::denorm_min();
+    for (auto* samples : {&data.x, &data.dy})
+        for (int i = 0; i < 6; ++i)
+            (*samples)[random() % samples->size()] = odd[i / 2 % 3];
+    for (Pass pass : {Pass::forward, Pass::input_grad})
+        for (const std::string& tile : tiles_of(problem)) {
+            SCOPED_TRACE(to_string(problem, pass) + " " + tile);
+            std::vector<E> out = data.empty_output(pass);
+            ForcedPass<E>(problem, pass, tile).run(data, problem, pass, 2, false, out);
+            const std::vector<E> expected = data.reference(pass);
+            for (std::size_t i = 0; i < out.size(); ++i) {
+                ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                ASSERT_EQ(std::isinf(out[i]), std::isinf(expected[i])) << i;
+                ASSERT_EQ(std::isinf(out[i]) && out[i] > 0, std::isinf(expected[i]) && expected[i] > 0) << i;
+            }
+        }
+}
+
+TEST(SamplesAsLanes, NonFiniteSamplesReachTheOutputsThatReadThem) {
+    for (const char* text : problems) {
+        expect_classes_of_the_reference<float>(std::string(text) + " f32");
+        expect_classes_of_the_reference<double>(std::string(text) + " f64");
+    }
 }
 
 TEST(SamplesAsLanes, TilesOfTooManySamplesAreRefused) {
