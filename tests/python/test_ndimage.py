@@ -476,7 +476,7 @@ READ_ONLY.flags.writeable = False
 FILTERS = [("correlate", [[1, 2]]), ("convolve1d", [1, 2]), ("gaussian_filter", 1), ("uniform_filter", 3)]
 MISUSE = [
     *((name, (np.zeros((2, 3), t), a), {}) for name, a in FILTERS for t in ("f2", "O", "U1", "M8[s]", "g")),
-    *((name, (IMAGE, a), {"cval": cval}) for name, a in FILTERS for cval in (1j, "a")),
+    *((name, (IMAGE, a), {"cval": cval}) for name, a in FILTERS for cval in (1j, "a", b"2", None)),
     *((name, (IMAGE, a), {"mode": mode}) for name, a in FILTERS for mode in ("x", None, 1)),
     *(
         (name, (IMAGE + shift, a), {"output": output})
@@ -514,6 +514,16 @@ def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args, options):
     expected = outcome(getattr(scipy_ndimage, name), *args, **options)
     result = outcome(getattr(ndimage, name), *args, **options)
     assert type(result) is type(expected), (result, expected)
+
+
+@pytest.mark.parametrize(("name", "argument"), FILTERS)
+def test_unlike_scipy_other_dtypes_and_fills_are_refused(name, argument):
+    for dtype in ("f2", "g", "O", "M8[s]"):
+        with pytest.raises(RuntimeError, match="input has dtype"):
+            getattr(ndimage, name)(np.zeros((0, 3), dtype), argument)
+    for image, cval in [(IMAGE, np.complex64(2)), (IMAGE + 1j, "2")]:
+        with pytest.raises(TypeError, match=r"cval is .*, expected"):
+            getattr(ndimage, name)(image, argument, mode="constant", cval=cval)
 
 
 @pytest.mark.parametrize("name", ndimage.__all__)

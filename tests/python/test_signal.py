@@ -315,7 +315,11 @@ def test_methods_run_what_they_say(rng):
 
 
 @pytest.mark.parametrize(
-    "name", ["convolve", "correlate", "fftconvolve", "oaconvolve", "convolve2d", "correlate2d", "choose_conv_method"]
+    "name",
+    [
+        *("convolve", "correlate", "fftconvolve", "oaconvolve", "convolve2d", "correlate2d"),
+        *("choose_conv_method", "correlation_lags"),
+    ],
 )
 def test_signatures_are_those_of_scipy_and_workers(name):
     parameters = list(inspect.signature(getattr(signal, name)).parameters.values())
@@ -345,7 +349,7 @@ MISUSE = [
     *((name, (np.array(["a", "b"]), np.array(["a"]))) for name in ("convolve", "correlate")),
     *((name, (np.array(["2000-01-01"], "M8[s]"),) * 2) for name in ("convolve", "correlate")),
     *((name, (TWO, TWO, "full", boundary)) for name in ("convolve2d", "correlate2d") for boundary in ("bogus", None)),
-    *(("convolve2d", (TWO, TWO, "full", "fill", fill)) for fill in ([], [1, 2], "a")),
+    *(("convolve2d", (TWO, TWO, "full", "fill", fill)) for fill in ([], [1, 2], "a", 1j, 2 + 0j)),
     *(("convolve2d", (np.ones((2, 2), "u1"),) * 2 + ("full", "fill", fill)) for fill in (-1, 256, np.nan)),
     ("correlation_lags", (3, 2, "bogus")),
     ("choose_conv_method", (ONE, ONE, "bogus")),
@@ -358,6 +362,30 @@ def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args):
     result = outcome(getattr(signal, name), *args)
     assert isinstance(expected, (ValueError, TypeError))
     assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(lambda name=name: getattr(signal, name)(TWO, TWO, ["full"]) for name in ("convolve", "correlate2d")),
+        lambda: signal.convolve2d(TWO, TWO, boundary=["fill"]),
+        *(lambda f=fill: signal.convolve2d(TWO, TWO, fillvalue=f) for fill in (None, b"2", np.complex64(2))),
+        *(lambda name=name: getattr(signal, name)(np.ones(4, "m8[s]"), ONE) for name in ("convolve", "oaconvolve")),
+        lambda: signal.choose_conv_method(TWO, TWO.T, "valid"),
+        lambda: signal.choose_conv_method(ONE, TWO),
+        lambda: signal.correlation_lags(3, 2, workers=0),
+    ],
+)
+def test_unlike_scipy_misuse_is_a_value_error(call):
+    with pytest.raises(ValueError, match=r", expected |must be at least"):
+        call()
+
+
+def test_fills_may_be_arrays_of_one_number():
+    image = np.ones((2, 2), "float32")
+    expected = signal.convolve2d(image, image, fillvalue=2)
+    for fill in (np.array(2), np.array([2.0]), np.float16(2)):
+        np.testing.assert_array_equal(signal.convolve2d(image, image, fillvalue=fill), expected)
 
 
 @pytest.mark.parametrize(

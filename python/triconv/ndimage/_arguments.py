@@ -36,7 +36,7 @@ def boundary_of(mode: object, cval: complex, image: AnyArray) -> Boundary:
     if not isinstance(mode, str) or mode not in _BOUNDARIES:
         raise RuntimeError(f"mode is {mode!r}, expected 'reflect', 'constant', 'nearest', 'mirror' or 'wrap'")
     name, complex_image = _BOUNDARIES[mode], np.iscomplexobj(image)
-    if isinstance(cval, str) or (not complex_image and isinstance(cval, complex | np.complexfloating)):
+    if isinstance(cval, str | bytes) or (not complex_image and isinstance(cval, complex | np.complexfloating)):
         raise TypeError(f"cval is {cval!r}, expected a{'' if complex_image else ' real'} number")
     value = complex(cval) if complex_image else float(cval)
     if name != "constant":

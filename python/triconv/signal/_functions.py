@@ -237,7 +237,9 @@ def choose_conv_method(
     return method_of(in1, in2, _whole(mode, in1.shape, in2.shape), dtype)
 
 
-def correlation_lags(in1_len: int, in2_len: int, mode: Mode = "full") -> AnyArray:
+def correlation_lags(
+    in1_len: int, in2_len: int, mode: Mode = "full", *, workers: SupportsIndex | None = None
+) -> AnyArray:
     """Return the lag of each output of a 1-dimensional `correlate`.
 
     Parameters
@@ -246,6 +248,8 @@ def correlation_lags(in1_len: int, in2_len: int, mode: Mode = "full") -> AnyArra
         Samples of the two signals.
     mode
         That of `correlate`.
+    workers
+        As for `correlate`, for calls with the same arguments: there is nothing to share here.
 
     Returns
     -------
@@ -255,7 +259,9 @@ def correlation_lags(in1_len: int, in2_len: int, mode: Mode = "full") -> AnyArra
     Raises
     ------
     ValueError
-        If `mode` is unknown.
+        If `mode` is unknown, or `workers` no number of threads.
+    TypeError
+        If `workers` is not an int.
 
     Examples
     --------
@@ -264,6 +270,7 @@ def correlation_lags(in1_len: int, in2_len: int, mode: Mode = "full") -> AnyArra
     array([-1,  0,  1,  2])
     """
     check_mode(mode)
+    threads(workers)  # checks it
     if mode == "valid":
         surplus = in1_len - in2_len
         return np.arange(min(surplus, 0), max(surplus, 0) + 1)

@@ -161,12 +161,10 @@ def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
     """The value as a number of the dtype: of integers the integer part."""
     given = np.asarray(fillvalue)
     message = f"fillvalue is {fillvalue!r}, expected a number that {dtype} holds"
-    if given.size != 1:
+    if given.size != 1 or given.dtype.kind not in ("biufc" if dtype.kind in "cO" else "biuf"):
         raise ValueError(message)
     value = complex(given.item())
     if value.imag != 0:
-        if dtype.kind not in "cO":
-            raise ValueError(message)
         return value
     if dtype.kind in "fcO":
         return value.real
