@@ -47,6 +47,16 @@ Layer::Layer(const Problem& p)
         a.outside = {p.boundary, p.fill, -a.pad, a.read_end()};
 }
 
+Layer Layer::with_taps(const Index& begin, const Index& end) const {
+    Layer result = *this;
+    for (int i = 0; i < axes; ++i) {
+        Axis& a = result.axis[i];
+        a = with_phases({a.in, a.out, end[i] - begin[i], a.stride, a.dilation, a.pad - begin[i] * a.dilation});
+        a.outside = {Boundary::constant, 0, -a.pad, a.read_end()};
+    }
+    return result;
+}
+
 AxisPart part_of(const Axis& a, std::int64_t begin, std::int64_t end) {
     AxisPart part;
     const std::int64_t span = (a.kernel - 1) * a.dilation;
@@ -64,6 +74,14 @@ AxisPart part_of(const Axis& a, std::int64_t begin, std::int64_t end) {
     part.axis = with_phases({size, last_output - part.output + 1, last_tap - part.tap + 1, a.stride, a.dilation,
                              part.position - first_read});
     return part;
+}
+
+TapRange used_taps(const Axis& axis) {
+    const AxisPart part = part_of(axis, 0, axis.in);
+    if (part.empty) return {0, axis.kernel};
+    const std::int64_t begin =
+        std::min(part.tap, axis.pad / axis.dilation);  // what is left of the padding is not negative
+    return {begin, part.tap + part.axis.kernel};
 }
 
 Layer Layer::zero_padded() const {

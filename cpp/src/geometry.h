@@ -66,6 +66,8 @@ struct Layer {
     bool extended() const { return !axis[axes - 1].outside.zeros(); }
     Boundary boundary() const { return axis[axes - 1].outside.boundary; }
     Layer zero_padded() const;
+    Layer with_taps(const Index& begin,
+                    const Index& end) const;  // of [begin, end) along each axis only; padding of zeros
 
     std::int64_t in_per_group() const { return in_channels / groups; }
     std::int64_t out_per_group() const { return out_channels / groups; }
@@ -111,6 +113,11 @@ struct AxisPart {
     bool empty = true;  // nothing is read
 };
 AxisPart part_of(const Axis& axis, std::int64_t begin, std::int64_t end);
+// Taps of which those that meet the array are: the others meet padding only, whichever the output.
+struct TapRange {
+    std::int64_t begin, end;
+};
+TapRange used_taps(const Axis& axis);
 
 // Whether every sample of x is read by some output: else input_grad must write zeros first.
 bool input_covered(const Axis& axis);

@@ -40,8 +40,8 @@ private:
         copy_weights<E>(w);
         const PlannedPass<E>& planned = typed.pass(pass_);
         spectra_ = Workspace(planned.algorithm->prepared_size() * sizeof(E));
-        planned.algorithm->prepare(as_tensor<E>(weights_, plan_->problem().rank), static_cast<E*>(spectra_.data()),
-                                   planned.max_threads);
+        planned.algorithm->prepare(typed.taps().of(as_tensor<E>(weights_, plan_->problem().rank)),
+                                   static_cast<E*>(spectra_.data()), planned.max_threads);
     }
 
     template <class E>

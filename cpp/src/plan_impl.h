@@ -20,6 +20,7 @@
 #include "made_on_first_use.h"
 #include "parallel.h"
 #include "triconv/triconv.hpp"
+#include "used_taps.h"
 #include "workspace.h"
 
 namespace triconv {
@@ -60,7 +61,7 @@ template <class E>
 class TypedPlan {
 public:
     TypedPlan(const Problem& problem, const Options& options)
-        : kernels_(table_of<E>(kernels())), layer_(problem), options_(options) {
+        : kernels_(table_of<E>(kernels())), taps_(Layer(problem)), layer_(taps_.layer()), options_(options) {
         for (std::size_t i = 0; i < pass_count; ++i) {
             const std::string& own = options.pass_algorithm[i];
             requests_[i] = parse_algorithm(own.empty() ? options.algorithm : own, problem.rank);
@@ -68,7 +69,8 @@ public:
         }
     }
 
-    const Layer& layer() const { return layer_; }
+    const Layer& layer() const { return layer_; }  // of taps() only
+    const UsedTaps<E>& taps() const { return taps_; }
     const KernelTable<E>& table() const { return kernels_; }
 
     // Chosen on first use: a call of one pass should not pay for planning three.
@@ -99,8 +101,9 @@ public:
         return planned.algorithm->workspace_bytes(planned.slots(threads));
     }
 
-    RunInfo run(Pass which, const Operands<E>& operands, const CallerWorkspace& given) const {
+    RunInfo run(Pass which, const Operands<E>& whole, const CallerWorkspace& given) const {
         const PlannedPass<E>& planned = pass(which);
+        const Operands<E> operands = taps_.of(whole);
         const int slots = slots_within(given, which);
         RunInfo info{planned.costed.candidate.algorithm, kernels_.isa, 0, 0};
         if (!run_empty(which, operands)) {
@@ -111,6 +114,7 @@ public:
             info.tiles = counts.tiles;
             info.recomputed_tiles = counts.recomputed;
         }
+        taps_.finish(which, whole, slots);
         return info;
     }
 
@@ -288,7 +292,8 @@ private:
     }
 
     const KernelTable<E>& kernels_;
-    Layer layer_;
+    UsedTaps<E> taps_;
+    const Layer& layer_;
     Options options_;
     std::array<AlgorithmRequest, pass_count> requests_;
     std::array<OwnedOnFirstUse<const PlannedPass<E>>, pass_count> passes_;

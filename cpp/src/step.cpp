@@ -58,7 +58,8 @@ private:
     template <class E>
     void prepare(const TypedPlan<E>& typed) {
         const Problem& p = plan_.problem();
-        if (!has_x(p) || !has_y(p) || impl_->limits_workspace() || typed.layer().extended()) return;
+        if (!has_x(p) || !has_y(p) || impl_->limits_workspace() || typed.layer().extended() || typed.taps().fewer())
+            return;
         const PlannedPass<E>& forward = typed.pass(Pass::forward);
         if (forward.costed.direct || typed.pass(Pass::weight_grad).costed.direct ||
             typed.pass(Pass::input_grad).costed.direct)

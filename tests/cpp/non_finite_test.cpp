@@ -101,7 +101,7 @@ void expect_classes_of_the_reference(const Problem& problem) {
 TEST(NonFiniteClass, IsThatOfTheReference) {
     constexpr const char* layers[] = {
         "n2c3k18 i11x10 r3x3 p1",  "n1c1k2 i90 r7 p4",      "n1c17k17 i9x10 r3x3 p1 g17", "n1c3k2 i13x12 r3x3 s2 p1 d3",
-        "n1c2k3 i5x6x4 r2x3x3 p1", "n2c2k2 i7x6 r5x5 p5x9", "n1c5k10 i8x9 r3x3 p1 g5"};
+        "n1c2k3 i5x6x4 r2x3x3 p1", "n2c2k2 i7x6 r5x5 p5x9", "n1c5k10 i8x9 r3x3 p1 g5",    "n2c2k2 i2x3 r7x5 p3x2"};
     constexpr const char* boundaries[] = {"", " b=constant:1.5", " b=nearest", " b=reflect", " b=mirror", " b=wrap"};
     for (const char* layer : layers)
         for (const char* boundary : boundaries) {

@@ -184,6 +184,16 @@ class Problem:
         return all(-(-r // (s // math.gcd(s, d) if o > 1 else 1)) <= 7 for r, s, d, o in axes)
 
     @property
+    def has_idle_taps(self) -> bool:
+        """Whether some taps meet only zeros in the padding: left out, they may leave few enough for Winograd."""
+        axes = zip(self.input, self.output, self.kernel, self.stride, self.dilation, self.padding, strict=True)
+        return (self.boundary, self.fill) == ("constant", 0) and any(
+            not any(0 <= o * s + r * d - low < size for o in range(outputs))
+            for size, outputs, taps, s, d, (low, _) in axes
+            for r in range(taps)
+        )
+
+    @property
     def multiplications(self) -> int:
         """Of one pass by the definition."""
         return math.prod(self.output_size) * self.reduction_length("forward")

@@ -1,0 +1,84 @@
+#include "used_taps.h"
+
+#include <limits>
+
+#include "parallel.h"
+
+namespace triconv {
+
+template <class E>
+UsedTaps<E>::UsedTaps(const Layer& whole) : layer_(whole) {
+    for (int a = 0; a < axes; ++a) {
+        const TapRange used = whole.extended() ? TapRange{0, whole.axis[a].kernel} : used_taps(whole.axis[a]);
+        first_[a] = used.begin;
+        end_[a] = used.end;
+        kernel_[a] = whole.axis[a].kernel;
+        fewer_ = fewer_ || used.end - used.begin < kernel_[a];
+    }
+    if (fewer_) layer_ = whole.with_taps(first_, end_);
+}
+
+template <class E>
+Operands<E> UsedTaps<E>::of(Operands<E> operands) const {
+    if (operands.w.data) operands.w = of(operands.w);
+    if (operands.dw.data) operands.dw = of(operands.dw);
+    return operands;
+}
+
+namespace {
+
+template <class F>
+void for_each_index(const Index& end, F f) {
+    Index i;
+    for (i[0] = 0; i[0] < end[0]; ++i[0])
+        for (i[1] = 0; i[1] < end[1]; ++i[1])
+            for (i[2] = 0; i[2] < end[2]; ++i[2])
+                f(i);
+}
+
+template <class E>
+E& element(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, const Index& i) {
+    return tensor.data[outer * tensor.outer + inner * tensor.inner + i[0] * tensor.along[0] + i[1] * tensor.along[1] +
+                       i[2] * tensor.along[2]];
+}
+
+}  // namespace
+
+// Not 0 if a weight that is left out is not finite.
+template <class E>
+E UsedTaps<E>::zeros_times_others(const Tensor<const E>& w, std::int64_t k) const {
+    E sum = 0;
+    for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
+        for_each_index(kernel_, [&](const Index& r) {
+            if (!in_use(r)) sum += E(0) * element(w, k, c, r);
+        });
+    return sum;
+}
+
+// The padding is zeros.
+template <class E>
+void UsedTaps<E>::finish(Pass pass, const Operands<E>& whole, int max_threads) const {
+    if (!fewer_ || pass == Pass::input_grad) return;
+    const Index outputs{layer_.axis[0].out, layer_.axis[1].out, layer_.axis[2].out};
+    parallel_for(layer_.out_channels, max_threads, [&](std::int64_t k, int) {
+        if (pass == Pass::forward) {
+            if (zeros_times_others(whole.w, k) == E(0)) return;
+            for (std::int64_t n = 0; n < layer_.batch; ++n)
+                for_each_index(
+                    outputs, [&](const Index& o) { element(whole.y, n, k, o) = std::numeric_limits<E>::quiet_NaN(); });
+            return;
+        }
+        E gradient = 0;
+        for (std::int64_t n = 0; n < layer_.batch; ++n)
+            for_each_index(outputs, [&](const Index& o) { gradient += E(0) * element(whole.dy, n, k, o); });
+        for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
+            for_each_index(kernel_, [&](const Index& r) {
+                if (!in_use(r)) element(whole.dw, k, c, r) = gradient;
+            });
+    });
+}
+
+template class UsedTaps<float>;
+template class UsedTaps<double>;
+
+}  // namespace triconv

@@ -1,0 +1,44 @@
+// Kernels larger than the padded input needs: taps that meet nothing but the zeros around it, for every output, are left
+// out of the layer, which may be most of them (14 taps on 7 samples, on three axes). What is not finite meets those zeros
+// all the same: NaN in forward and weight_grad.
+#pragma once
+
+#include "pass.h"
+
+namespace triconv {
+
+template <class E>
+class UsedTaps {
+public:
+    explicit UsedTaps(const Layer& whole);
+
+    // The same outputs by the taps in use, and whether that are fewer.
+    const Layer& layer() const { return layer_; }
+    bool fewer() const { return fewer_; }
+
+    // Weights and their gradient without the other taps.
+    template <class T>
+    Tensor<T> of(Tensor<T> weights) const {
+        for (int a = 0; a < axes; ++a)
+            weights.data += first_[a] * weights.along[a];
+        return weights;
+    }
+    Operands<E> of(Operands<E> operands) const;
+    // After a run with those, what the other taps do: `whole` has the arrays with all taps.
+    void finish(Pass pass, const Operands<E>& whole, int max_threads) const;
+
+private:
+    bool in_use(const Index& r) const {
+        bool result = true;
+        for (int a = 0; a < axes; ++a)
+            result = result && r[a] >= first_[a] && r[a] < end_[a];
+        return result;
+    }
+    E zeros_times_others(const Tensor<const E>& w, std::int64_t k) const;
+
+    Layer layer_;  // of the taps in use
+    bool fewer_ = false;
+    Index first_{}, end_{}, kernel_{};
+};
+
+}  // namespace triconv
