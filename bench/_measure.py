@@ -189,8 +189,15 @@ def candidates(problem: Problem, which: str) -> tuple[tc.Candidate, ...]:
 
 
 def own_alternatives(problem: Problem, which: str, chosen: str) -> list[str]:
-    """Each algorithm with its best tile, and the best three of all, by the cost model; not the chosen one."""
-    usable = (row for row in candidates(problem, which) if row.possible and row.workspace_bytes <= MAX_WORKSPACE)
+    """Each algorithm with its best tile, and the best three of all, by the cost model; not the chosen one.
+
+    Of those that are as accurate as "auto" demands.
+    """
+    usable = (
+        row
+        for row in candidates(problem, which)
+        if row.possible and row.workspace_bytes <= MAX_WORKSPACE and "tolerance" not in row.reason
+    )
     rows = sorted(usable, key=lambda row: row.predicted_seconds)
     best_of_family = {row.algorithm.split(":")[0]: row.algorithm for row in reversed(rows)}
     names = dict.fromkeys([*best_of_family.values(), *(row.algorithm for row in rows[:3])])

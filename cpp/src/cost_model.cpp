@@ -274,8 +274,8 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
     for (int a = 0; a < axes; ++a)
         costs.value += line_ns(kernels, shape, a);
     costs.lane_block = lane_block_ns + planes * (costs.value + value_ns);
-    costs.kernels = static_cast<double>(work.kernel_vectors) *
-                    (costs.lane_block + kernels.lanes * tap_gather_ns * static_cast<double>(layer.taps()));
+    costs.kernels = static_cast<double>(work.kernel_vectors) * costs.lane_block +
+                    static_cast<double>(layer.out_channels * layer.in_per_group() * layer.taps()) * tap_gather_ns;
     const double products = rows * static_cast<double>(work.products);
     costs.products = work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
                                    : products * bins.fmas() * fma_ns * fma_steps(kernels);
