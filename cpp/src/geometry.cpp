@@ -79,8 +79,8 @@ AxisPart part_of(const Axis& a, std::int64_t begin, std::int64_t end) {
 TapRange used_taps(const Axis& axis) {
     const AxisPart part = part_of(axis, 0, axis.in);
     if (part.empty) return {0, axis.kernel};
-    const std::int64_t begin =
-        std::min(part.tap, axis.pad / axis.dilation);  // what is left of the padding is not negative
+    // What is left of the padding is not negative.
+    const std::int64_t begin = std::min(part.tap, axis.pad / axis.dilation);
     return {begin, part.tap + part.axis.kernel};
 }
 

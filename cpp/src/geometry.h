@@ -66,8 +66,7 @@ struct Layer {
     bool extended() const { return !axis[axes - 1].outside.zeros(); }
     Boundary boundary() const { return axis[axes - 1].outside.boundary; }
     Layer zero_padded() const;
-    Layer with_taps(const Index& begin,
-                    const Index& end) const;  // of [begin, end) along each axis only; padding of zeros
+    Layer with_taps(const Index& begin, const Index& end) const;  // [begin, end) along each axis; for padding of zeros
 
     std::int64_t in_per_group() const { return in_channels / groups; }
     std::int64_t out_per_group() const { return out_channels / groups; }
@@ -187,6 +186,17 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 
 inline std::int64_t round_up(std::int64_t count, std::int64_t unit) {
     return ceil_div(count, unit) * unit;
+}
+
+// Calls f(index) for all indices below an extent, last axis fastest, until it is false; whether it never was.
+template <class F>
+bool for_each_index(const Index& extent, F f) {
+    Index i;
+    for (i[0] = 0; i[0] < extent[0]; ++i[0])
+        for (i[1] = 0; i[1] < extent[1]; ++i[1])
+            for (i[2] = 0; i[2] < extent[2]; ++i[2])
+                if (!f(i)) return false;
+    return true;
 }
 
 // Splits an index over extents, last one fastest.

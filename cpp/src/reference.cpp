@@ -105,17 +105,6 @@ std::vector<Meeting> meetings_of(const Axis& axis, std::int64_t i) {
     return meetings;
 }
 
-// Until f(index) is false; whether it never was.
-template <class F>
-bool for_each_index(const Index& extent, F f) {
-    Index i;
-    for (i[0] = 0; i[0] < extent[0]; ++i[0])
-        for (i[1] = 0; i[1] < extent[1]; ++i[1])
-            for (i[2] = 0; i[2] < extent[2]; ++i[2])
-                if (!f(i)) return false;
-    return true;
-}
-
 std::ptrdiff_t offset_of(const Index& i, const std::array<std::ptrdiff_t, axes>& along) {
     return i[0] * along[0] + i[1] * along[1] + i[2] * along[2];
 }

@@ -27,15 +27,6 @@ Operands<E> UsedTaps<E>::of(Operands<E> operands) const {
 
 namespace {
 
-template <class F>
-void for_each_index(const Index& end, F f) {
-    Index i;
-    for (i[0] = 0; i[0] < end[0]; ++i[0])
-        for (i[1] = 0; i[1] < end[1]; ++i[1])
-            for (i[2] = 0; i[2] < end[2]; ++i[2])
-                f(i);
-}
-
 template <class E>
 E& element(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, const Index& i) {
     return tensor.data[outer * tensor.outer + inner * tensor.inner + i[0] * tensor.along[0] + i[1] * tensor.along[1] +
@@ -51,6 +42,7 @@ E UsedTaps<E>::zeros_times_others(const Tensor<const E>& w, std::int64_t k) cons
     for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
         for_each_index(kernel_, [&](const Index& r) {
             if (!in_use(r)) sum += E(0) * element(w, k, c, r);
+            return true;
         });
     return sum;
 }
@@ -61,19 +53,26 @@ void UsedTaps<E>::finish(Pass pass, const Operands<E>& whole, int max_threads) c
     if (!fewer_ || pass == Pass::input_grad) return;
     const Index outputs{layer_.axis[0].out, layer_.axis[1].out, layer_.axis[2].out};
     parallel_for(layer_.out_channels, max_threads, [&](std::int64_t k, int) {
+        const auto for_each_output = [&](auto f) {
+            for (std::int64_t n = 0; n < layer_.batch; ++n)
+                for_each_index(outputs, [&](const Index& o) {
+                    f(n, o);
+                    return true;
+                });
+        };
         if (pass == Pass::forward) {
             if (zeros_times_others(whole.w, k) == E(0)) return;
-            for (std::int64_t n = 0; n < layer_.batch; ++n)
-                for_each_index(
-                    outputs, [&](const Index& o) { element(whole.y, n, k, o) = std::numeric_limits<E>::quiet_NaN(); });
+            for_each_output([&](std::int64_t n, const Index& o) {
+                element(whole.y, n, k, o) = std::numeric_limits<E>::quiet_NaN();
+            });
             return;
         }
         E gradient = 0;
-        for (std::int64_t n = 0; n < layer_.batch; ++n)
-            for_each_index(outputs, [&](const Index& o) { gradient += E(0) * element(whole.dy, n, k, o); });
+        for_each_output([&](std::int64_t n, const Index& o) { gradient += E(0) * element(whole.dy, n, k, o); });
         for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
             for_each_index(kernel_, [&](const Index& r) {
                 if (!in_use(r)) element(whole.dw, k, c, r) = gradient;
+                return true;
             });
     });
 }
