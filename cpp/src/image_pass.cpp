@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "float_mode.h"
@@ -260,19 +261,19 @@ void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t grou
 
 template <class E>
 void ImagePass<E>::compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch,
-                                NonFinite* non_finite, std::vector<DamagedBox>& damage) const {
+                                Apart* apart, std::vector<DamagedBox>& damage) const {
     const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
     for (int s = 0; s < sources_; ++s)
         (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(from, tile, s, scratch,
-                                                                                  blocks_of(scratch, s), non_finite);
+                                                                                  blocks_of(scratch, s), apart);
     filter(kernels, scratch);
     for (int t = 0; t < targets_; ++t)
         (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
             run, tile, tile.group * targets_ + t, scratch, blocks_of(scratch, t), damage);
 }
 
-// A transform spreads what is not finite over its tile. Taken for zero, it does not: its products are added to the outputs
-// that read it. Whether it had to be.
+// A transform spreads what is not finite over its tile, or overflows. Samples that make it do so are taken for zeros, and
+// their products added to the outputs that read them. Whether that was necessary.
 template <class E>
 bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
     const std::int64_t count = tiles_.lines_per_image() * tiles_.tiles[2];
@@ -286,16 +287,16 @@ bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t ind
     std::vector<DamagedBox> whole, rest;
     compute_tile(run, tile, kernels, scratch, nullptr, whole);
     if (whole.empty()) return false;
-    NonFinite non_finite;
-    non_finite.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
-    compute_tile(run, tile, kernels, scratch, &non_finite, rest);
-    if (!rest.empty()) {  // weights, or an overflow
+    Apart apart;
+    apart.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
+    compute_tile(run, tile, kernels, scratch, &apart, rest);
+    if (!rest.empty()) {  // because of the weights
         std::vector<DamagedBox>& damage = run.damage.of(slot);
         damage.insert(damage.end(), whole.begin(), whole.end());
         return false;
     }
-    spread_nan(run, tile, std::move(non_finite.nan));
-    add_infinities(run, tile, non_finite.infinities);
+    spread_nan(run, tile, std::move(apart.nan));
+    if (!apart.products.empty()) add_products(run, tile, apart.products);
     return true;
 }
 
@@ -327,35 +328,42 @@ void ImagePass<E>::spread_nan(const Run& run, const Tile& tile, std::vector<bool
             }
 }
 
-// An infinity times its taps, to the outputs of these: NaN where a tap is zero, or infinities of both signs meet.
+// A sample times its taps, to the outputs that read it. Summed apart, with a wider range, so that only results overflow: NaN
+// are those where an infinity meets a tap of zero, or one of the other sign.
 template <class E>
-void ImagePass<E>::add_infinities(const Run& run, const Tile& tile,
-                                  const std::vector<typename NonFinite::Infinity>& list) const {
+void ImagePass<E>::add_products(const Run& run, const Tile& tile,
+                                const std::vector<typename Apart::Product>& products) const {
+    using Wide = std::conditional_t<std::is_same_v<E, float>, double, long double>;
     const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     const Index count = output_count(tile), extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
-    for (const auto& [at, source, value] : list) {
-        const Index sample = unravel(at, extent);
-        Index begin, end;  // of the outputs that read it
-        for (int a = 0; a < axes; ++a) {
-            begin[a] = std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
-            end[a] = std::min(count[a], sample[a] + 1);
-        }
-        for (int t = 0; t < targets_; ++t) {
+    std::vector<Wide> sums(static_cast<std::size_t>(count[0] * count[1] * count[2]));
+    for (int t = 0; t < targets_; ++t) {
+        std::fill(sums.begin(), sums.end(), Wide(0));
+        for (const auto& [at, source, value] : products) {
+            const Index sample = unravel(at, extent);
             const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
+            Index begin, end;  // of the outputs that read it
+            for (int a = 0; a < axes; ++a) {
+                begin[a] = std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
+                end[a] = std::min(count[a], sample[a] + 1);
+            }
             for (std::int64_t z = begin[0]; z < end[0]; ++z)
                 for (std::int64_t y = begin[1]; y < end[1]; ++y) {
-                    E* out = output_at(to, tile.n, tile.group * targets_ + t,
-                                       {tile.to[0] + z, tile.to[1] + y, tile.to[2] + begin[2]});
+                    Wide* const sum = sums.data() + (z * count[1] + y) * count[2];
                     const E* tap = taps.data + (sample[0] - z) * taps.along[0] + (sample[1] - y) * taps.along[1] +
                                    (sample[2] - begin[2]) * taps.along[2];
-                    for (std::int64_t x = begin[2]; x < end[2]; ++x) {
-                        *out += value * *tap;
-                        out += to.along[2] * target_[2].step;
-                        tap -= taps.along[2];
-                    }
+                    for (std::int64_t x = begin[2]; x < end[2]; ++x, tap -= taps.along[2])
+                        sum[x] += static_cast<Wide>(value) * *tap;
                 }
         }
+        const Wide* sum = sums.data();
+        for_each_index(count, [&](const Index& i) {
+            E& out = *output_at(to, tile.n, tile.group * targets_ + t,
+                                {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]});
+            out = static_cast<E>(out + *sum++);
+            return true;
+        });
     }
 }
 

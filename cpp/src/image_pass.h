@@ -76,15 +76,15 @@ private:
     };
     using Lines = std::array<AxisLines<E>, axes>;
 
-    // The samples of a tile, in the order of the array, that are not finite.
-    struct NonFinite {
-        struct Infinity {
+    // The samples of a tile, in the order of the array, that its transform should not see.
+    struct Apart {
+        struct Product {
             std::int64_t at;
             int source;
             E value;
         };
-        std::vector<bool> nan;  // of each sample: whether it is NaN in any of the channels read
-        std::vector<Infinity> infinities;
+        std::vector<bool> nan;          // of each sample: whether it is NaN in any of the channels read
+        std::vector<Product> products;  // infinities, and values so large that a transform overflows
     };
     bool is_signal() const { return is_line(shape_); }
     std::array<std::ptrdiff_t, 6> scratch_sizes() const;
@@ -102,14 +102,14 @@ private:
     RowArgs<E> output_row(const Run& run, std::int64_t channel, const Scratch& scratch) const;
     E* output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const;
     Index output_count(const Tile& tile) const;
-    // non_finite: null, or samples that are not finite are added to it, and taken for zeros.
+    // apart: null, or those samples are added to it, and taken for zeros.
     void read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
-                    NonFinite* non_finite) const;
+                    Apart* apart) const;
     void write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                      std::vector<DamagedBox>& damage) const;
     void read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
-                     NonFinite* non_finite) const;
-    void take_non_finite(int first, int source, const Scratch& scratch, NonFinite& non_finite) const;
+                     Apart* apart) const;
+    void take_apart(int first, int source, const Scratch& scratch, Apart& apart) const;
     void write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
                       std::vector<DamagedBox>& damage) const;
     void rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const;
@@ -120,10 +120,10 @@ private:
     Tensor<const E> taps_of(const Tensor<const E>& w, std::int64_t group, int source, int target) const;
     void read_taps(const Tensor<const E>& taps, const Scratch& scratch) const;
     void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
-    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, NonFinite* non_finite,
+    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Apart* apart,
                       std::vector<DamagedBox>& damage) const;
     void spread_nan(const Run& run, const Tile& tile, std::vector<bool> nan) const;
-    void add_infinities(const Run& run, const Tile& tile, const std::vector<typename NonFinite::Infinity>& list) const;
+    void add_products(const Run& run, const Tile& tile, const std::vector<typename Apart::Product>& products) const;
     bool run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
 
     using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;

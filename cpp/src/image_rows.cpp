@@ -1,6 +1,7 @@
 // The rows of an ImagePass: between the arrays and lane vectors of rows, and between those and the blocks.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "image_pass.h"
 #include "prefetch.h"
@@ -58,7 +59,7 @@ void ImagePass<E>::read_pixels(const Tensor<const E>& from, const E* base, const
 
 template <class E>
 void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
-                              E* blocks, NonFinite* non_finite) const {
+                              E* blocks, Apart* apart) const {
     const int lanes = kernels_.lanes, height = shape_.transform[1];
     const E* const array = from.data + tile.n * from.outer + (tile.group * sources_ + source) * from.inner;
     RowArgs<E> row{};
@@ -77,7 +78,7 @@ void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int
                 prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row.lane_stride, lanes,
                                  row.pixel_stride, shape_.transform[2]);
             }
-            if (non_finite) take_non_finite(z * height + y, source, scratch, *non_finite);
+            if (apart) take_apart(z * height + y, source, scratch, *apart);
             rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
         }
 }
@@ -152,7 +153,7 @@ void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t cou
 
 template <class E>
 void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
-                               E* blocks, NonFinite* non_finite) const {
+                               E* blocks, Apart* apart) const {
     const int height = image_.transform[1], length = shape_.transform[2];
     const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
     const std::int64_t begin = tile.from[2], end = begin + length;
@@ -188,7 +189,7 @@ void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, in
     for (int y = 0; y < height; y += kernels_.lanes) {
         row.source = samples + y;
         kernels_.read_row(row);
-        if (non_finite) take_non_finite(y, source, scratch, *non_finite);
+        if (apart) take_apart(y, source, scratch, *apart);
         rows_to_blocks(read_[2].real, scratch, y, blocks);
     }
 }
@@ -264,18 +265,19 @@ void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int f
 
 // The pixels of a lane vector of rows, from row `first` on.
 template <class E>
-void ImagePass<E>::take_non_finite(int first, int source, const Scratch& scratch, NonFinite& non_finite) const {
+void ImagePass<E>::take_apart(int first, int source, const Scratch& scratch, Apart& apart) const {
+    static const E large = std::sqrt(std::numeric_limits<E>::max());
     const int height = image_.transform[1], width = image_.transform[2], lanes = kernels_.lanes;
     for (int x = 0; x < width; ++x)
         for (int l = 0; l < lanes; ++l) {
             E& value = scratch.pixels[x * lanes + l];
-            if (std::isfinite(value)) continue;
+            if (std::abs(value) < large) continue;
             const int row = first + l;
             const std::int64_t at = is_signal() ? x * height + row : row * width + x;
             if (std::isnan(value))
-                non_finite.nan[static_cast<std::size_t>(at)] = true;
+                apart.nan[static_cast<std::size_t>(at)] = true;
             else
-                non_finite.infinities.push_back({at, source, value});
+                apart.products.push_back({at, source, value});
             value = 0;
         }
 }
@@ -307,16 +309,16 @@ void ImagePass<E>::read_taps(const Tensor<const E>& taps, const Scratch& scratch
         }
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                        \
-    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, NonFinite*)  \
-        const;                                                                                                        \
-    template E* ImagePass<E>::output_at(const Tensor<E>&, std::int64_t, std::int64_t, const Index&) const;            \
-    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,          \
-                                            std::vector<DamagedBox>&) const;                                          \
-    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, NonFinite*) \
-        const;                                                                                                        \
-    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,         \
-                                             std::vector<DamagedBox>&) const;                                         \
+#define TRICONV_INSTANTIATE(E)                                                                                    \
+    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, Apart*)  \
+        const;                                                                                                    \
+    template E* ImagePass<E>::output_at(const Tensor<E>&, std::int64_t, std::int64_t, const Index&) const;        \
+    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,      \
+                                            std::vector<DamagedBox>&) const;                                      \
+    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, Apart*) \
+        const;                                                                                                    \
+    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,     \
+                                             std::vector<DamagedBox>&) const;                                     \
     template void ImagePass<E>::read_taps(const Tensor<const E>&, const Scratch&) const;
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)

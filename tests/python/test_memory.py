@@ -265,6 +265,28 @@ def test_many_shapes_do_not_grow_the_process(limit, bound):
     assert left < 16 * MIB
 
 
+SIGNALS = """
+import numpy as np, triconv as tc
+from triconv import signal
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+x = np.ones(1 << 20, np.float32)
+before = resident()
+for i in range(40):
+    signal.correlate(x[i << 12 :], x[i << 12 :], method="fft")
+tc.release_memory()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
+def test_many_lengths_of_signals_do_not_grow_the_process():
+    done = run_python(SIGNALS)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 160 * MIB  # 40 plans hold 480
+
+
 PLANS = """
 import triconv as tc
 def resident():

@@ -244,6 +244,12 @@ def test_infinities_outside_of_an_image():
     for value in (np.inf, -np.inf, np.nan):
         expected = scipy_signal.convolve2d(np.ones((4, 4)), np.ones((3, 3)), fillvalue=value)
         np.testing.assert_array_equal(signal.convolve2d(np.ones((4, 4)), np.ones((3, 3)), fillvalue=value), expected)
+        image = np.ones((5, 5), complex)
+        for fill in (value, complex(0, value)):
+            expected = scipy_signal.convolve2d(image, np.ones((3, 3)), "same", fillvalue=fill)
+            result = signal.convolve2d(image, np.ones((3, 3)), "same", fillvalue=fill)
+            np.testing.assert_array_equal(np.isfinite(result), np.isfinite(expected))
+            assert np.isfinite(result).sum() == 9
     kernel = np.array([[1, np.inf, 2]])
     for boundary in ("wrap", "symm"):
         expected = scipy_signal.convolve2d([[1.0, -2.0, 3.0, 0.0]], kernel, boundary=boundary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 import tracemalloc
 
@@ -79,7 +80,10 @@ def test_stream_with_the_default_block(kind, rng):
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda stream: stream.copy()])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda stream: stream.copy(), lambda stream: pickle.loads(pickle.dumps(stream))],
+)
 def test_copies_go_their_own_way(kind, copied, rng):
     samples, other, kernel = (random_array(rng, n, "float64") for n in (100, 100, 9))
     stream = kind(kernel, block_size=16)
@@ -99,6 +103,7 @@ def test_empty_streams_and_chunks(kind):
     stream = kind(np.ones(5, np.float32))
     assert stream.flush().shape == (0,)
     assert stream.process(np.ones((2, 0), np.float64)).shape == (2, 0)
+    assert stream.flush().shape == (2, 0)
     assert stream.process(np.ones((3, 7), np.float32)).shape == (3, 0)  # an empty chunk fixes nothing
     assert stream.process(np.ones((3, 0), np.float32)).dtype == np.float32
     assert stream.flush().shape == (3, 11)
@@ -125,6 +130,29 @@ def test_nan_in_a_stream_reaches_what_it_should(kind, rng):
     samples[77] = np.nan
     result = feed(kind(random_array(rng, 10, "float32"), block_size=32), samples, 0, [50, 77, 78])
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(result)), np.arange(77, 87))
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_infinite_taps_meet_zeros_at_the_two_ends_only(kind):
+    result = feed(kind(np.array([1, np.inf, 2], "f"), block_size=10), np.ones(40, "f"), 0, [3, 25])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result)), [0, 41])
+    assert np.isposinf(result[1:41]).all()
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.filterwarnings("error")
+def test_infinities_of_both_signs_are_no_warning(kind):
+    samples = np.ones(20, "f")
+    samples[[3, 5]] = np.inf, -np.inf
+    result = feed(kind(np.ones(3, "f"), block_size=4), samples, 0, [])
+    np.testing.assert_array_equal(result[2:9], [3, np.inf, np.inf, np.nan, -np.inf, -np.inf, 3])
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize(("workers", "error"), [("a", TypeError), (0, ValueError)])
+def test_workers_of_a_stream_are_checked_when_it_is_made(kind, workers, error):
+    with pytest.raises(error, match="workers is"):
+        kind(np.ones(3), workers=workers)
 
 
 @pytest.mark.parametrize("kind", STREAMS)
@@ -176,6 +204,8 @@ def test_prepared_kernel_transforms_once_for_each_shape(rng):
     for size in range(40, 80):
         prepared.convolve(image[:size])
     assert prepared.nbytes < 40 * (once - bare)
+    for other in (copy.deepcopy(prepared), pickle.loads(pickle.dumps(prepared))):
+        np.testing.assert_array_equal(other.convolve(image), prepared.convolve(image))
     kernel[...] = 0
     np.testing.assert_array_equal(prepared.convolve(image), signal.prepare(prepared.kernel).convolve(image))
     assert prepared.convolve(image).any()

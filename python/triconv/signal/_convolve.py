@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ._exact import correlate_by_taps
-from ._problem import correlate_into, layer_problem, plan_of, run_by_plan
+from ._problem import correlate_into, is_filled_apart, layer_problem, plan_of, run_by_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,8 +142,9 @@ def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray
     """float32 and float64, real and complex, by the core; float16 computed in float32."""
     image, kernel, padding, boundary, shape = operands
     work = _work_dtype(dtype)
-    if kernel.dtype.kind in "fc" and not np.isfinite(kernel).all():
-        # The core would multiply infinite taps by the zeros around the image.
+    fill_apart = is_filled_apart(image, boundary) and not np.isfinite(boundary[1])
+    if fill_apart or (kernel.dtype.kind in "fc" and not np.isfinite(kernel).all()):
+        # Taps that are infinite would meet the zeros around the image, such a fill the zeros in its place within.
         return _convolve_exactly(operands, work).astype(dtype, copy=False)
     out = np.empty(shape, work)
     correlate_into(out, as_operand(image, work), as_operand(kernel, work), padding, run, boundary)

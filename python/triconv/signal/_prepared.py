@@ -45,6 +45,9 @@ class PreparedRun:
             weights = self._weights[key, w_index] = plan_of(key, "auto").prepare(w, "forward")
         weights.forward(x, None, out)
 
+    def __reduce__(self) -> tuple[type[PreparedRun], tuple[()]]:
+        return PreparedRun, ()  # a copy, or what is read from a file, makes its transforms again
+
     @property
     def nbytes(self) -> int:
         """Memory that the transforms hold."""

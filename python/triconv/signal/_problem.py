@@ -84,15 +84,26 @@ class Run(Protocol):
     def __call__(self, key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None: ...
 
 
-@lru_cache(maxsize=256)
+_LARGE_PROBLEM = 1 << 16  # samples of a channel
+
+
 def plan_of(key: Key, method: str) -> _core.Plan:
     """The plan of a problem. `method` is "direct", "fft", or "auto" for the faster of the two.
 
-    Winograd has no place here: its errors are ten times those of the others.
+    Winograd has no place here: its errors are ten times those of the others. Plans are kept, of large problems only a
+    few: for signals they hold factors of a tile's size.
     """
+    return (_large_plan if prod(key.input_size[2:]) >= _LARGE_PROBLEM else _small_plan)(key, method)
+
+
+def _make_plan(key: Key, method: str) -> _core.Plan:
     rank = len(key.padding)
     layer = (rank, key.input_size, key.weight_size, 1, key.padding, 1, key.groups, key.boundary, key.dtype)
     return _core.Plan(*layer, "direct,fft" if method == "auto" else method, None, None, None)
+
+
+_small_plan = lru_cache(maxsize=256)(_make_plan)
+_large_plan = lru_cache(maxsize=8)(_make_plan)
 
 
 def run_by_plan(method: str) -> Run:

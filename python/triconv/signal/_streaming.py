@@ -59,6 +59,13 @@ class _Blocks:
         self.begun = False
         self.problem = self._problem()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "problem"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.problem = self._problem()  # views of the arrays
+
     def _problem(self) -> LayerProblem:
         time = self.samples.ndim - 1
         return layer_problem(self.results, self.samples, self.kernel, ((time, (self.padding, self.padding)),))
@@ -94,7 +101,8 @@ class _Blocks:
         size = self.size
         self.samples[..., self.history + self.filled :] = 0
         execute(self.problem, self.run)
-        self.results[..., : self.padding] += self.tail
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs
+            self.results[..., : self.padding] += self.tail
         self.tail[...] = self.results[..., size : size + self.padding]
         self.samples[..., : self.history] = self.samples[..., size:]
         self.filled = 0
@@ -125,7 +133,9 @@ class _Stream:
         self._block_size = default if block_size is None else operator.index(block_size)
         if self._block_size < 1:
             raise ValueError(f"block_size is {block_size!r}, expected at least 1")
+        threads(workers)  # checks it
         self._workers = workers
+        self._form: _Form | None = None  # of the latest chunk while none had samples
         self._blocks: _Blocks | None = None
 
     @property
@@ -156,6 +166,7 @@ class _Stream:
             self._blocks = self._new_blocks(form)
         blocks = self._blocks
         if blocks is None:
+            self._form = form
             return _empty_results(form, 0)[1]
         _check_form(form, blocks.form)
         ready, shown = _empty_results(blocks.form, (blocks.filled + samples.shape[-1]) // blocks.size * blocks.size)
@@ -174,6 +185,8 @@ class _Stream:
         The next chunk then begins another stream, of the same sizes and dtype.
         """
         blocks = self._blocks
+        if blocks is None and self._form is not None:
+            return _empty_results(self._form, 0)[1]
         if blocks is None:
             return np.empty(0, float_dtype(self._kernel.dtype))
         count = blocks.filled + self._kernel.shape[-1] - 1 if blocks.begun else 0
@@ -225,7 +238,9 @@ class _Stream:
         kernel = reverse(as_operand(self._kernel, form.results), [self._kernel.ndim - 1])
         kernel = kernel[(np.newaxis,) * (form.ndim - kernel.ndim)]
         overlap = kernel.shape[-1] - 1
-        history, padding = (overlap, 0) if self._saves else (0, overlap)
+        # Infinite taps would meet the zeros around each block.
+        saves = self._saves or not np.isfinite(kernel).all()
+        history, padding = (overlap, 0) if saves else (0, overlap)
         return _Blocks(form, kernel, PreparedRun(), self._block_size, history, padding)
 
 
@@ -253,7 +268,7 @@ class OverlapAdd(_Stream):
     TypeError
         If an option is not an int.
     ValueError
-        If the kernel is empty or not numeric, or `block_size` is less than 1.
+        If the kernel is empty or not numeric, `block_size` is less than 1, or `workers` is no number of threads.
 
     Examples
     --------
