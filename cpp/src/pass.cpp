@@ -5,6 +5,7 @@
 #include "float_mode.h"
 #include "parallel.h"
 #include "reference.h"
+#include "workspace.h"
 
 namespace triconv {
 
@@ -68,11 +69,36 @@ std::int64_t recompute_outputs(const Layer& layer, Pass pass, const Operands<E>&
     return static_cast<std::int64_t>(boxes.size());
 }
 
+// Of the sums by definition.
 template <class E>
-RunCounts PassAlgorithm<E>::run(const Operands<E>& operands, int slots, char* workspace) const {
+double PassAlgorithm<E>::terms_of(const std::vector<DamagedBox>& boxes) const {
+    double outputs = 0;
+    for (const DamagedBox& box : boxes) {
+        double of_box = box.block.lanes;
+        for (int a = 0; a < axes; ++a)
+            of_box *= static_cast<double>(box.end[a] - box.begin[a]);
+        outputs += of_box;
+    }
+    const std::int64_t channels = pass_ == Pass::forward ? layer_.in_per_group() : layer_.out_per_group();
+    return outputs * static_cast<double>(channels * layer_.taps());
+}
+
+template <class E>
+RunCounts PassAlgorithm<E>::run(const Operands<E>& operands, int slots, char* workspace, bool may_allocate) const {
+    constexpr double few_terms = 1 << 19;  // milliseconds
     Damage damage(slots);
     RunCounts counts = compute(operands, slots, workspace, damage);
-    counts.recomputed += recompute_outputs(layer_, pass_, operands, damage.all(), slots);
+    const std::vector<DamagedBox> boxes = damage.all();
+    const PassAlgorithm* const repair =
+        may_allocate && make_repair_ && terms_of(boxes) > few_terms ? repair_.get(make_repair_).get() : nullptr;
+    if (repair) {
+        Operands<E> unprepared = operands;
+        unprepared.prepared = nullptr;
+        const Workspace own(static_cast<std::size_t>(repair->workspace_bytes(slots)));
+        counts.recomputed += repair->run(unprepared, slots, static_cast<char*>(own.data())).recomputed;
+    } else {
+        counts.recomputed += recompute_outputs(layer_, pass_, operands, boxes, slots);
+    }
     return counts;
 }
 

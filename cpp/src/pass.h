@@ -3,10 +3,13 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "geometry.h"
+#include "made_on_first_use.h"
 #include "recompute.h"
 
 namespace triconv {
@@ -39,10 +42,15 @@ public:
     virtual std::int64_t workspace_bytes(int slots) const { return workspace().total(slots); }
     // `workspace`: workspace_bytes(slots) bytes, 64-byte aligned, contents undefined. Thread-safe. Outputs and reductions
     // are not empty (Plan sees to those).
-    RunCounts run(const Operands<E>& operands, int slots, char* workspace) const;
+    RunCounts run(const Operands<E>& operands, int slots, char* workspace, bool may_allocate = true) const;
     // The same, but for the outputs in the boxes it appends to `damage`: those have any value, and are to be computed by
     // definition. weight_grad has none: it does so itself, and counts them as recomputed.
     virtual RunCounts compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const = 0;
+
+    // What is run instead, in a workspace of its own, where the definition would be left more than a few outputs; `make` may
+    // return null: nothing.
+    using Make = std::function<std::unique_ptr<const PassAlgorithm>()>;
+    void repair_by(Make make) { make_repair_ = std::move(make); }
 
     // The kernel stage by itself, for runs that share their weights: prepared_size() elements, 64-byte aligned. Those
     // runs need w all the same, for outputs computed by definition.
@@ -52,6 +60,12 @@ public:
 protected:
     Layer layer_;
     Pass pass_;
+
+private:
+    double terms_of(const std::vector<DamagedBox>& boxes) const;
+
+    Make make_repair_;
+    OwnedOnFirstUse<const std::unique_ptr<const PassAlgorithm>> repair_;
 };
 
 // Runs task(index, slot) for each index, on all threads or serially as one slot of an outer parallel_for.

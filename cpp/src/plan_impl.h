@@ -110,7 +110,8 @@ public:
             Workspace leased;
             if (!given.data) leased = Workspace(static_cast<std::size_t>(planned.algorithm->workspace_bytes(slots)));
             void* const workspace = given.data ? given.data : leased.data();
-            const RunCounts counts = planned.algorithm->run(operands, slots, static_cast<char*>(workspace));
+            const RunCounts counts =
+                planned.algorithm->run(operands, slots, static_cast<char*>(workspace), !given.data);
             info.tiles = counts.tiles;
             info.recomputed_tiles = counts.recomputed;
         }
@@ -217,7 +218,24 @@ private:
         }
         if (!planned.algorithm) throw std::invalid_argument(none_fits(which, costed, least));
         planned.considered = std::move(costed);
+        const bool spreads = !planned.costed.direct && planned.costed.lane_kind != LaneKind::samples;
+        if (spreads && !limited() && is_image_filter(layer_, which))
+            planned.algorithm->repair_by([this, which] { return image_pass(which); });
         return planned;
+    }
+
+    // The fastest with samples in the lanes, which leaves little to the definition; null if there is none.
+    std::unique_ptr<const PassAlgorithm<E>> image_pass(Pass which) const {
+        AlgorithmRequest all_tiles = parse_algorithm("fft", layer_.rank);
+        all_tiles.limited = true;
+        Costed best;
+        for (const Costed& tile : cost_candidates(kernels_, layer_, which, all_tiles)) {
+            if (!tile.candidate.possible || !is_image_tile(tile.shape, kernels_.lanes)) continue;
+            Costed costed = cost_image(kernels_, layer_, which, tile.shape);
+            if (!best.candidate.possible || costed.candidate.predicted_seconds < best.candidate.predicted_seconds)
+                best = std::move(costed);
+        }
+        return best.candidate.possible ? make_pass(kernels_, layer_, which, best) : nullptr;
     }
 
     double filter_workspace() const {

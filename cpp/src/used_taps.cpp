@@ -35,14 +35,29 @@ E& element(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, cons
 
 }  // namespace
 
+// Calls f(first element, how many) for the taps of a kernel that are left out, row by row.
+template <class E>
+template <class T, class F>
+void UsedTaps<E>::for_each_run_of_others(const Tensor<T>& weights, T* kernel, F f) const {
+    for_each_index({kernel_[0], kernel_[1], 1}, [&](const Index& r) {
+        bool in_use = true;
+        for (int a = 0; a < axes - 1; ++a)
+            in_use = in_use && r[a] >= first_[a] && r[a] < end_[a];
+        T* const row = kernel + r[0] * weights.along[0] + r[1] * weights.along[1];
+        f(row, in_use ? first_[2] : kernel_[2]);
+        if (in_use) f(row + end_[2] * weights.along[2], kernel_[2] - end_[2]);
+        return true;
+    });
+}
+
 // Not 0 if a weight that is left out is not finite.
 template <class E>
 E UsedTaps<E>::zeros_times_others(const Tensor<const E>& w, std::int64_t k) const {
     E sum = 0;
     for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
-        for_each_index(kernel_, [&](const Index& r) {
-            if (!in_use(r)) sum += E(0) * element(w, k, c, r);
-            return true;
+        for_each_run_of_others(w, w.data + k * w.outer + c * w.inner, [&](const E* tap, std::int64_t count) {
+            for (std::int64_t i = 0; i < count; ++i)
+                sum += E(0) * tap[i * w.along[2]];
         });
     return sum;
 }
@@ -69,10 +84,11 @@ void UsedTaps<E>::finish(Pass pass, const Operands<E>& whole, int max_threads) c
         }
         E gradient = 0;
         for_each_output([&](std::int64_t n, const Index& o) { gradient += E(0) * element(whole.dy, n, k, o); });
+        const Tensor<E>& dw = whole.dw;
         for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
-            for_each_index(kernel_, [&](const Index& r) {
-                if (!in_use(r)) element(whole.dw, k, c, r) = gradient;
-                return true;
+            for_each_run_of_others(dw, dw.data + k * dw.outer + c * dw.inner, [&](E* tap, std::int64_t count) {
+                for (std::int64_t i = 0; i < count; ++i)
+                    tap[i * dw.along[2]] = gradient;
             });
     });
 }

@@ -28,12 +28,8 @@ public:
     void finish(Pass pass, const Operands<E>& whole, int max_threads) const;
 
 private:
-    bool in_use(const Index& r) const {
-        bool result = true;
-        for (int a = 0; a < axes; ++a)
-            result = result && r[a] >= first_[a] && r[a] < end_[a];
-        return result;
-    }
+    template <class T, class F>
+    void for_each_run_of_others(const Tensor<T>& weights, T* kernel, F f) const;
     E zeros_times_others(const Tensor<const E>& w, std::int64_t k) const;
 
     Layer layer_;  // of the taps in use

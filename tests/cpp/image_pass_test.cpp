@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "algorithms.h"
@@ -167,6 +168,46 @@ TEST(SamplesAsLanes, NonFiniteSamplesReachTheOutputsThatReadThem) {
         expect_classes_of_the_reference<float>(std::string(text) + " f32");
         expect_classes_of_the_reference<double>(std::string(text) + " f64");
     }
+}
+
+// Where other FFT tiles are damaged: few and large ones are, not one for each NaN.
+TEST(SamplesAsLanes, RepairOtherTiles) {
+    // By definition these would be 20 tiles at least.
+    constexpr std::pair<const char*, int> cases[] = {{"n1c1k1 i60000 r700 f32", 16},
+                                                     {"n1c1k1 i60000 r300 p150 b=mirror f64", 60},
+                                                     {"n1c2k2 i30000 r400 g2 f32", 60}};
+    for (const auto& [text, most_tiles] : cases)
+        for (const Pass pass : {Pass::forward, Pass::input_grad}) {
+            const Problem problem = parse_problem(text).problem;
+            SCOPED_TRACE(to_string(problem, pass));
+            in_element_type(problem, [&, most = most_tiles](auto element) {
+                using E = decltype(element);
+                LayerData<E> data(problem);
+                auto& samples = pass == Pass::forward ? data.x : data.dy;
+                constexpr std::size_t bad = 20;
+                for (std::size_t i = 0; i < bad; ++i)
+                    samples[(2 * i + 1) * samples.size() / (2 * bad)] =
+                        i % 2 ? std::numeric_limits<E>::quiet_NaN() : std::numeric_limits<E>::infinity();
+                Options options;
+                options.algorithm = "fft:1215";
+                const Plan plan(problem, options);
+                std::vector<E> out = data.empty_output(pass);
+                EXPECT_LE(data.run(plan, pass, out).recomputed_tiles, most);
+                EXPECT_GT(data.run(plan, pass, out).recomputed_tiles, 0);
+                const std::vector<E> expected = data.reference(pass);
+                std::size_t finite = 0;
+                for (std::size_t i = 0; i < out.size(); ++i) {
+                    ASSERT_EQ(std::isnan(out[i]), std::isnan(expected[i])) << i;
+                    if (!std::isfinite(expected[i])) {
+                        ASSERT_TRUE(std::isnan(out[i]) || out[i] == expected[i]) << i;
+                        continue;
+                    }
+                    ASSERT_NEAR(out[i], expected[i], 1e-4) << i;
+                    ++finite;
+                }
+                EXPECT_GT(finite, 0u);
+            });
+        }
 }
 
 TEST(SamplesAsLanes, TilesOfTooManySamplesAreRefused) {
