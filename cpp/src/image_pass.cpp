@@ -287,17 +287,21 @@ bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t ind
     std::vector<DamagedBox> whole, rest;
     compute_tile(run, tile, kernels, scratch, nullptr, whole);
     if (whole.empty()) return false;
-    Apart apart;
-    apart.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
-    compute_tile(run, tile, kernels, scratch, &apart, rest);
-    if (!rest.empty()) {  // because of the weights
-        std::vector<DamagedBox>& damage = run.damage.of(slot);
-        damage.insert(damage.end(), whole.begin(), whole.end());
-        return false;
+    // At first what is not finite; next, where the transform overflows all the same, the largest numbers, too.
+    for (const E least : {std::numeric_limits<E>::infinity(), std::sqrt(std::numeric_limits<E>::max())}) {
+        Apart apart{least, {}, {}};
+        apart.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
+        rest.clear();
+        compute_tile(run, tile, kernels, scratch, &apart, rest);
+        if (!rest.empty()) continue;
+        spread_nan(run, tile, std::move(apart.nan));
+        if (!apart.products.empty()) add_products(run, tile, apart.products);
+        return true;
     }
-    spread_nan(run, tile, std::move(apart.nan));
-    if (!apart.products.empty()) add_products(run, tile, apart.products);
-    return true;
+    // The weights are to blame.
+    std::vector<DamagedBox>& damage = run.damage.of(slot);
+    damage.insert(damage.end(), whole.begin(), whole.end());
+    return false;
 }
 
 // To all outputs that read such a sample.

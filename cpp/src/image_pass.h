@@ -83,6 +83,7 @@ private:
             int source;
             E value;
         };
+        E least;                        // absolute value that is too large
         std::vector<bool> nan;          // of each sample: whether it is NaN in any of the channels read
         std::vector<Product> products;  // infinities, and values so large that a transform overflows
     };

@@ -1,7 +1,6 @@
 // The rows of an ImagePass: between the arrays and lane vectors of rows, and between those and the blocks.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "image_pass.h"
 #include "prefetch.h"
@@ -266,12 +265,11 @@ void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int f
 // The pixels of a lane vector of rows, from row `first` on.
 template <class E>
 void ImagePass<E>::take_apart(int first, int source, const Scratch& scratch, Apart& apart) const {
-    static const E large = std::sqrt(std::numeric_limits<E>::max());
     const int height = image_.transform[1], width = image_.transform[2], lanes = kernels_.lanes;
     for (int x = 0; x < width; ++x)
         for (int l = 0; l < lanes; ++l) {
             E& value = scratch.pixels[x * lanes + l];
-            if (std::abs(value) < large) continue;
+            if (std::abs(value) < apart.least) continue;
             const int row = first + l;
             const std::int64_t at = is_signal() ? x * height + row : row * width + x;
             if (std::isnan(value))
