@@ -76,10 +76,21 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     if (is_image_filter(layer, pass)) {  // those that fill lanes with samples
         const int whole = axis == 2 ? 2 * kernels.lanes : axis == 1 ? kernels.lanes : 1;
         std::erase_if(ranked, [&](const auto& length) { return length.second % whole != 0; });
+        std::vector<int> whole_lengths;
+        for (const auto& length : ranked)
+            whole_lengths.push_back(length.second);
+        std::sort(whole_lengths.begin(), whole_lengths.end());
         keep(ranked, 6);
         const std::int64_t cached = 3 * cache_sizes().l2 / static_cast<std::int64_t>(2 * sizeof(E));  // tile and kernel
         std::erase_if(ranked, [&](const auto& length) { return length.second > cached; });
         keep(ranked, 6);
+        if (is_large_beside_kernel(layer))  // whose workspace is little
+            for (double times_taps : {1.25, 1.5, 2.0, 3.0}) {
+                std::erase_if(whole_lengths, [&](int t) { return t < times_taps * static_cast<double>(taps); });
+                if (!whole_lengths.empty() &&
+                    std::find(lengths.begin(), lengths.end(), whole_lengths.front()) == lengths.end())
+                    lengths.push_back(whole_lengths.front());
+            }
     }
     return lengths;
 }
@@ -208,7 +219,20 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
     constexpr std::size_t fastest = 32;
-    if (all.size() > fastest && request.leaves_choice() && !request.limited) all.resize(fastest);
+    if (all.size() <= fastest || !request.leaves_choice() || request.limited) return all;
+    auto end = all.begin() + fastest;
+    if (is_image_filter(layer, pass)) {  // besides, each that takes less workspace than all that are faster
+        const auto less = [](const Costed& a, const Costed& b) {
+            return a.candidate.workspace_bytes < b.candidate.workspace_bytes;
+        };
+        std::int64_t least = std::min_element(all.begin(), end, less)->candidate.workspace_bytes;
+        for (auto tile = end; tile != all.end(); ++tile) {
+            if (tile->candidate.workspace_bytes >= least) continue;
+            least = tile->candidate.workspace_bytes;
+            std::swap(*end++, *tile);
+        }
+    }
+    all.erase(end, all.end());
     return all;
 }
 

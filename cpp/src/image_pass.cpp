@@ -20,6 +20,11 @@ bool is_image_filter(const Layer& layer, Pass pass) {
            layer.out_per_group() <= most_channels && layer.output_phases() == 1 && layer.kernel_phases() == 1;
 }
 
+bool is_large_beside_kernel(const Layer& layer) {
+    const double samples = static_cast<double>(layer.batch * layer.in_channels) * static_cast<double>(layer.inputs());
+    return (layer.dtype == DType::f32 ? 4 : 8) * samples > 64e6 && static_cast<double>(layer.taps()) < 0.01 * samples;
+}
+
 TileShape image_of(const TileShape& shape, int lanes) {
     TileShape image = shape;
     if (!is_line(shape)) return image;

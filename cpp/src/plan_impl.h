@@ -37,12 +37,12 @@ inline const char* role_name(Pass pass) {
 // What "auto" may use without being told: kernel spectra of many channels with large kernels could fill the memory.
 inline constexpr double auto_workspace = 1 << 30;
 inline constexpr double worth_of_modesty = 4;  // times as slow
-// Filters of long signals and large images, whose tiles may be as large as these, leave it at less if that hardly costs
-// time. For one thread, so that two stay below three spectra of the padded input, or 5 % of a large input whose kernel is
-// small: the workspace of a tile is a spectrum of the kernel and, for each thread, up to two more.
-inline constexpr double filter_spectra = 1.75, large_input = 64e6, small_kernel = 0.01, large_input_share = 0.028;
+// Filters of long signals and large images, whose tiles may be as large as these, leave it at less if that costs little
+// time. For one thread, so that two stay below three spectra of the padded input, or 5 % of an input that is large beside its
+// kernel: the workspace of a tile is a spectrum of the kernel and, for each thread, up to two more.
+inline constexpr double filter_spectra = 1.75, large_input_share = 0.022;
 inline constexpr double small_workspace = 1 << 20;  // of a thread: never minded
-inline constexpr double worth_of_modest_filters = 1.3;
+inline constexpr double worth_of_modest_filters = 1.3, worth_beside_large_inputs = 2;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.
 inline constexpr double auto_tolerance = 1e4;
 
@@ -185,8 +185,9 @@ private:
                         "workspace above 1 GiB: name the algorithm alone, or set max_workspace, to have it");
         if (is_image_filter(layer_, which))
             pass_over_large(
-                order, filter_workspace(), worth_of_modest_filters,
-                "workspace large beside the input: name the algorithm alone, or set max_workspace, to have it");
+                order, filter_workspace(),
+                is_large_beside_kernel(layer_) ? worth_beside_large_inputs : worth_of_modest_filters,
+                "workspace large beside the input: name the algorithm alone, or set max_workspace, to have it", true);
         return order;
     }
 
@@ -241,22 +242,28 @@ private:
     double filter_workspace() const {
         const double element = sizeof(E), channels = static_cast<double>(layer_.batch * layer_.in_channels);
         const double input = element * channels * static_cast<double>(layer_.inputs());
-        if (input > large_input && element * static_cast<double>(layer_.taps()) < small_kernel * input)
-            return large_input_share * input;
+        if (is_large_beside_kernel(layer_)) return large_input_share * input;
         double padded = element * channels;
         for (const Axis& a : layer_.axis)
             padded *= static_cast<double>(a.in + a.taps - 1);
         return std::max(small_workspace, filter_spectra * padded);
     }
 
-    // Drops the candidates ahead of the first whose workspace is below the limit, unless that one is so much slower.
-    static void pass_over_large(std::vector<Costed*>& order, double limit, double worth, const char* reason) {
-        const auto modest = std::find_if(order.begin(), order.end(), [&](const Costed* c) {
+    // Drops the candidates ahead of the first whose workspace is below the limit, unless that one is so much slower: then, if
+    // asked, those ahead of the one with the least workspace that is not.
+    static void pass_over_large(std::vector<Costed*>& order, double limit, double worth, const char* reason,
+                                bool take_least = false) {
+        const auto too_slow = std::find_if(order.begin(), order.end(), [&](const Costed* c) {
+            return c->candidate.predicted_seconds > worth * order.front()->candidate.predicted_seconds;
+        });
+        auto modest = std::find_if(order.begin(), too_slow, [&](const Costed* c) {
             return static_cast<double>(c->candidate.workspace_bytes) <= limit;
         });
-        if (modest == order.end() ||
-            (*modest)->candidate.predicted_seconds > worth * order.front()->candidate.predicted_seconds)
-            return;
+        if (modest == too_slow && take_least)
+            modest = std::min_element(order.begin(), too_slow, [](const Costed* a, const Costed* b) {
+                return a->candidate.workspace_bytes < b->candidate.workspace_bytes;
+            });
+        if (modest == too_slow) return;
         for (auto c = order.begin(); c != modest; ++c)
             (*c)->candidate.reason = reason;
         order.erase(order.begin(), modest);
