@@ -465,6 +465,21 @@ def test_unlike_scipy_nan_and_infinity_stay_where_they_belong(rng, dtype, bad):
         np.testing.assert_array_equal(np.sign(result[1234:1334]), expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mode", MODES)
+def test_only_taps_that_are_not_finite_are_summed_one_by_one(rng, dtype, mode, monkeypatch):
+    samples, kernel = random_array(rng, 300, dtype), random_array(rng, 50, dtype)
+    kernel[[7, 20]] = np.inf, np.nan
+    monkeypatch.delattr("triconv.signal._convolve.correlate_by_taps")
+    result = signal.convolve(samples, kernel, mode)
+    with np.errstate(invalid="ignore"):
+        expected = np.convolve(double(samples), double(kernel), mode)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+    np.testing.assert_array_equal(np.isinf(result), np.isinf(expected))
+    finite = np.isfinite(expected)
+    np.testing.assert_allclose(result[finite], expected[finite], rtol=0, atol=1e-5)
+
+
 @examples(200)
 @given(st.data(), st.sampled_from(MODES), st.sampled_from(["auto", "direct", "fft"]))
 def test_products_with_nan_and_infinity_are_those_of_the_definition(data, mode, method):

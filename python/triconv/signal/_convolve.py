@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ._exact import correlate_by_taps
+from ._exact import add_taps, correlate_by_taps
 from ._problem import correlate_into, is_filled_apart, layer_problem, plan_of, run_by_plan
 
 if TYPE_CHECKING:
@@ -142,12 +142,19 @@ def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray
     """float32 and float64, real and complex, by the core; float16 computed in float32."""
     image, kernel, padding, boundary, shape = operands
     work = _work_dtype(dtype)
-    fill_apart = is_filled_apart(image, boundary) and not np.isfinite(boundary[1])
-    if fill_apart or (kernel.dtype.kind in "fc" and not np.isfinite(kernel).all()):
-        # Taps that are infinite would meet the zeros around the image, such a fill the zeros in its place within.
-        return _convolve_exactly(operands, work).astype(dtype, copy=False)
     out = np.empty(shape, work)
-    correlate_into(out, as_operand(image, work), as_operand(kernel, work), padding, run, boundary)
+    bad = ~np.isfinite(kernel)
+    fill_apart = is_filled_apart(image, boundary) and not np.isfinite(boundary[1])
+    if fill_apart or (bad.any() and not (np.isfinite(image).all() and np.isfinite(boundary[1]))):
+        # Infinities would meet zeros in the place of others.
+        return _convolve_exactly(operands, work).astype(dtype, copy=False)
+    usual = np.where(bad, 0, kernel) if bad.any() else kernel
+    correlate_into(out, as_operand(image, work), as_operand(usual, work), padding, run, boundary)
+    if bad.any():  # taps that would meet the zeros around the image
+        axes = [axis for axis, _ in padding]
+        anywhere = bad.any(axis=tuple(axis for axis in range(bad.ndim) if axis not in axes))
+        rest = np.where(bad, kernel, 0).astype(work)
+        add_taps(out, image.astype(work, copy=False), rest, padding, boundary, map(tuple, np.argwhere(anywhere)))
     return out.astype(dtype, copy=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from ._boundary import ZEROS, samples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .._typing import AnyArray
     from ._boundary import Boundary
     from ._problem import Padding
@@ -22,27 +23,24 @@ def correlate_by_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding,
     and an infinite tap meets no zeros outside. The arrays have the dtype of the result.
     """
     out[...] = 0
-    if boundary != ZEROS:
-        _add_taps_with_boundary(out, x, w, padding, boundary)
-        return
-    for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
+    add_taps(out, x, w, padding, boundary, np.ndindex(*(w.shape[axis] for axis, _ in padding)))
+
+
+def add_taps(
+    out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary, taps: Iterable[tuple[int, ...]]
+) -> None:
+    """Add the products with some taps, as `correlate_by_taps` does: their indices along the axes in `padding`."""
+    for offsets in taps:
         source, target, tap = ([slice(None)] * x.ndim for _ in range(3))
-        for (axis, (low, _)), offset in zip(padding, taps, strict=True):
+        shifted = x
+        for (axis, (low, _)), offset in zip(padding, offsets, strict=True):
+            tap[axis] = slice(offset, offset + 1)
+            if boundary != ZEROS:
+                shifted = samples(shifted, axis, offset - low, out.shape[axis], boundary)
+                continue
             begin = max(0, low - offset)
             end = max(begin, min(out.shape[axis], x.shape[axis] + low - offset))
             target[axis] = slice(begin, end)
             source[axis] = slice(begin + offset - low, end + offset - low)
-            tap[axis] = slice(offset, offset + 1)
         with np.errstate(invalid="ignore", over="ignore"):
-            out[tuple(target)] += x[tuple(source)] * w[tuple(tap)]
-
-
-def _add_taps_with_boundary(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, boundary: Boundary) -> None:
-    for taps in product(*(range(w.shape[axis]) for axis, _ in padding)):
-        source = x
-        tap = [slice(None)] * x.ndim
-        for (axis, (low, _)), offset in zip(padding, taps, strict=True):
-            source = samples(source, axis, offset - low, out.shape[axis], boundary)
-            tap[axis] = slice(offset, offset + 1)
-        with np.errstate(invalid="ignore", over="ignore"):
-            out += source * w[tuple(tap)]
+            out[tuple(target)] += shifted[tuple(source)] * w[tuple(tap)]
