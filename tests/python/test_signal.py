@@ -24,6 +24,7 @@ from scipy_checks import (
     FLOATS,
     INTEGERS,
     MODES,
+    assert_close,
     assert_same_outcome,
     broadcast_pairs,
     double,
@@ -254,6 +255,19 @@ def test_infinities_outside_of_an_image():
     for boundary in ("wrap", "symm"):
         expected = scipy_signal.convolve2d([[1.0, -2.0, 3.0, 0.0]], kernel, boundary=boundary)
         np.testing.assert_array_equal(signal.convolve2d([[1.0, -2.0, 3.0, 0.0]], kernel, boundary=boundary), expected)
+
+
+def test_planes_of_complex_images_have_fills_of_their_own(rng):
+    image, kernel = random_array(rng, (1000, 1000), "complex64"), random_array(rng, (31, 31), "float32")
+    signal.convolve2d(image, kernel, "same", fillvalue=2 - 1j)
+    tracemalloc.start()
+    result = signal.convolve2d(image, kernel, "same", fillvalue=2 - 1j)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.05 * result.nbytes
+    padded = np.pad(image, 15, constant_values=2 - 1j)
+    expected = signal.convolve(double(padded), double(kernel), "valid")
+    assert_close(result, expected, signal.convolve(np.abs(padded), np.abs(kernel), "valid").max())
 
 
 @pytest.mark.parametrize("boundary", ["wrap", "symm", "fill"])

@@ -126,6 +126,10 @@ def correlate_into(
     """
     if len(padding) > 3:
         _sum_over_taps(out, x, w, padding, run, boundary)
+    elif is_filled_apart(x, boundary) and x.dtype.kind == "c" and w.dtype.kind != "c":
+        fill = complex(boundary[1])
+        correlate_into(out.real, x.real, w, padding, run, ("constant", fill.real))
+        correlate_into(out.imag, x.imag, w, padding, run, ("constant", fill.imag))
     elif is_filled_apart(x, boundary):
         correlate_into(out, x, w, padding, run)
         nothing = np.broadcast_to(np.zeros((), out.real.dtype), x.shape)
