@@ -6,11 +6,11 @@
 #include <limits>
 #include <numbers>
 #include <numeric>
-#include <type_traits>
 #include <utility>
 
 #include "float_mode.h"
 #include "parallel.h"
+#include "product_sum.h"
 
 namespace triconv {
 
@@ -292,10 +292,10 @@ bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t ind
     std::vector<DamagedBox> whole, rest;
     compute_tile(run, tile, kernels, scratch, nullptr, whole);
     if (whole.empty()) return false;
+    const std::size_t samples = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]);
     // At first what is not finite; next, where the transform overflows all the same, the largest numbers, too.
     for (const E least : {std::numeric_limits<E>::infinity(), std::sqrt(std::numeric_limits<E>::max())}) {
-        Apart apart{least, {}, {}};
-        apart.nan.resize(static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]));
+        Apart apart{least, std::vector<bool>(samples), {}};
         rest.clear();
         compute_tile(run, tile, kernels, scratch, &apart, rest);
         if (!rest.empty()) continue;
@@ -303,9 +303,8 @@ bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t ind
         if (!apart.products.empty()) add_products(run, tile, apart.products);
         return true;
     }
-    // The weights are to blame.
-    std::vector<DamagedBox>& damage = run.damage.of(slot);
-    damage.insert(damage.end(), whole.begin(), whole.end());
+    // The weights are to blame. Targets whose weights are not have lost the samples taken apart.
+    compute_tile(run, tile, kernels, scratch, nullptr, run.damage.of(slot));
     return false;
 }
 
@@ -327,28 +326,25 @@ void ImagePass<E>::spread_nan(const Run& run, const Tile& tile, std::vector<bool
             }
         }
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
-    for (std::int64_t z = 0; z < count[0]; ++z)
-        for (std::int64_t y = 0; y < count[1]; ++y)
-            for (std::int64_t x = 0; x < count[2]; ++x) {
-                if (!nan[static_cast<std::size_t>((z * extent[1] + y) * extent[2] + x)]) continue;
-                for (int t = 0; t < targets_; ++t)
-                    *output_at(to, tile.n, tile.group * targets_ + t,
-                               {tile.to[0] + z, tile.to[1] + y, tile.to[2] + x}) = std::numeric_limits<E>::quiet_NaN();
-            }
+    for_each_index(count, [&](const Index& i) {
+        if (!nan[static_cast<std::size_t>((i[0] * extent[1] + i[1]) * extent[2] + i[2])]) return true;
+        for (int t = 0; t < targets_; ++t)
+            *output_at(to, tile.n, tile.group * targets_ + t,
+                       {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]}) = std::numeric_limits<E>::quiet_NaN();
+        return true;
+    });
 }
 
-// A sample times its taps, to the outputs that read it. Summed apart, with a wider range, so that only results overflow: NaN
+// A sample times its taps, to the outputs that read it. Summed apart, as by definition, so that only results overflow: NaN
 // are those where an infinity meets a tap of zero, or one of the other sign.
 template <class E>
 void ImagePass<E>::add_products(const Run& run, const Tile& tile,
                                 const std::vector<typename Apart::Product>& products) const {
-    using Wide = std::conditional_t<std::is_same_v<E, float>, double, long double>;
     const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     const Index count = output_count(tile), extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
-    std::vector<Wide> sums(static_cast<std::size_t>(count[0] * count[1] * count[2]));
     for (int t = 0; t < targets_; ++t) {
-        std::fill(sums.begin(), sums.end(), Wide(0));
+        std::vector<ProductSum<E>> sums(static_cast<std::size_t>(count[0] * count[1] * count[2]));
         for (const auto& [at, source, value] : products) {
             const Index sample = unravel(at, extent);
             const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
@@ -359,18 +355,19 @@ void ImagePass<E>::add_products(const Run& run, const Tile& tile,
             }
             for (std::int64_t z = begin[0]; z < end[0]; ++z)
                 for (std::int64_t y = begin[1]; y < end[1]; ++y) {
-                    Wide* const sum = sums.data() + (z * count[1] + y) * count[2];
+                    ProductSum<E>* const sum = sums.data() + (z * count[1] + y) * count[2];
                     const E* tap = taps.data + (sample[0] - z) * taps.along[0] + (sample[1] - y) * taps.along[1] +
                                    (sample[2] - begin[2]) * taps.along[2];
                     for (std::int64_t x = begin[2]; x < end[2]; ++x, tap -= taps.along[2])
-                        sum[x] += static_cast<Wide>(value) * *tap;
+                        sum[x].add(value, *tap);
                 }
         }
-        const Wide* sum = sums.data();
+        ProductSum<E>* sum = sums.data();
         for_each_index(count, [&](const Index& i) {
             E& out = *output_at(to, tile.n, tile.group * targets_ + t,
                                 {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]});
-            out = static_cast<E>(out + *sum++);
+            sum->add(out, E(1));
+            out = sum++->value();
             return true;
         });
     }

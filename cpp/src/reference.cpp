@@ -1,69 +1,12 @@
 #include "reference.h"
 
-#include <cmath>
 #include <vector>
+
+#include "product_sum.h"
 
 namespace triconv {
 
 namespace {
-
-// What the addition total = sum + term has rounded off.
-double rounded_off(double sum, double term, double total) {
-    const double added = total - sum;
-    return (sum - (total - added)) + (term - added);
-}
-
-// Sum of products in double, to which their rounding errors and the additions' are added (Ogita, Rump, Oishi: Dot2). Once
-// it is NaN, add returns false: no further term can change that.
-template <class E>
-class Sum;
-
-// The products are exact. Those beyond float's range may cancel to a number within it, on three levels of doubles.
-template <>
-class Sum<float> {
-public:
-    bool add(float a, float b) {
-        const double product = static_cast<double>(a) * b, total = sum_ + product;
-        const double error = rounded_off(sum_, product, total), errors = error_ + error;
-        rest_ += rounded_off(error_, error, errors);
-        error_ = errors;
-        sum_ = total;
-        return !std::isnan(sum_);
-    }
-    float value() const { return static_cast<float>(std::isfinite(sum_) ? sum_ + (error_ + rest_) : sum_); }
-
-private:
-    double sum_ = 0, error_ = 0, rest_ = 0;
-};
-
-// From where partial sums overflow on, they are formed in long double, which has room for them: so the class of a sum does
-// not depend on the order of its terms.
-template <>
-class Sum<double> {
-public:
-    bool add(double a, double b) {
-        if (overflowed_) {
-            wide_ += static_cast<long double>(a) * b;
-            return !std::isnan(wide_);
-        }
-        const double product = a * b, total = sum_ + product;
-        const double error = error_ + (std::fma(a, b, -product) + rounded_off(sum_, product, total));
-        if (!std::isfinite(error)) {  // nor is it where a difference alone overflows, next to the largest number
-            overflowed_ = true;
-            wide_ = static_cast<long double>(sum_) + error_ + static_cast<long double>(a) * b;
-            return !std::isnan(wide_);
-        }
-        error_ = error;
-        sum_ = total;
-        return true;
-    }
-    double value() const { return overflowed_ ? static_cast<double>(wide_) : sum_ + error_; }
-
-private:
-    double sum_ = 0, error_ = 0;
-    long double wide_ = 0;
-    bool overflowed_ = false;
-};
 
 // Positions of the padded input that one output or one tap reads: first, first + step, ...
 struct PaddedSamples {
@@ -134,7 +77,7 @@ Index times(const Index& a, const Index& b) {
 template <class E>
 E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& w, const E* bias,
                        std::int64_t n, std::int64_t k, const Index& o) {
-    Sum<E> sum;
+    ProductSum<E> sum;
     bool open = !bias || sum.add(*bias, E(1));
     const PaddedSamples samples{layer, times(o, strides(layer)), dilations(layer)};
     const std::int64_t first = k / layer.out_per_group() * layer.in_per_group();
@@ -151,7 +94,7 @@ E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tenso
 template <class E>
 E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Tensor<const E>& dy, std::int64_t n,
                           std::int64_t c, const Index& i) {
-    Sum<E> sum;
+    ProductSum<E> sum;
     const std::int64_t group = c / layer.in_per_group(), c_in_group = c % layer.in_per_group();
     std::array<std::vector<Meeting>, axes> meetings;
     Index extent;
@@ -180,7 +123,7 @@ E reference_input_grad_at(const Layer& layer, const Tensor<const E>& w, const Te
 template <class E>
 E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const Tensor<const E>& dy, std::int64_t k,
                            std::int64_t c, const Index& r) {
-    Sum<E> sum;
+    ProductSum<E> sum;
     const PaddedSamples samples{layer, times(r, dilations(layer)), strides(layer)};
     const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
     bool open = true;

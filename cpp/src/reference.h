@@ -1,9 +1,9 @@
 // The definition, in the plainest form: the oracle of the tests, and the last word on values that are not finite.
 //
-// Sums are formed in double with compensation: plain summation errs 2e-14 on 2e5 terms, and products of floats beyond
-// float's range may cancel. Padding is a number in forward and weight_grad, so 0 * NaN = NaN there; input_grad sums the positions of
-// outputs only, and over all those of the padded input that hold its sample. Denormals count: to be called where they are
-// kept (float_mode.h).
+// Sums are formed in double with compensation (product_sum.h): plain summation errs 2e-14 on 2e5 terms, and products of floats
+// beyond float's range may cancel. Padding is a number in forward and weight_grad, so 0 * NaN = NaN there; input_grad sums the
+// positions of outputs only, and over all those of the padded input that hold its sample. Denormals count: to be called where
+// they are kept (float_mode.h).
 #pragma once
 
 #include <array>

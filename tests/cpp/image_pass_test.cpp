@@ -210,6 +210,48 @@ TEST(SamplesAsLanes, RepairOtherTiles) {
         }
 }
 
+// Of two targets one has weights that make its transform overflow whatever the samples: the other loses none of its own.
+TEST(SamplesAsLanes, WeightsOfOneTargetMayOverflow) {
+    for (const char* text : {"n1c1k2 i40x70 r5x9 f32", "n1c1k2 i3000 r100 f32"}) {
+        SCOPED_TRACE(text);
+        const Problem problem = parse_problem(text).problem;
+        LayerData<float> data(problem);
+        data.x[data.x.size() / 3] = 1e37f;
+        const auto second = data.w.begin() + static_cast<std::ptrdiff_t>(data.w.size() / 2);
+        std::fill(second, data.w.end(), 0.0f);
+        const double scale = data.largest_absolute_sum(Pass::forward);
+        std::fill(second, data.w.end(), 3e38f);
+        const ForcedPass<float> forced(problem, Pass::forward, tiles_of(problem).front());
+        std::vector<float> out = data.empty_output(Pass::forward);
+        forced.run(data, problem, Pass::forward, 2, false, out);
+        const std::vector<float> expected = data.reference(Pass::forward);
+        const double bound = forced.costed.candidate.error_bound * scale;
+        std::size_t large = 0;
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            ASSERT_EQ(std::isfinite(out[i]), std::isfinite(expected[i])) << i;
+            if (!std::isfinite(expected[i])) continue;
+            ASSERT_LE(std::abs(static_cast<double>(out[i]) - expected[i]), bound) << i;
+            large += std::abs(expected[i]) > bound;
+        }
+        EXPECT_GT(large, 0u);
+    }
+}
+
+// Products that overflow and cancel leave the others: none of their digits is lost in between.
+TEST(SamplesAsLanes, ProductsThatOverflowMayCancel) {
+    const Problem problem = parse_problem("n1c1k1 i40x70 r1x9 f32").problem;
+    LayerData<float> data(problem);
+    std::fill(data.x.begin(), data.x.end(), 0.0f);
+    std::fill(data.w.begin(), data.w.end(), 0.0f);
+    data.w[0] = data.w[2] = 3e38f;
+    data.w[1] = 1;
+    data.x[20] = 3e38f, data.x[21] = 1e30f, data.x[22] = -3e38f;
+    const ForcedPass<float> forced(problem, Pass::forward, tiles_of(problem).front());
+    std::vector<float> out = data.empty_output(Pass::forward);
+    forced.run(data, problem, Pass::forward, 1, false, out);
+    EXPECT_EQ(out[20], 1e30f);
+}
+
 TEST(SamplesAsLanes, TilesOfTooManySamplesAreRefused) {
     for (const char* algorithm : {"fft:641x6700417x32", "fft:65536x65536x32", "fft:2x32768x32768"}) {
         Options options;

@@ -267,12 +267,13 @@ TEST(NonFinite, StaysWhereItBelongs) {
                 }
 }
 
-void expect_first_output(const LayerData<float>& data, Pass pass, float expected) {
+template <class E>
+void expect_first_output(const LayerData<E>& data, Pass pass, E expected) {
     for (const char* algorithm : {"direct", "fft", "winograd"}) {
         if (algorithm[0] == 'w' && !winograd_can(data.problem)) continue;
         Options options;
         options.algorithm = algorithm;
-        std::vector<float> out = data.empty_output(pass);
+        std::vector<E> out = data.empty_output(pass);
         data.run(Plan(data.problem, options), pass, out);
         EXPECT_EQ(out[0], expected) << to_string(data.problem, pass) << ", " << algorithm;
     }
@@ -288,12 +289,22 @@ TEST(NonFinite, FoldedGradientsMayOverflowOnTheWay) {
     expect_first_output(data, Pass::input_grad, expected[0]);
 }
 
-// Products beyond float's range that cancel: what is left is in all digits of the sum, on two levels, too.
+// Products beyond the range that cancel: what is left is in all digits of the sum, on two levels, too.
+template <class E>
+void expect_huge_products_to_cancel(const char* text, E scale) {
+    LayerData<E> data(parse_problem(text).problem);
+    const E x[] = {E(2.1457279e32), E(2.5877588e27), E(8.1247333e36)};
+    const E w[] = {E(2.8457713e32), E(-1.9268888e24), E(-2.8015172e38)};
+    for (std::size_t i = 0; i < 3; ++i) {
+        data.x[i] = data.x[i + 3] = x[i];
+        data.w[i] = w[i] * scale;
+        data.w[i + 3] = -data.w[i];
+    }
+    expect_first_output(data, Pass::forward, E(0));
+}
 TEST(NonFinite, HugeProductsMayCancelPairByPair) {
-    LayerData<float> data(parse_problem("n1c1k1 i6 r6 f32").problem);
-    data.x = {2.1457279e32f, 2.5877588e27f, 8.1247333e36f, 2.1457279e32f, 2.5877588e27f, 8.1247333e36f};
-    data.w = {2.8457713e32f, -1.9268888e24f, -2.8015172e38f, -2.8457713e32f, 1.9268888e24f, 2.8015172e38f};
-    expect_first_output(data, Pass::forward, 0);
+    expect_huge_products_to_cancel<float>("n1c1k1 i6 r6 f32", 1);
+    expect_huge_products_to_cancel<double>("n1c1k1 i6 r6 f64", 1e260);
 }
 
 // Products beyond float's range that cancel: what is left is in all digits of the sum.
