@@ -55,7 +55,8 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
     // Beyond 16 kernels or 64 K samples a longer tile saves nothing more.
     const std::int64_t longest = std::max<std::int64_t>(16 * taps, 1 << 16);
     std::vector<std::pair<double, int>> ranked, ranked_dealt;  // dealt: with tiles as lanes
-    for (int t : smooth_lengths(taps, std::min(samples + taps - 1, longest))) {
+    const std::vector<int> all = smooth_lengths(taps, std::min(samples + taps - 1, longest));
+    for (int t : all) {
         TileShape shape;
         shape.fft = true;
         shape.transform[axis] = t;
@@ -65,31 +66,29 @@ std::vector<int> fft_lengths(const KernelTable<E>& kernels, const Layer& layer, 
         ranked_dealt.push_back({std::ceil(static_cast<double>(layer.batch) * tiles / kernels.lanes) * tile_ns, t});
     }
     std::vector<int> lengths;
+    const auto add = [&](int t) {
+        if (std::find(lengths.begin(), lengths.end(), t) == lengths.end()) lengths.push_back(t);
+    };
     const auto keep = [&](std::vector<std::pair<double, int>>& of, std::size_t kept) {
         std::stable_sort(of.begin(), of.end());
         for (std::size_t i = 0; i < std::min(kept, of.size()); ++i)
-            if (std::find(lengths.begin(), lengths.end(), of[i].second) == lengths.end())
-                lengths.push_back(of[i].second);
+            add(of[i].second);
     };
     keep(ranked, 8);
     if (lane_kinds(layer, kernels.lanes).size() > 1) keep(ranked_dealt, 4);
     if (is_image_filter(layer, pass)) {  // those that fill lanes with samples
         const int whole = axis == 2 ? 2 * kernels.lanes : axis == 1 ? kernels.lanes : 1;
         std::erase_if(ranked, [&](const auto& length) { return length.second % whole != 0; });
-        std::vector<int> whole_lengths;
-        for (const auto& length : ranked)
-            whole_lengths.push_back(length.second);
-        std::sort(whole_lengths.begin(), whole_lengths.end());
         keep(ranked, 6);
         const std::int64_t cached = 3 * cache_sizes().l2 / static_cast<std::int64_t>(2 * sizeof(E));  // tile and kernel
         std::erase_if(ranked, [&](const auto& length) { return length.second > cached; });
         keep(ranked, 6);
-        if (is_large_beside_kernel(layer))  // whose workspace is little
-            for (double times_taps : {1.25, 1.5, 2.0, 3.0}) {
-                std::erase_if(whole_lengths, [&](int t) { return t < times_taps * static_cast<double>(taps); });
-                if (!whole_lengths.empty() &&
-                    std::find(lengths.begin(), lengths.end(), whole_lengths.front()) == lengths.end())
-                    lengths.push_back(whole_lengths.front());
+        if (is_large_beside_kernel(layer))
+            for (double times_taps : {1.25, 1.5, 2.0, 3.0}) {  // tiles whose workspace is little
+                const double least = times_taps * static_cast<double>(taps);
+                const auto modest =
+                    std::find_if(all.begin(), all.end(), [&](int t) { return t % whole == 0 && t >= least; });
+                if (modest != all.end()) add(*modest);
             }
     }
     return lengths;
@@ -184,6 +183,23 @@ Costed with_best_lanes(const KernelTable<E>& kernels, const Layer& layer, Pass p
     });
 }
 
+// Keeps the fastest of the tiles, which are sorted; if asked, those besides that take less workspace than all that are faster.
+void leave_out_slow(std::vector<Costed>& tiles, bool keep_modest) {
+    constexpr std::size_t fastest = 32;
+    if (tiles.size() <= fastest) return;
+    const auto workspace = [](const Costed& tile) { return tile.candidate.workspace_bytes; };
+    auto end = tiles.begin() + fastest;
+    if (keep_modest) {
+        std::int64_t least = workspace(*std::ranges::min_element(tiles.begin(), end, {}, workspace));
+        for (auto tile = end; tile != tiles.end(); ++tile) {
+            if (workspace(*tile) >= least) continue;
+            least = workspace(*tile);
+            std::swap(*end++, *tile);
+        }
+    }
+    tiles.erase(end, tiles.end());
+}
+
 template <class E>
 std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Algorithm& algorithm,
                                const AlgorithmRequest& request) {
@@ -218,21 +234,7 @@ std::vector<Costed> cost_tiles(const KernelTable<E>& kernels, const Layer& layer
     std::stable_sort(all.begin(), all.end(), [](const Costed& a, const Costed& b) {
         return a.candidate.predicted_seconds < b.candidate.predicted_seconds;
     });
-    constexpr std::size_t fastest = 32;
-    if (all.size() <= fastest || !request.leaves_choice() || request.limited) return all;
-    auto end = all.begin() + fastest;
-    if (is_image_filter(layer, pass)) {  // besides, each that takes less workspace than all that are faster
-        const auto less = [](const Costed& a, const Costed& b) {
-            return a.candidate.workspace_bytes < b.candidate.workspace_bytes;
-        };
-        std::int64_t least = std::min_element(all.begin(), end, less)->candidate.workspace_bytes;
-        for (auto tile = end; tile != all.end(); ++tile) {
-            if (tile->candidate.workspace_bytes >= least) continue;
-            least = tile->candidate.workspace_bytes;
-            std::swap(*end++, *tile);
-        }
-    }
-    all.erase(end, all.end());
+    if (request.leaves_choice() && !request.limited) leave_out_slow(all, is_image_filter(layer, pass));
     return all;
 }
 

@@ -65,8 +65,7 @@ RunCounts BandPass<E>::compute(const Operands<E>& operands, int slots, char* wor
     E* const bias = operands.bias ? reinterpret_cast<E*>(workspace + fixed.size()) : nullptr;
     if (bias) spread_bias(operands, targets_, kernels_.lanes, bias);
     if (pass_ == Pass::input_grad && covered_ < layer_.inputs())
-        fill_zero(operands.dx, layer_.batch, layer_.in_channels,
-                  {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
+        fill_zero(operands.dx, layer_.batch, layer_.in_channels, layer_.input_extent(), slots);
     const Run run{operands, bias, slots, damage, workspace + need.fixed, static_cast<std::size_t>(need.per_thread)};
     for (std::size_t conv = 0; conv < conv_count_; ++conv) {
         if (!operands.prepared) pack_weights(operands.w, conv, packed, slots);

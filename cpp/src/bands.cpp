@@ -272,12 +272,6 @@ void for_each_run(const DenseConv& conv, const BandLayout& layout, const Index& 
     }
 }
 
-template <class E>
-const E* address(const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel, const Index& at) {
-    return tensor.data + n * tensor.outer + channel * tensor.inner + at[0] * tensor.along[0] + at[1] * tensor.along[1] +
-           at[2] * tensor.along[2];
-}
-
 // Calls fill(entry, count) where there is the fill and read(source, stride, count, entry) for samples of a channel a
 // constant stride apart: runs without padding may join up.
 template <class E, class Fill, class Read>
@@ -288,7 +282,7 @@ void for_each_line(const Tensor<const E>& tensor, std::int64_t n, std::int64_t c
     std::ptrdiff_t stride = 0;
     std::int64_t entry = 0, count = 0;
     for_each_run(conv, layout, t, first_row, last_row, fill, [&](const Run& run) {
-        const E* const source = address(tensor, n, channel, run.source);
+        const E* const source = tensor.address_of(n, channel, run.source);
         const std::ptrdiff_t along = tensor.along[2] * run.step;
         if (count > 0 && stride == along && from + count * stride == source && entry + count == run.entry) {
             count += run.count;
@@ -376,7 +370,7 @@ void read_padded_plane(const KernelTable<E>& kernels, const Tensor<const E>& ten
                        std::ptrdiff_t ahead, E* buffer) {
     for (std::int64_t tap = 0; tap < conv[0].taps; ++tap) {
         const std::int64_t z = conv[0].source.sample(t[0] * conv[0].step + tap * conv[0].tap_step);
-        const E* const plane = z < 0 ? nullptr : address(tensor, n, channel, {z, 0, 0});
+        const E* const plane = z < 0 ? nullptr : tensor.address_of(n, channel, {z, 0, 0});
         for (std::int64_t y = 0; y < conv[1].step; ++y)
             for (std::int64_t x = 0; x < conv[2].step; ++x, buffer += layout.phase_entries)
                 if (layout.y_phase_used[static_cast<std::size_t>(y)] &&

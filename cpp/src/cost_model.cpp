@@ -65,9 +65,6 @@ double fft_error_bound(const Layer& layer, double samples_of_tile) {
     return epsilon(layer) * 4 * (1 + std::log2(samples_of_tile));
 }
 
-double x_bytes(const Layer& layer) {
-    return element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
-}
 double y_bytes(const Layer& layer) {
     return element_bytes(layer) * static_cast<double>(layer.batch * layer.out_channels * layer.outputs());
 }
@@ -284,6 +281,15 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
 
 }  // namespace
 
+double x_bytes(const Layer& layer) {
+    return element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
+}
+
+bool is_large_beside_kernel(const Layer& layer) {
+    const double bytes = x_bytes(layer);
+    return bytes > 64e6 && element_bytes(layer) * static_cast<double>(layer.taps()) < 0.01 * bytes;
+}
+
 template <class E>
 Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pass, const Work& work,
                       const TileShape& shape) {
@@ -474,7 +480,7 @@ StepCost cost_step(const KernelTable<E>& kernels, const Layer& layer, const Tile
     SliceBytes left = bytes;
     left.source = 0;
     left.target /= 2;
-    double added_bytes = element_bytes(layer) * static_cast<double>(layer.batch * layer.in_channels * layer.inputs());
+    double added_bytes = x_bytes(layer);
     for (int a = 0; a < axes; ++a)
         added_bytes *= static_cast<double>(shape.transform[a]) / static_cast<double>(shape.outputs[a]);
 

@@ -32,6 +32,11 @@ struct Work {
 };
 Work work_of(Pass pass, const LaneBlocks& xs, const LaneBlocks& ys, LaneKind lane_kind, int lanes);
 
+// Of the whole input array.
+double x_bytes(const Layer& layer);
+// Whether the input is above 64 MB and a kernel less than 1 % of it: workspaces that a kernel asks for are little then.
+bool is_large_beside_kernel(const Layer& layer);
+
 // Nanoseconds of a line transform along an axis of a tile, per value.
 template <class E>
 double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis);

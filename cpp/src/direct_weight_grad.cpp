@@ -169,8 +169,7 @@ void DirectWeightGrad<E>::read_dy(const Operands<E>& operands, const BandTask& b
     const LaneBlock& y = ys_.blocks[index];
     const int next_lanes = index + 1 < ys_.blocks.size() ? ys_.blocks[index + 1].lanes : 0;  // prefetched
     const Tensor<const E>& dy = operands.dy;
-    const E* const source = dy.data + band.n * dy.outer + y.channel * dy.inner + band.t[0] * dy.along[0] +
-                            band.t[1] * dy.along[1] + band.t[2] * dy.along[2];
+    const E* const source = dy.address_of(band.n, y.channel, band.t);
     E* to = buffer + static_cast<std::size_t>(group * runs_.parts + part) * runs_.part_size + row_in_part * lanes;
     RowArgs<E> row{};
     row.lane_stride = dy.along[2];
@@ -433,7 +432,7 @@ template <class E>
 std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, int slots) const {
     const int lanes = kernels_.lanes;
     const std::int64_t taps = layer_.taps();
-    const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
+    const Index kernel = layer_.kernel_extent();
     const Tensor<E>& dw = operands.dw;
     const TapLine line = first_tap_line(kernel, dw.along);
     std::vector<std::int64_t> recomputed(static_cast<std::size_t>(slots), 0);
@@ -446,9 +445,7 @@ std::int64_t DirectWeightGrad<E>::write(const Operands<E>& operands, E* sums, in
         const int y_in_group = y_block % ys_.per_group;
         bool non_finite = false;
         const auto write = [&](RowArgs<E>& row, std::int64_t k, std::int64_t c, std::int64_t tap, E* from) {
-            const Index r = unravel(tap, kernel);
-            row.destination = dw.data + (y.channel + k) * dw.outer + (x_channel + c) * dw.inner + r[0] * dw.along[0] +
-                              r[1] * dw.along[1] + r[2] * dw.along[2];
+            row.destination = dw.address_of(y.channel + k, x_channel + c, unravel(tap, kernel));
             row.lanes = from;
             non_finite = kernels_.write_row(row) || non_finite;
         };

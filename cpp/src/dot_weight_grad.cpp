@@ -206,9 +206,7 @@ std::int64_t DotWeightGrad<E>::write(const Operands<E>& operands, const double* 
             double sum = 0;
             for (std::int64_t part = 0; part < parts_; ++part)
                 sum += of_pair[part * weights + tap];
-            const Index q = unravel(tap, kernel);
-            E& weight = dw.data[(group * out + k) * dw.outer + c * dw.inner + q[0] * dw.along[0] + q[1] * dw.along[1] +
-                                q[2] * dw.along[2]];
+            E& weight = dw.element(group * out + k, c, unravel(tap, kernel));
             weight = static_cast<E>(sum);
             finite = finite && std::isfinite(weight);
         }

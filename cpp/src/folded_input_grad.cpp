@@ -9,11 +9,6 @@ namespace triconv {
 
 namespace {
 
-template <class E>
-std::ptrdiff_t offset_of(const Tensor<E>& tensor, const Index& at) {
-    return at[0] * tensor.along[0] + at[1] * tensor.along[1] + at[2] * tensor.along[2];
-}
-
 // What an algorithm prepared starts on a cache line, as its workspace does.
 template <class E>
 std::size_t whole_lines(std::size_t elements) {
@@ -72,7 +67,7 @@ void FoldedInputGrad<E>::add_slab(const KernelTable<E>& kernels, const Costed& c
 
 template <class E>
 Tensor<const E> FoldedInputGrad<E>::Slab::weights(const Tensor<const E>& w) const {
-    return {w.data + offset_of(w, tap), w.outer, w.inner, w.along};
+    return {w.data + w.offset_of(tap), w.outer, w.inner, w.along};
 }
 
 template <class E>
@@ -163,18 +158,15 @@ void append_non_finite(const Layer& layer, const Tensor<E>& dx, const std::vecto
         if (!flagged[i]) continue;
         const std::int64_t n = static_cast<std::int64_t>(i) / layer.in_channels,
                            c = static_cast<std::int64_t>(i) % layer.in_channels;
-        Index at;
-        for (at[0] = 0; at[0] < axis[0].in; ++at[0])
-            for (at[1] = 0; at[1] < axis[1].in; ++at[1])
-                for (at[2] = 0; at[2] < axis[2].in; ++at[2]) {
-                    if (std::isfinite(dx.data[n * dx.outer + c * dx.inner + offset_of(dx, at)])) continue;
-                    const Index begin = at, end{at[0] + 1, at[1] + 1, at[2] + 1};
-                    if (!boxes.empty() && boxes.back().n == n && boxes.back().block.channel == c &&
-                        boxes.back().end == Index{end[0], end[1], at[2]})
-                        boxes.back().end = end;
-                    else
-                        boxes.push_back({n, {c, 0, 1, {}}, grid, begin, end});
-                }
+        for_each_index(layer.input_extent(), [&](const Index& at) {
+            if (std::isfinite(dx.element(n, c, at))) return;
+            const Index end{at[0] + 1, at[1] + 1, at[2] + 1};
+            if (!boxes.empty() && boxes.back().n == n && boxes.back().block.channel == c &&
+                boxes.back().end == Index{end[0], end[1], at[2]})
+                boxes.back().end = end;
+            else
+                boxes.push_back({n, {c, 0, 1, {}}, grid, at, end});
+        });
     }
 }
 
@@ -197,10 +189,8 @@ void FoldedInputGrad<E>::fold(const Slab& slab, const Tensor<E>& gradient, const
         E test = 0;
         for (std::int64_t z = 0; z < axis[0].in; ++z)
             for (std::int64_t y = 0; y < axis[1].in; ++y) {
-                const E* const from = gradient.data + n * gradient.outer + c * gradient.inner + z * gradient.along[0] +
-                                      y * gradient.along[1];
-                E* const to = dx.data + n * dx.outer + c * dx.inner + grid[0].sample(z) * dx.along[0] +
-                              grid[1].sample(y) * dx.along[1];
+                const E* const from = gradient.address_of(n, c, {z, y, 0});
+                E* const to = dx.address_of(n, c, {grid[0].sample(z), grid[1].sample(y), 0});
                 __builtin_prefetch(to + rows_ahead * dx.along[1] + runs.front().index * dx.along[2]);
                 std::int64_t x = 0;
                 for (const SampleRun& run : runs) {
@@ -235,7 +225,7 @@ RunCounts FoldedInputGrad<E>::compute(const Operands<E>& operands, int slots, ch
         const Tensor<E> gradient = slab.array(reinterpret_cast<E*>(workspace));
         Operands<E> of_slab = operands;
         of_slab.w = slab.weights(operands.w);
-        of_slab.dy.data += offset_of(operands.dy, slab.output);
+        of_slab.dy.data += operands.dy.offset_of(slab.output);
         of_slab.dx = gradient;
         of_slab.prepared = prepared;
         if (prepared) prepared += whole_lines<E>(slab.algorithm->prepared_size());

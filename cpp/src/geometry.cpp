@@ -47,11 +47,12 @@ Layer::Layer(const Problem& p)
         a.outside = {p.boundary, p.fill, -a.pad, a.read_end()};
 }
 
-Layer Layer::with_taps(const Index& begin, const Index& end) const {
+Layer Layer::with_taps(const std::array<TapRange, axes>& used) const {
     Layer result = *this;
     for (int i = 0; i < axes; ++i) {
         Axis& a = result.axis[i];
-        a = with_phases({a.in, a.out, end[i] - begin[i], a.stride, a.dilation, a.pad - begin[i] * a.dilation});
+        const auto [begin, end] = used[i];
+        a = with_phases({a.in, a.out, end - begin, a.stride, a.dilation, a.pad - begin * a.dilation});
         a.outside = {Boundary::constant, 0, -a.pad, a.read_end()};
     }
     return result;

@@ -16,6 +16,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "triconv/triconv.hpp"
@@ -54,6 +55,10 @@ struct Axis {
     std::int64_t taps_of(std::int64_t phi) const { return (kernel - phi + tap_step - 1) / tap_step; }
 };
 
+struct TapRange {
+    std::int64_t begin, end;
+};
+
 struct Layer {
     explicit Layer(const Problem& problem);  // expects a validated problem
 
@@ -66,7 +71,7 @@ struct Layer {
     bool extended() const { return !axis[axes - 1].outside.zeros(); }
     Boundary boundary() const { return axis[axes - 1].outside.boundary; }
     Layer zero_padded() const;
-    Layer with_taps(const Index& begin, const Index& end) const;  // [begin, end) along each axis; for padding of zeros
+    Layer with_taps(const std::array<TapRange, axes>& used) const;  // of them only; for padding of zeros
 
     std::int64_t in_per_group() const { return in_channels / groups; }
     std::int64_t out_per_group() const { return out_channels / groups; }
@@ -75,6 +80,10 @@ struct Layer {
     std::int64_t outputs() const;  // samples of one output channel of one image
     std::int64_t inputs() const;
     std::int64_t taps() const;  // kernel samples of one channel pair
+    // The same along each axis.
+    Index output_extent() const { return {axis[0].out, axis[1].out, axis[2].out}; }
+    Index input_extent() const { return {axis[0].in, axis[1].in, axis[2].in}; }
+    Index kernel_extent() const { return {axis[0].kernel, axis[1].kernel, axis[2].kernel}; }
 };
 
 // Samples t, t + 1, ..., end - 1 of a sub-grid that are a constant step apart in the array, the first at `index`;
@@ -113,9 +122,6 @@ struct AxisPart {
 };
 AxisPart part_of(const Axis& axis, std::int64_t begin, std::int64_t end);
 // Taps of which those that meet the array are: the others meet padding only, whichever the output.
-struct TapRange {
-    std::int64_t begin, end;
-};
 TapRange used_taps(const Axis& axis);
 
 // Whether every sample of x is read by some output: else input_grad must write zeros first.
@@ -129,6 +135,12 @@ struct Tensor {
     E* data;
     std::ptrdiff_t outer, inner;  // batch and channel; of weights: output and input channel
     std::array<std::ptrdiff_t, axes> along;
+
+    std::ptrdiff_t offset_of(const Index& i) const { return i[0] * along[0] + i[1] * along[1] + i[2] * along[2]; }
+    E* address_of(std::int64_t n, std::int64_t channel, const Index& i) const {
+        return data + n * outer + channel * inner + offset_of(i);
+    }
+    E& element(std::int64_t n, std::int64_t channel, const Index& i) const { return *address_of(n, channel, i); }
 };
 Tensor<const char> as_tensor(const ConstView& view, int rank);
 template <class E>
@@ -188,14 +200,18 @@ inline std::int64_t round_up(std::int64_t count, std::int64_t unit) {
     return ceil_div(count, unit) * unit;
 }
 
-// Calls f(index) for all indices below an extent, last axis fastest, until it is false; whether it never was.
+// Calls f(index) for all indices below an extent, last axis fastest; where f returns a bool, until that is false: whether it
+// never was.
 template <class F>
 bool for_each_index(const Index& extent, F f) {
     Index i;
     for (i[0] = 0; i[0] < extent[0]; ++i[0])
         for (i[1] = 0; i[1] < extent[1]; ++i[1])
             for (i[2] = 0; i[2] < extent[2]; ++i[2])
-                if (!f(i)) return false;
+                if constexpr (std::is_void_v<std::invoke_result_t<F, const Index&>>)
+                    f(i);
+                else if (!f(i))
+                    return false;
     return true;
 }
 

@@ -20,11 +20,6 @@ bool is_image_filter(const Layer& layer, Pass pass) {
            layer.out_per_group() <= most_channels && layer.output_phases() == 1 && layer.kernel_phases() == 1;
 }
 
-bool is_large_beside_kernel(const Layer& layer) {
-    const double samples = static_cast<double>(layer.batch * layer.in_channels) * static_cast<double>(layer.inputs());
-    return (layer.dtype == DType::f32 ? 4 : 8) * samples > 64e6 && static_cast<double>(layer.taps()) < 0.01 * samples;
-}
-
 TileShape image_of(const TileShape& shape, int lanes) {
     TileShape image = shape;
     if (!is_line(shape)) return image;
@@ -327,11 +322,10 @@ void ImagePass<E>::spread_nan(const Run& run, const Tile& tile, std::vector<bool
         }
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     for_each_index(count, [&](const Index& i) {
-        if (!nan[static_cast<std::size_t>((i[0] * extent[1] + i[1]) * extent[2] + i[2])]) return true;
+        if (!nan[static_cast<std::size_t>((i[0] * extent[1] + i[1]) * extent[2] + i[2])]) return;
         for (int t = 0; t < targets_; ++t)
             *output_at(to, tile.n, tile.group * targets_ + t,
                        {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]}) = std::numeric_limits<E>::quiet_NaN();
-        return true;
     });
 }
 
@@ -368,7 +362,6 @@ void ImagePass<E>::add_products(const Run& run, const Tile& tile,
                                 {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]});
             sum->add(out, E(1));
             out = sum++->value();
-            return true;
         });
     }
 }
@@ -385,8 +378,7 @@ RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* wo
     const Run run{operands, biased ? bias : nullptr, workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
                   damage};
     if (pass_ == Pass::input_grad && !input_covered(layer_))
-        fill_zero(operands.dx, layer_.batch, layer_.in_channels,
-                  {layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in}, slots);
+        fill_zero(operands.dx, layer_.batch, layer_.in_channels, layer_.input_extent(), slots);
     const std::int64_t tiles = tiles_.count();
     const auto kernels_of = [&](std::int64_t group, int slot) -> const E* {
         if (operands.prepared) return operands.prepared + static_cast<std::size_t>(group) * kernel_size_;

@@ -30,8 +30,6 @@ namespace triconv {
 
 // Whether a layer has few channels in a group and no phases: what an ImagePass can do, in forward and input_grad.
 bool is_image_filter(const Layer& layer, Pass pass);
-// Whether the input is above 64 MB and the kernel less than 1 % of it.
-bool is_large_beside_kernel(const Layer& layer);
 // The image that a tile is taken for: itself, or that of a signal. No T: the tile does not fill the lanes with whole vectors
 // of rows and of frequencies.
 TileShape image_of(const TileShape& shape, int lanes);

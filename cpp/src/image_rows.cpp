@@ -94,10 +94,7 @@ RowArgs<E> ImagePass<E>::output_row(const Run& run, std::int64_t channel, const 
 // Where the array has the output at t.
 template <class E>
 E* ImagePass<E>::output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const {
-    E* at = to.data + n * to.outer + channel * to.inner;
-    for (int a = 0; a < axes; ++a)
-        at += target_[a].index(t[a]) * to.along[a];
-    return at;
+    return to.address_of(n, channel, {target_[0].index(t[0]), target_[1].index(t[1]), target_[2].index(t[2])});
 }
 
 template <class E>

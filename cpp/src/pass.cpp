@@ -116,8 +116,7 @@ void recompute_weight_grad(const Layer& layer, const Operands<E>& operands, cons
             for (r[0] = first[0]; r[0] < layer.axis[0].kernel; r[0] += step[0])
                 for (r[1] = first[1]; r[1] < layer.axis[1].kernel; r[1] += step[1])
                     for (r[2] = first[2]; r[2] < layer.axis[2].kernel; r[2] += step[2])
-                        dw.data[k * dw.outer + c * dw.inner + r[0] * dw.along[0] + r[1] * dw.along[1] +
-                                r[2] * dw.along[2]] = reference_weight_grad_at(layer, operands.x, operands.dy, k, c, r);
+                        dw.element(k, c, r) = reference_weight_grad_at(layer, operands.x, operands.dy, k, c, r);
         }
 }
 

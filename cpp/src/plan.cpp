@@ -63,11 +63,8 @@ private:
         const Tensor<const E> from = as_tensor<E>(w, p.rank);
         for (std::int64_t k = 0; k < p.out_channels; ++k)
             for (std::int64_t c = 0; c < inner; ++c)
-                for (std::ptrdiff_t tap = 0; tap < size; ++tap) {
-                    const Index at = unravel(tap, extent);
-                    *to++ = from.data[k * from.outer + c * from.inner + at[0] * from.along[0] + at[1] * from.along[1] +
-                                      at[2] * from.along[2]];
-                }
+                for (std::ptrdiff_t tap = 0; tap < size; ++tap)
+                    *to++ = from.element(k, c, unravel(tap, extent));
     }
 
     std::shared_ptr<const PlanImpl> plan_;

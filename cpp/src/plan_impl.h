@@ -121,16 +121,15 @@ public:
 
     // Outputs without elements, and outputs that are empty sums.
     bool run_empty(Pass which, const Operands<E>& operands) const {
-        const Index in{layer_.axis[0].in, layer_.axis[1].in, layer_.axis[2].in};
-        const Index kernel{layer_.axis[0].kernel, layer_.axis[1].kernel, layer_.axis[2].kernel};
         const int all = std::numeric_limits<int>::max();
         const bool no_x = layer_.batch == 0 || layer_.in_channels == 0,
                    no_y = layer_.batch == 0 || layer_.out_channels == 0;
         if (!no_x && !no_y) return false;
         if (which == Pass::forward && !no_y) fill_bias(operands);
-        if (which == Pass::input_grad && !no_x) fill_zero(operands.dx, layer_.batch, layer_.in_channels, in, all);
+        if (which == Pass::input_grad && !no_x)
+            fill_zero(operands.dx, layer_.batch, layer_.in_channels, layer_.input_extent(), all);
         if (which == Pass::weight_grad && layer_.out_channels > 0 && layer_.in_per_group() > 0)
-            fill_zero(operands.dw, layer_.out_channels, layer_.in_per_group(), kernel, all);
+            fill_zero(operands.dw, layer_.out_channels, layer_.in_per_group(), layer_.kernel_extent(), all);
         return true;
     }
 
@@ -157,11 +156,9 @@ private:
         const Tensor<E>& y = operands.y;
         for (std::int64_t n = 0; n < layer_.batch; ++n)
             for (std::int64_t k = 0; k < layer_.out_channels; ++k)
-                for (std::int64_t i = 0; i < layer_.outputs(); ++i) {
-                    const Index at = unravel(i, {layer_.axis[0].out, layer_.axis[1].out, layer_.axis[2].out});
-                    y.data[n * y.outer + k * y.inner + at[0] * y.along[0] + at[1] * y.along[1] + at[2] * y.along[2]] =
-                        operands.bias ? operands.bias[k * operands.bias_stride] : E(0);
-                }
+                for_each_index(layer_.output_extent(), [&](const Index& o) {
+                    y.element(n, k, o) = operands.bias ? operands.bias[k * operands.bias_stride] : E(0);
+                });
     }
 
     const AlgorithmRequest& request(Pass which) const { return requests_[static_cast<std::size_t>(which)]; }
@@ -183,11 +180,12 @@ private:
         if (limited() || !request(which).leaves_choice()) return order;
         pass_over_large(order, auto_workspace, worth_of_modesty,
                         "workspace above 1 GiB: name the algorithm alone, or set max_workspace, to have it");
-        if (is_image_filter(layer_, which))
+        if (is_image_filter(layer_, which)) {
+            const double worth = is_large_beside_kernel(layer_) ? worth_beside_large_inputs : worth_of_modest_filters;
             pass_over_large(
-                order, filter_workspace(),
-                is_large_beside_kernel(layer_) ? worth_beside_large_inputs : worth_of_modest_filters,
-                "workspace large beside the input: name the algorithm alone, or set max_workspace, to have it", true);
+                order, std::max(filter_workspace(), least_workspace(order, worth)), worth,
+                "workspace large beside the input: name the algorithm alone, or set max_workspace, to have it");
+        }
         return order;
     }
 
@@ -227,10 +225,8 @@ private:
 
     // The fastest with samples in the lanes, which leaves little to the definition; null if there is none.
     std::unique_ptr<const PassAlgorithm<E>> image_pass(Pass which) const {
-        AlgorithmRequest all_tiles = parse_algorithm("fft", layer_.rank);
-        all_tiles.limited = true;
         Costed best;
-        for (const Costed& tile : cost_candidates(kernels_, layer_, which, all_tiles)) {
+        for (const Costed& tile : cost_candidates(kernels_, layer_, which, parse_algorithm("fft", layer_.rank))) {
             if (!tile.candidate.possible || !is_image_tile(tile.shape, kernels_.lanes)) continue;
             Costed costed = cost_image(kernels_, layer_, which, tile.shape);
             if (!best.candidate.possible || costed.candidate.predicted_seconds < best.candidate.predicted_seconds)
@@ -240,33 +236,38 @@ private:
     }
 
     double filter_workspace() const {
-        const double element = sizeof(E), channels = static_cast<double>(layer_.batch * layer_.in_channels);
-        const double input = element * channels * static_cast<double>(layer_.inputs());
-        if (is_large_beside_kernel(layer_)) return large_input_share * input;
-        double padded = element * channels;
+        if (is_large_beside_kernel(layer_)) return large_input_share * x_bytes(layer_);
+        double padded = x_bytes(layer_);
         for (const Axis& a : layer_.axis)
-            padded *= static_cast<double>(a.in + a.taps - 1);
+            padded *= static_cast<double>(a.in + a.taps - 1) / static_cast<double>(a.in);
         return std::max(small_workspace, filter_spectra * padded);
     }
 
-    // Drops the candidates ahead of the first whose workspace is below the limit, unless that one is so much slower: then, if
-    // asked, those ahead of the one with the least workspace that is not.
-    static void pass_over_large(std::vector<Costed*>& order, double limit, double worth, const char* reason,
-                                bool take_least = false) {
-        const auto too_slow = std::find_if(order.begin(), order.end(), [&](const Costed* c) {
+    // The end of the candidates, sorted, that are not more than `worth` times as slow as the first.
+    static auto end_of_worth(const std::vector<Costed*>& order, double worth) {
+        return std::find_if(order.begin(), order.end(), [&](const Costed* c) {
             return c->candidate.predicted_seconds > worth * order.front()->candidate.predicted_seconds;
         });
-        auto modest = std::find_if(order.begin(), too_slow, [&](const Costed* c) {
+    }
+
+    static double least_workspace(const std::vector<Costed*>& order, double worth) {
+        double least = std::numeric_limits<double>::infinity();
+        const auto end = end_of_worth(order, worth);
+        for (auto c = order.begin(); c != end; ++c)
+            least = std::min(least, static_cast<double>((*c)->candidate.workspace_bytes));
+        return least;
+    }
+
+    // Drops the candidates ahead of the first whose workspace is within the limit, unless that one is so much slower.
+    static void pass_over_large(std::vector<Costed*>& order, double limit, double worth, const char* reason) {
+        const auto end = end_of_worth(order, worth);
+        const auto modest = std::find_if(order.cbegin(), end, [&](const Costed* c) {
             return static_cast<double>(c->candidate.workspace_bytes) <= limit;
         });
-        if (modest == too_slow && take_least)
-            modest = std::min_element(order.begin(), too_slow, [](const Costed* a, const Costed* b) {
-                return a->candidate.workspace_bytes < b->candidate.workspace_bytes;
-            });
-        if (modest == too_slow) return;
-        for (auto c = order.begin(); c != modest; ++c)
+        if (modest == end) return;
+        for (auto c = order.cbegin(); c != modest; ++c)
             (*c)->candidate.reason = reason;
-        order.erase(order.begin(), modest);
+        order.erase(order.cbegin(), modest);
     }
 
     // The pass; while its workspace is above the limit, with the next smaller one.

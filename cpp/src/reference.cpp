@@ -48,20 +48,6 @@ std::vector<Meeting> meetings_of(const Axis& axis, std::int64_t i) {
     return meetings;
 }
 
-std::ptrdiff_t offset_of(const Index& i, const std::array<std::ptrdiff_t, axes>& along) {
-    return i[0] * along[0] + i[1] * along[1] + i[2] * along[2];
-}
-
-Index kernel_extent(const Layer& l) {
-    return {l.axis[0].kernel, l.axis[1].kernel, l.axis[2].kernel};
-}
-Index input_extent(const Layer& l) {
-    return {l.axis[0].in, l.axis[1].in, l.axis[2].in};
-}
-Index output_extent(const Layer& l) {
-    return {l.axis[0].out, l.axis[1].out, l.axis[2].out};
-}
-
 Index strides(const Layer& l) {
     return {l.axis[0].stride, l.axis[1].stride, l.axis[2].stride};
 }
@@ -84,8 +70,8 @@ E reference_forward_at(const Layer& layer, const Tensor<const E>& x, const Tenso
     for (std::int64_t c = 0; open && c < layer.in_per_group(); ++c) {
         const E* channel = x.data + n * x.outer + (first + c) * x.inner;
         const E* kernel = w.data + k * w.outer + c * w.inner;
-        open = for_each_index(kernel_extent(layer), [&](const Index& r) {
-            return sum.add(samples.at(channel, x.along, r), kernel[offset_of(r, w.along)]);
+        open = for_each_index(layer.kernel_extent(), [&](const Index& r) {
+            return sum.add(samples.at(channel, x.along, r), kernel[w.offset_of(r)]);
         });
     }
     return sum.value();
@@ -128,9 +114,8 @@ E reference_weight_grad_at(const Layer& layer, const Tensor<const E>& x, const T
     const std::int64_t channel = k / layer.out_per_group() * layer.in_per_group() + c;
     bool open = true;
     for (std::int64_t n = 0; open && n < layer.batch; ++n)
-        open = for_each_index(output_extent(layer), [&](const Index& o) {
-            return sum.add(samples.at(x.data + n * x.outer + channel * x.inner, x.along, o),
-                           dy.data[n * dy.outer + k * dy.inner + offset_of(o, dy.along)]);
+        open = for_each_index(layer.output_extent(), [&](const Index& o) {
+            return sum.add(samples.at(x.data + n * x.outer + channel * x.inner, x.along, o), dy.element(n, k, o));
         });
     return sum.value();
 }
@@ -157,22 +142,19 @@ void reference_pass_of(const Layer& layer, Pass pass, const ConstView& a, const 
     auto fill = [&](std::int64_t outer, std::int64_t inner, const Index& extent, auto value_at) {
         for (std::int64_t i = 0; i < outer; ++i)
             for (std::int64_t j = 0; j < inner; ++j)
-                for_each_index(extent, [&](const Index& at) {
-                    out.data[i * out.outer + j * out.inner + offset_of(at, out.along)] = value_at(i, j, at);
-                    return true;
-                });
+                for_each_index(extent, [&](const Index& at) { out.element(i, j, at) = value_at(i, j, at); });
     };
     switch (pass) {
         case Pass::forward:
-            return fill(layer.batch, layer.out_channels, output_extent(layer), [&](auto n, auto k, const Index& o) {
+            return fill(layer.batch, layer.out_channels, layer.output_extent(), [&](auto n, auto k, const Index& o) {
                 return reference_forward_at<E>(layer, first, second, nullptr, n, k, o);
             });
         case Pass::input_grad:
-            return fill(layer.batch, layer.in_channels, input_extent(layer), [&](auto n, auto c, const Index& i) {
+            return fill(layer.batch, layer.in_channels, layer.input_extent(), [&](auto n, auto c, const Index& i) {
                 return reference_input_grad_at(layer, first, second, n, c, i);
             });
         case Pass::weight_grad:
-            return fill(layer.out_channels, layer.in_per_group(), kernel_extent(layer),
+            return fill(layer.out_channels, layer.in_per_group(), layer.kernel_extent(),
                         [&](auto k, auto c, const Index& r) {
                             return reference_weight_grad_at(layer, first, second, k, c, r);
                         });

@@ -16,7 +16,7 @@ std::int64_t sub_outputs(const Axis& a) {
     return ceil_div(a.out, a.out_step);
 }  // of output phase 0
 
-Index output_extent(const Layer& layer) {
+Index sub_outputs(const Layer& layer) {
     Index extent;
     for (int a = 0; a < axes; ++a)
         extent[a] = sub_outputs(layer.axis[a]);
@@ -28,10 +28,6 @@ Index support_end(const Layer& layer) {
     for (int a = 0; a < axes; ++a)
         end[a] = input_support(layer.axis[a]).end;
     return end;
-}
-
-Index input_extent(const Layer& layer) {
-    return {layer.axis[0].in, layer.axis[1].in, layer.axis[2].in};
 }
 
 // ---- stages over many tasks -----------------------------------------------------------------------------------------
@@ -170,7 +166,7 @@ TileMap<const E> dy_map(const Engine<E>& engine, const Operands<E>& operands) {
 }
 template <class E>
 TileMap<E> y_map(const Engine<E>& engine, const Operands<E>& operands) {
-    return {operands.y, &engine.y_blocks(), false, {}, output_extent(engine.layer())};
+    return {operands.y, &engine.y_blocks(), false, {}, sub_outputs(engine.layer())};
 }
 template <class E>
 TileMap<E> dx_map(const Engine<E>& engine, const Operands<E>& operands) {
@@ -433,7 +429,7 @@ RunCounts TransformPass<E>::compute(const Operands<E>& operands, int slots, char
     if (pass_ == Pass::forward && operands.bias)
         spread_bias(operands, engine_.y_blocks(), engine_.lanes(), run.part(false, 0, bias_at_));
     if (pass_ == Pass::input_grad && !input_covered(layer_))
-        fill_zero(operands.dx, layer_.batch, layer_.in_channels, input_extent(layer_), slots);
+        fill_zero(operands.dx, layer_.batch, layer_.in_channels, layer_.input_extent(), slots);
 
     // Threads take slices where that keeps all of them busy, else they share the work within each: the same sums.
     const std::int64_t slices = slice_count();
@@ -542,7 +538,7 @@ RunCounts TransformStep<E>::backward(const Operands<E>& operands, int max_thread
     const Layer& layer = engine_.layer();
     if (operands.dx.data) {
         kernel_stage(engine_, runner, scratch, operands.w, true, false, whole, w);
-        fill_zero(operands.dx, layer.batch, layer.in_channels, input_extent(layer), slots);
+        fill_zero(operands.dx, layer.batch, layer.in_channels, layer.input_extent(), slots);
     }
     Damage damage(slots);
     const BlockGroups groups(block_count());

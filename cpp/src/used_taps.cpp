@@ -7,15 +7,12 @@
 namespace triconv {
 
 template <class E>
-UsedTaps<E>::UsedTaps(const Layer& whole) : layer_(whole) {
+UsedTaps<E>::UsedTaps(const Layer& whole) : layer_(whole), whole_(whole.kernel_extent()) {
     for (int a = 0; a < axes; ++a) {
-        const TapRange used = whole.extended() ? TapRange{0, whole.axis[a].kernel} : used_taps(whole.axis[a]);
-        first_[a] = used.begin;
-        end_[a] = used.end;
-        kernel_[a] = whole.axis[a].kernel;
-        fewer_ = fewer_ || used.end - used.begin < kernel_[a];
+        used_[a] = whole.extended() ? TapRange{0, whole_[a]} : used_taps(whole.axis[a]);
+        fewer_ = fewer_ || used_[a].end - used_[a].begin < whole_[a];
     }
-    if (fewer_) layer_ = whole.with_taps(first_, end_);
+    if (fewer_) layer_ = whole.with_taps(used_);
 }
 
 template <class E>
@@ -25,28 +22,17 @@ Operands<E> UsedTaps<E>::of(Operands<E> operands) const {
     return operands;
 }
 
-namespace {
-
-template <class E>
-E& element(const Tensor<E>& tensor, std::int64_t outer, std::int64_t inner, const Index& i) {
-    return tensor.data[outer * tensor.outer + inner * tensor.inner + i[0] * tensor.along[0] + i[1] * tensor.along[1] +
-                       i[2] * tensor.along[2]];
-}
-
-}  // namespace
-
 // Calls f(first element, how many) for the taps of a kernel that are left out, row by row.
 template <class E>
 template <class T, class F>
 void UsedTaps<E>::for_each_run_of_others(const Tensor<T>& weights, T* kernel, F f) const {
-    for_each_index({kernel_[0], kernel_[1], 1}, [&](const Index& r) {
+    for_each_index({whole_[0], whole_[1], 1}, [&](const Index& r) {
         bool in_use = true;
         for (int a = 0; a < axes - 1; ++a)
-            in_use = in_use && r[a] >= first_[a] && r[a] < end_[a];
-        T* const row = kernel + r[0] * weights.along[0] + r[1] * weights.along[1];
-        f(row, in_use ? first_[2] : kernel_[2]);
-        if (in_use) f(row + end_[2] * weights.along[2], kernel_[2] - end_[2]);
-        return true;
+            in_use = in_use && r[a] >= used_[a].begin && r[a] < used_[a].end;
+        T* const row = kernel + weights.offset_of(r);
+        f(row, in_use ? used_[2].begin : whole_[2]);
+        if (in_use) f(row + used_[2].end * weights.along[2], whole_[2] - used_[2].end);
     });
 }
 
@@ -66,24 +52,20 @@ E UsedTaps<E>::zeros_times_others(const Tensor<const E>& w, std::int64_t k) cons
 template <class E>
 void UsedTaps<E>::finish(Pass pass, const Operands<E>& whole, int max_threads) const {
     if (!fewer_ || pass == Pass::input_grad) return;
-    const Index outputs{layer_.axis[0].out, layer_.axis[1].out, layer_.axis[2].out};
     parallel_for(layer_.out_channels, max_threads, [&](std::int64_t k, int) {
         const auto for_each_output = [&](auto f) {
             for (std::int64_t n = 0; n < layer_.batch; ++n)
-                for_each_index(outputs, [&](const Index& o) {
-                    f(n, o);
-                    return true;
-                });
+                for_each_index(layer_.output_extent(), [&](const Index& o) { f(n, o); });
         };
         if (pass == Pass::forward) {
             if (zeros_times_others(whole.w, k) == E(0)) return;
             for_each_output([&](std::int64_t n, const Index& o) {
-                element(whole.y, n, k, o) = std::numeric_limits<E>::quiet_NaN();
+                whole.y.element(n, k, o) = std::numeric_limits<E>::quiet_NaN();
             });
             return;
         }
         E gradient = 0;
-        for_each_output([&](std::int64_t n, const Index& o) { gradient += E(0) * element(whole.dy, n, k, o); });
+        for_each_output([&](std::int64_t n, const Index& o) { gradient += E(0) * whole.dy.element(n, k, o); });
         const Tensor<E>& dw = whole.dw;
         for (std::int64_t c = 0; c < layer_.in_per_group(); ++c)
             for_each_run_of_others(dw, dw.data + k * dw.outer + c * dw.inner, [&](E* tap, std::int64_t count) {

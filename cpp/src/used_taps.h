@@ -20,7 +20,7 @@ public:
     template <class T>
     Tensor<T> of(Tensor<T> weights) const {
         for (int a = 0; a < axes; ++a)
-            weights.data += first_[a] * weights.along[a];
+            weights.data += used_[a].begin * weights.along[a];
         return weights;
     }
     Operands<E> of(Operands<E> operands) const;
@@ -33,8 +33,9 @@ private:
     E zeros_times_others(const Tensor<const E>& w, std::int64_t k) const;
 
     Layer layer_;  // of the taps in use
+    Index whole_;  // taps along each axis
+    std::array<TapRange, axes> used_{};
     bool fewer_ = false;
-    Index first_{}, end_{}, kernel_{};
 };
 
 }  // namespace triconv

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from shapes import PASSES, named_problems
+from shapes import PASSES, Problem, named_problems
 
 BENCH = Path(__file__).parents[2] / "bench"
 SHAPES = """\
@@ -198,6 +198,20 @@ def test_peers_tells_a_wrong_result(bench_path: None) -> None:
     close = Program("close", "own", lambda: expected * np.float32(1 + 1e-5))
     broken = Program("broken", "own", lambda: expected * np.float32("nan"))
     assert check_results([off, close, broken, right]) == ["off", "broken"]
+
+
+def test_alternatives_are_as_accurate_as_auto_demands(bench_path: None) -> None:
+    import numpy as np
+    from _measure import candidates, own_alternatives
+
+    problem = Problem.parse("n1c32k32 i20x20x20 r3x3x3 p1 f32")
+    rows = {row.algorithm: row for row in candidates(problem, "forward") if row.possible}
+    tolerance = 1e4 * np.finfo(np.float32).eps
+    fastest = sorted(rows.values(), key=lambda row: row.predicted_seconds)[:3]
+    assert any(row.error_bound > tolerance for row in fastest)
+    names = own_alternatives(problem, "forward", "direct")
+    assert names
+    assert all(rows[name].error_bound <= tolerance for name in names)
 
 
 def test_random_problems(bench_path: None) -> None:

@@ -238,10 +238,13 @@ def test_first_call_takes_three_padded_spectra_at_most(dtype):
 
 
 RESIDENT = """
-import numpy as np, triconv as tc
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
+"""
+
+SHAPES = """
+import numpy as np, triconv as tc
 w = np.ones((1, 1, 1, 1), np.float32)
 x = np.ones((1, 1, 1, 8 << 20), np.float32)
 tc.conv2d(x, w)
@@ -258,7 +261,7 @@ print(grown, resident() - before)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
 @pytest.mark.parametrize(("limit", "bound"), [("32", 48 * MIB), ("0", 16 * MIB)])
 def test_many_shapes_do_not_grow_the_process(limit, bound):
-    done = run_python(RESIDENT, TRICONV_MAX_IDLE_MIB=limit)
+    done = run_python(RESIDENT + SHAPES, TRICONV_MAX_IDLE_MIB=limit)
     assert done.returncode == 0, done.stderr
     grown, left = (int(count) for count in done.stdout.split())
     assert grown < bound
@@ -268,9 +271,6 @@ def test_many_shapes_do_not_grow_the_process(limit, bound):
 SIGNALS = """
 import numpy as np, triconv as tc
 from triconv import signal
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 x = np.ones(1 << 20, np.float32)
 before = resident()
 for i in range(40):
@@ -282,16 +282,13 @@ print(resident() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
 def test_many_lengths_of_signals_do_not_grow_the_process():
-    done = run_python(SIGNALS)
+    done = run_python(RESIDENT + SIGNALS)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 160 * MIB  # 40 plans hold 480
 
 
 PLANS = """
 import triconv as tc
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 def plan(count):
     for n in range(count):
         tc.plan_conv1d((1, 1, 1 << 20), (1, 1, 1000 + n), algorithm="fft:%d" % (2 * (1 << 15) + 64 * n))
@@ -304,7 +301,7 @@ print(resident() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
 def test_plans_of_many_lengths_are_forgotten():
-    done = run_python(PLANS)
+    done = run_python(RESIDENT + PLANS)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64 * MIB
 

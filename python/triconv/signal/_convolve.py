@@ -142,20 +142,27 @@ def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray
     """float32 and float64, real and complex, by the core; float16 computed in float32."""
     image, kernel, padding, boundary, shape = operands
     work = _work_dtype(dtype)
-    out = np.empty(shape, work)
-    bad = ~np.isfinite(kernel)
+    finite = np.isfinite(kernel)
+    all_finite = bool(finite.all())
     fill_apart = is_filled_apart(image, boundary) and not np.isfinite(boundary[1])
-    if fill_apart or (bad.any() and not (np.isfinite(image).all() and np.isfinite(boundary[1]))):
+    if fill_apart or not (all_finite or (np.isfinite(image).all() and np.isfinite(boundary[1]))):
         # Infinities would meet zeros in the place of others.
         return _convolve_exactly(operands, work).astype(dtype, copy=False)
-    usual = np.where(bad, 0, kernel) if bad.any() else kernel
+    out = np.empty(shape, work)
+    usual = kernel if all_finite else np.where(finite, kernel, 0)
     correlate_into(out, as_operand(image, work), as_operand(usual, work), padding, run, boundary)
-    if bad.any():  # taps that would meet the zeros around the image
-        axes = [axis for axis, _ in padding]
-        anywhere = bad.any(axis=tuple(axis for axis in range(bad.ndim) if axis not in axes))
-        rest = np.where(bad, kernel, 0).astype(work)
-        add_taps(out, image.astype(work, copy=False), rest, padding, boundary, map(tuple, np.argwhere(anywhere)))
+    if not all_finite:
+        _add_other_taps(out, operands, finite)
     return out.astype(dtype, copy=False)
+
+
+def _add_other_taps(out: AnyArray, operands: _Operands, done: AnyArray) -> None:
+    """Those that would meet the zeros around the image, one by one."""
+    image, kernel, padding, boundary, _ = operands
+    axes = [axis for axis, _ in padding]
+    rest = np.where(done, 0, kernel).astype(out.dtype)
+    anywhere = ~done.all(axis=tuple(axis for axis in range(done.ndim) if axis not in axes))
+    add_taps(out, image.astype(out.dtype, copy=False), rest, padding, boundary, map(tuple, np.argwhere(anywhere)))
 
 
 def _convolve_integers(operands: _Operands, terms: int, dtype: AnyDType, method: str) -> AnyArray:

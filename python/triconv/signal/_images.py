@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from numbers import Complex, Number, Real
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -160,10 +161,12 @@ def _boundary(boundary: object, fillvalue: complex, dtype: np.dtype[Any]) -> Bou
 def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
     """The value as a number of the dtype: of integers the integer part."""
     given = np.asarray(fillvalue)
+    number = given.item() if given.size == 1 and given.dtype.kind in "biufcO" else None
     message = f"fillvalue is {fillvalue!r}, expected a number that {dtype} holds"
-    if given.size != 1 or given.dtype.kind not in ("biufc" if dtype.kind in "cO" else "biuf"):
+    is_complex = isinstance(number, Complex) and not isinstance(number, Real)
+    if not isinstance(number, Number) or (is_complex and dtype.kind not in "cO"):
         raise ValueError(message)
-    value = complex(given.item())
+    value = complex(cast("complex", number))
     if value.imag != 0:
         return value
     if dtype.kind in "fcO":

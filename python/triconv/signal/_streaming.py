@@ -76,9 +76,8 @@ class _Blocks:
 
     def copy(self) -> _Blocks:
         other = object.__new__(_Blocks)
-        other.__dict__.update(self.__dict__)
-        other.samples, other.results, other.tail = self.samples.copy(), self.results.copy(), self.tail.copy()
-        other.problem = other._problem()
+        own = {name: getattr(self, name).copy() for name in ("samples", "results", "tail")}
+        other.__setstate__({**self.__getstate__(), **own})
         return other
 
     def clear(self) -> None:
