@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 
 #include "float_mode.h"
@@ -329,39 +330,50 @@ void ImagePass<E>::spread_nan(const Run& run, const Tile& tile, std::vector<bool
     });
 }
 
-// A sample times its taps, to the outputs that read it. Summed apart, as by definition, so that only results overflow: NaN
-// are those where an infinity meets a tap of zero, or one of the other sign.
+// A sample times its taps, to the outputs that read it. Summed apart, with a wider range and all digits, so that only results
+// overflow: NaN are those where an infinity meets a tap of zero, or one of the other sign.
 template <class E>
 void ImagePass<E>::add_products(const Run& run, const Tile& tile,
                                 const std::vector<typename Apart::Product>& products) const {
+    using Wide = std::conditional_t<std::is_same_v<E, float>, double, long double>;
     const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     const Index count = output_count(tile), extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
+    // The outputs that read a sample along an axis.
+    const auto first_reader = [&](const Index& sample, int a) {
+        return std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
+    };
+    const auto readers_end = [&](const Index& sample, int a) { return std::min(count[a], sample[a] + 1); };
+    Index first = count, size{};  // the box of all of them
+    for (const auto& product : products)
+        for (int a = 0; a < axes; ++a)
+            first[a] = std::min(first[a], first_reader(unravel(product.at, extent), a));
+    for (const auto& product : products)
+        for (int a = 0; a < axes; ++a)
+            size[a] = std::max(size[a], readers_end(unravel(product.at, extent), a) - first[a]);
     for (int t = 0; t < targets_; ++t) {
-        std::vector<ProductSum<E>> sums(static_cast<std::size_t>(count[0] * count[1] * count[2]));
+        std::vector<CompensatedSum<Wide>> sums(static_cast<std::size_t>(size[0] * size[1] * size[2]));
         for (const auto& [at, source, value] : products) {
             const Index sample = unravel(at, extent);
             const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
-            Index begin, end;  // of the outputs that read it
-            for (int a = 0; a < axes; ++a) {
-                begin[a] = std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
-                end[a] = std::min(count[a], sample[a] + 1);
-            }
-            for (std::int64_t z = begin[0]; z < end[0]; ++z)
-                for (std::int64_t y = begin[1]; y < end[1]; ++y) {
-                    ProductSum<E>* const sum = sums.data() + (z * count[1] + y) * count[2];
-                    const E* tap = taps.data + (sample[0] - z) * taps.along[0] + (sample[1] - y) * taps.along[1] +
-                                   (sample[2] - begin[2]) * taps.along[2];
-                    for (std::int64_t x = begin[2]; x < end[2]; ++x, tap -= taps.along[2])
-                        sum[x].add(value, *tap);
+            const std::int64_t begin = first_reader(sample, 2), end = readers_end(sample, 2);
+            for (std::int64_t z = first_reader(sample, 0); z < readers_end(sample, 0); ++z)
+                for (std::int64_t y = first_reader(sample, 1); y < readers_end(sample, 1); ++y) {
+                    CompensatedSum<Wide>* sum =
+                        sums.data() + ((z - first[0]) * size[1] + y - first[1]) * size[2] + begin - first[2];
+                    const E* tap = taps.data + taps.offset_of({sample[0] - z, sample[1] - y, sample[2] - begin});
+                    for (std::int64_t x = begin; x < end; ++x, tap -= taps.along[2])
+                        sum++->add(static_cast<Wide>(value) * *tap);
                 }
         }
-        ProductSum<E>* sum = sums.data();
-        for_each_index(count, [&](const Index& i) {
-            E& out = *output_at(to, tile.n, tile.group * targets_ + t,
-                                {tile.to[0] + i[0], tile.to[1] + i[1], tile.to[2] + i[2]});
-            sum->add(out, E(1));
-            out = sum++->value();
+        const CompensatedSum<Wide>* sum = sums.data();
+        for_each_index(size, [&](const Index& i) {
+            E& out =
+                *output_at(to, tile.n, tile.group * targets_ + t,
+                           {tile.to[0] + first[0] + i[0], tile.to[1] + first[1] + i[1], tile.to[2] + first[2] + i[2]});
+            CompensatedSum<Wide> total = *sum++;
+            total.add(out);
+            out = static_cast<E>(total.value());
         });
     }
 }

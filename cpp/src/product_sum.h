@@ -1,5 +1,5 @@
-// Sums of products that are right whatever their order, but for the last digit: of the definition (reference.h), and of what
-// a transform leaves to it.
+// Sums of products with all their digits, whatever the order: of the definition (reference.h), and of what a transform leaves
+// out. To be compiled without contraction: a fused product hides what an addition rounds off.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,12 @@ struct CompensatedSum {
         rest += errors + add_to(error, low);
     }
     // Once the sum is not finite, errors are NaN.
-    T value() const { return std::isfinite(sum) ? sum + (error + rest) : sum; }
+    T value() const {
+        if (!std::isfinite(sum)) return sum;
+        T total = sum;
+        const T low = add_to(total, error);  // they may cancel
+        return total + (low + rest);
+    }
 
 private:
     // total += term; what that rounded off (Knuth).

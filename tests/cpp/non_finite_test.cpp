@@ -307,6 +307,21 @@ TEST(NonFinite, HugeProductsMayCancelPairByPair) {
     expect_huge_products_to_cancel<double>("n1c1k1 i6 r6 f64", 1e260);
 }
 
+// What is left is smaller than the errors of the largest products, and comes between them.
+TEST(NonFinite, HugeProductsMayCancelOnTwoLevels) {
+    LayerData<float> single(parse_problem("n1c1k1 i5 r5 f32").problem);
+    single.x = {3e38f, 1e28f, 1e30f, 3e38f, 1e28f};
+    single.w = {3e38f, 1e28f, 1, -3e38f, -1e28f};
+    expect_first_output(single, Pass::forward, 1e30f);
+    LayerData<double> data(parse_problem("n1c1k1 i5 r5 f64").problem);
+    data.x = {0x1p600, 0x1p560, 0x1p1020, 0x1p600, 0x1p560};  // partial sums overflow
+    data.w = {0x1p600, 0x1p560, 1, -0x1p600, -0x1p560};
+    expect_first_output(data, Pass::forward, 0x1p1020);
+    data.x = data.w = {0x1p500, 0x1p470, 0x1p440, 0x1p500, 0x1p470};
+    data.w[3] = -data.w[3], data.w[4] = -data.w[4];
+    EXPECT_EQ(data.reference(Pass::forward)[0], 0x1p880);
+}
+
 // Products beyond float's range that cancel: what is left is in all digits of the sum.
 TEST(NonFinite, HugeProductsMayCancel) {
     for (const char* text : {"n1c1k3 i2 r2 p1 b=nearest f32", "n1c1k3 i2 r2 p1 f32"}) {

@@ -164,9 +164,12 @@ def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
     number = given.item() if given.size == 1 and given.dtype.kind in "biufcO" else None
     message = f"fillvalue is {fillvalue!r}, expected a number that {dtype} holds"
     is_complex = isinstance(number, Complex) and not isinstance(number, Real)
-    if not isinstance(number, Number) or (is_complex and dtype.kind not in "cO"):
+    if not isinstance(number, Number) or (is_complex and (dtype.kind not in "cO" or given.dtype.kind == "O")):
         raise ValueError(message)
-    value = complex(cast("complex", number))
+    try:
+        value = complex(cast("complex", number))
+    except OverflowError:
+        raise ValueError(message) from None
     if value.imag != 0:
         return value
     if dtype.kind in "fcO":
