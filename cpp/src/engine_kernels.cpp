@@ -120,8 +120,8 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
     const std::array<std::ptrdiff_t, axes> reversed{-strides[0], -strides[1], -strides[2]};
     const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
-    const E scale = static_cast<E>(transform_.scale());
-    const bool as_they_are = scale == E(1) && view.taps == extent;  // no zeros around them, nothing to multiply
+    const double scale = transform_.scale();
+    const bool as_they_are = scale == 1 && view.taps == extent;  // no zeros around them, nothing to multiply
     E* const taps = scratch + box_size;
     view.for_each_run([&](RowArgs<E> row, std::ptrdiff_t offset, std::int64_t tap) {
         row.lanes = taps + tap * lanes;
@@ -141,7 +141,7 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
         for_each_tap(view.taps, last, flip, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
             const E* const from = taps + r * row_size + tap * lanes;
             for (int lane = 0; lane < lanes; ++lane)
-                scratch[in_box + lane] = scale * from[lane];
+                scratch[in_box + lane] = static_cast<E>(scale * static_cast<double>(from[lane]));
         });
         transform_.forward(TileRole::read_kernel, scratch, strides, spectrum + r * lanes, spectra.shape.plane_stride,
                            scratch + strip_size_);
@@ -173,9 +173,9 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
     for (int a = 0; a < axes; ++a)
         extent[a] = transform_.extent(TileRole::write_kernel, a);
     const std::array<std::ptrdiff_t, axes> strides{extent[1] * extent[2] * lanes, extent[2] * lanes, lanes};
-    const E scale = static_cast<E>(transform_.scale());
+    const double scale = transform_.scale();
     const std::ptrdiff_t box_size = extent[0] * strides[0], row_size = view.tap_count() * lanes;
-    const bool as_they_are = scale == E(1) && view.taps == extent;
+    const bool as_they_are = scale == 1 && view.taps == extent;
     E* const taps = scratch + box_size;
     bool non_finite = false;
     const E* const spectrum = spectra.at(0, x_block) + first_row * lanes;
@@ -189,7 +189,7 @@ bool Engine<E>::write_kernels(const Tensor<E>& dw, int x_block, int y_block, int
             for_each_tap(view.taps, {}, false, strides, [&](std::ptrdiff_t tap, std::ptrdiff_t in_box) {
                 E* const to = taps + r * row_size + tap * lanes;
                 for (int lane = 0; lane < lanes; ++lane)
-                    to[lane] = scale * scratch[in_box + lane];
+                    to[lane] = static_cast<E>(scale * static_cast<double>(scratch[in_box + lane]));
             });
         }
     }

@@ -74,6 +74,7 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
         source_[a] = input_grid(axis, 0, 0);
         target_[a] = output_grid(axis, 0);
         if (pass == Pass::input_grad) std::swap(source_[a], target_[a]);
+        if (image_.transform[a] > 1) scale_ /= fft_gain(kernels, image_.transform[a], a != axes - 1);
     }
     block_im_ = odd_lines<E>(std::ptrdiff_t{rows()} * kernels.lanes);
     block_size_ = 2 * block_im_;

@@ -281,7 +281,6 @@ void ImagePass<E>::take_apart(int first, int source, const Scratch& scratch, Apa
 template <class E>
 void ImagePass<E>::read_taps(const Tensor<const E>& taps, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
-    const E scale = E(1) / (static_cast<E>(rows()) * static_cast<E>(image_.transform[2]));
     RowArgs<E> row{};
     row.lane_stride = is_signal() ? taps.along[2] : taps.along[1];
     row.pixel_stride = is_signal() ? taps.along[2] * height : taps.along[2];
@@ -299,7 +298,7 @@ void ImagePass<E>::read_taps(const Tensor<const E>& taps, const Scratch& scratch
                 kernels_.read_row(row);
             }
             for (int i = 0; i < width_taps * lanes; ++i)
-                scratch.pixels[i] *= scale;
+                scratch.pixels[i] = static_cast<E>(scale_ * static_cast<double>(scratch.pixels[i]));
             rows_to_blocks(kernel_[2].real, scratch, z * height + y, scratch.blocks);
         }
 }

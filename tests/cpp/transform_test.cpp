@@ -115,6 +115,19 @@ TEST(TileTransformTest, IsTheDftAlongEachAxis) {
         }
 }
 
+TEST(TileTransformTest, GainOfAnFftIsItsLengthButForRoundedConstants) {
+    for (const std::string& isa : supported_isas())
+        for (const int length : {2, 3, 5, 16, 20, 60, 1024, 4096, 4100, 1 << 16, 81920, 320000})
+            for (const bool complex : {false, true}) {
+                SCOPED_TRACE(::testing::Message() << isa << " " << length << " " << complex);
+                EXPECT_NEAR(fft_gain(kernels(isa).f32, length, complex) / length, 1, 3e-7);
+                EXPECT_NEAR(fft_gain(kernels(isa).f64, length, complex) / length, 1, 6e-16);
+                if (length != 1024) continue;
+                EXPECT_LT(fft_gain(kernels(isa).f32, length, complex) / length, 1 - 5e-8);
+            }
+    EXPECT_EQ(fft_gain(kernels().f32, 8209, false), 8209);  // a prime number, too long to be measured
+}
+
 TEST(TileTransformTest, BinsCoverEveryPlaneOnce) {
     for (bool fft : {true, false})
         for (const std::array<int, axes>& lengths : {std::array{1, 1, 6}, {1, 6, 4}, {1, 5, 7}, {4, 6, 8}, {1, 1, 1}}) {

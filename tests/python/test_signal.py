@@ -391,7 +391,7 @@ def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args):
         lambda: signal.convolve2d(TWO, TWO, boundary=["fill"]),
         *(
             lambda f=fill: signal.convolve2d(TWO, TWO, fillvalue=f)
-            for fill in (None, b"2", np.complex64(2), np.array(2j, object), np.datetime64(2, "ns"), object())
+            for fill in (None, b"2", np.complex64(2), np.array(2j, object), np.datetime64(2, "ns"), object(), 10**400)
         ),
         *(lambda name=name: getattr(signal, name)(np.ones(4, "m8[s]"), ONE) for name in ("convolve", "oaconvolve")),
         lambda: signal.choose_conv_method(TWO, TWO.T, "valid"),
@@ -522,6 +522,22 @@ def test_float32_is_accurate(rng, samples, taps):
     error = np.abs(signal.convolve(in1, in2) - exact).max() / np.abs(exact).max()
     assert error <= 1e-6
     assert error <= 1.5 * np.abs(scipy_signal.fftconvolve(in1, in2) - exact).max() / np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("samples", "taps"), [(1_000_000, 100_000), (300_000, 30_000), (20_000, 5000)])
+def test_float32_of_decaying_signals_is_accurate(rng, samples, taps):
+    """The largest values are few: what all products have too much of is not hidden by other errors."""
+
+    def decaying(size, times):
+        return (random_array(rng, size, "float32") * np.exp(-times * np.arange(size) / size)).astype("float32")
+
+    for times in (8, 50):
+        in1, in2 = decaying(samples, times), decaying(taps, 8)
+        exact = scipy_signal.fftconvolve(double(in1), double(in2))
+        error, of_scipy = (convolve(in1, in2) - exact for convolve in (signal.fftconvolve, scipy_signal.fftconvolve))
+        assert np.linalg.norm(error) <= 1.2 * np.linalg.norm(of_scipy)
+        assert np.abs(error).max() <= 2 * np.abs(of_scipy).max()
+        assert abs(np.dot(error, exact)) <= 1e-7 * np.dot(exact, exact)
 
 
 def test_images_are_accurate_in_float32(rng):
