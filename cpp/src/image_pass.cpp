@@ -358,6 +358,7 @@ void ImagePass<E>::add_products(const Run& run, const Tile& tile,
             const Index sample = unravel(at, extent);
             const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
             const std::int64_t begin = first_reader(sample, 2), end = readers_end(sample, 2);
+            if (begin >= end) continue;  // no output reads it
             for (std::int64_t z = first_reader(sample, 0); z < readers_end(sample, 0); ++z)
                 for (std::int64_t y = first_reader(sample, 1); y < readers_end(sample, 1); ++y) {
                     CompensatedSum<Wide>* sum =
