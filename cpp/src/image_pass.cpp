@@ -61,7 +61,8 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
       sources_(static_cast<int>(pass == Pass::forward ? layer.in_per_group() : layer.out_per_group())),
       targets_(static_cast<int>(pass == Pass::forward ? layer.out_per_group() : layer.in_per_group())),
       outputs_(lane_blocks(layer, kernels.lanes, LaneKind::tiles, pass == Pass::input_grad)),
-      tiles_(tile_grid(layer, pass, shape, LaneKind::samples, kernels.lanes)) {
+      tiles_(tile_grid(layer, pass, shape, LaneKind::samples, kernels.lanes)),
+      scale_(fft_scale(kernels, image_.transform)) {
     for (int a = 0; a < axes; ++a) {
         read_[a] = axis_lines(kernels, image_, TileRole::read_tile, a, a == axes - 1);
         kernel_[a] = axis_lines(kernels, image_, TileRole::read_kernel, a, a == axes - 1);
@@ -74,7 +75,6 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
         source_[a] = input_grid(axis, 0, 0);
         target_[a] = output_grid(axis, 0);
         if (pass == Pass::input_grad) std::swap(source_[a], target_[a]);
-        if (image_.transform[a] > 1) scale_ /= fft_gain(kernels, image_.transform[a], a != axes - 1);
     }
     block_im_ = odd_lines<E>(std::ptrdiff_t{rows()} * kernels.lanes);
     block_size_ = 2 * block_im_;
@@ -340,31 +340,41 @@ void ImagePass<E>::add_products(const Run& run, const Tile& tile,
     const FloatMode mode(Denormals::keep);  // a denormal times an infinity is no NaN
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     const Index count = output_count(tile), extent{shape_.transform[0], shape_.transform[1], shape_.transform[2]};
-    // The outputs that read a sample along an axis.
-    const auto first_reader = [&](const Index& sample, int a) {
-        return std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
+    struct Readers {
+        Index begin, end;
+        bool none() const { return begin[0] >= end[0] || begin[1] >= end[1] || begin[2] >= end[2]; }
     };
-    const auto readers_end = [&](const Index& sample, int a) { return std::min(count[a], sample[a] + 1); };
-    Index first = count, size{};  // the box of all of them
+    const auto readers_of = [&](const Index& sample) {
+        Readers readers;
+        for (int a = 0; a < axes; ++a) {
+            readers.begin[a] = std::max<std::int64_t>(0, sample[a] - shape_.taps[a] + 1);
+            readers.end[a] = std::min(count[a], sample[a] + 1);
+        }
+        return readers;
+    };
+    Readers all{count, {}};  // the box of all of them
     for (const auto& product : products)
-        for (int a = 0; a < axes; ++a)
-            first[a] = std::min(first[a], first_reader(unravel(product.at, extent), a));
-    for (const auto& product : products)
-        for (int a = 0; a < axes; ++a)
-            size[a] = std::max(size[a], readers_end(unravel(product.at, extent), a) - first[a]);
+        if (const Readers readers = readers_of(unravel(product.at, extent)); !readers.none())
+            for (int a = 0; a < axes; ++a) {
+                all.begin[a] = std::min(all.begin[a], readers.begin[a]);
+                all.end[a] = std::max(all.end[a], readers.end[a]);
+            }
+    if (all.none()) return;
+    const Index first = all.begin, size{all.end[0] - first[0], all.end[1] - first[1], all.end[2] - first[2]};
     for (int t = 0; t < targets_; ++t) {
         std::vector<CompensatedSum<Wide>> sums(static_cast<std::size_t>(size[0] * size[1] * size[2]));
         for (const auto& [at, source, value] : products) {
             const Index sample = unravel(at, extent);
             const Tensor<const E> taps = taps_of(run.operands.w, tile.group, source, t);
-            const std::int64_t begin = first_reader(sample, 2), end = readers_end(sample, 2);
-            if (begin >= end) continue;  // no output reads it
-            for (std::int64_t z = first_reader(sample, 0); z < readers_end(sample, 0); ++z)
-                for (std::int64_t y = first_reader(sample, 1); y < readers_end(sample, 1); ++y) {
+            const Readers readers = readers_of(sample);
+            if (readers.none()) continue;
+            const auto& [begin, end] = readers;
+            for (std::int64_t z = begin[0]; z < end[0]; ++z)
+                for (std::int64_t y = begin[1]; y < end[1]; ++y) {
                     CompensatedSum<Wide>* sum =
-                        sums.data() + ((z - first[0]) * size[1] + y - first[1]) * size[2] + begin - first[2];
-                    const E* tap = taps.data + taps.offset_of({sample[0] - z, sample[1] - y, sample[2] - begin});
-                    for (std::int64_t x = begin; x < end; ++x, tap -= taps.along[2])
+                        sums.data() + ((z - first[0]) * size[1] + y - first[1]) * size[2] + begin[2] - first[2];
+                    const E* tap = taps.data + taps.offset_of({sample[0] - z, sample[1] - y, sample[2] - begin[2]});
+                    for (std::int64_t x = begin[2]; x < end[2]; ++x, tap -= taps.along[2])
                         sum++->add(static_cast<Wide>(value) * *tap);
                 }
         }

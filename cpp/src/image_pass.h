@@ -138,7 +138,7 @@ private:
     Index from_, to_, end_;  // of an image: t of the first sample read, of the first output, behind the last one
     std::ptrdiff_t block_im_, block_size_, tile_size_;
     std::size_t kernel_size_, scratch_bytes_;
-    double scale_ = 1;    // TileTransform::scale of the image
+    double scale_;
     Workspace twiddles_;  // of a signal: [lane vector of rows][frequency] re, im
 };
 

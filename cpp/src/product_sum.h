@@ -12,10 +12,11 @@ template <class T>
 struct CompensatedSum {
     T sum = 0, error = 0, rest = 0;
 
+    void add(T term) { rest += add_to(error, add_to(sum, term)); }
     // `low`: what was rounded off in forming the term.
-    void add(T term, T low = 0) {
-        const T errors = add_to(error, add_to(sum, term));
-        rest += errors + add_to(error, low);
+    void add(T term, T low) {
+        add(term);
+        rest += add_to(error, low);
     }
     // Once the sum is not finite, errors are NaN.
     T value() const {

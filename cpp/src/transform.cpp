@@ -57,6 +57,19 @@ double fft_gain(const KernelTable<E>& kernels, int length, bool complex) {
     return length * static_cast<double>(1 + of_two * 3 / 2);
 }
 
+// Samples are real along the innermost axis that has any.
+template <class E>
+double fft_scale(const KernelTable<E>& kernels, const std::array<int, axes>& lengths) {
+    double gain = 1;
+    bool complex = false;
+    for (int a = axes - 1; a >= 0; --a) {
+        if (lengths[a] == 1) continue;
+        gain *= fft_gain(kernels, lengths[a], complex);
+        complex = true;
+    }
+    return 1 / gain;
+}
+
 template <class E>
 AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, TileRole role, int axis, bool first) {
     const int t = shape.transform[axis], m = shape.outputs[axis], r = shape.taps[axis];
@@ -114,8 +127,7 @@ TileTransform<E>::TileTransform(const KernelTable<E>& kernels, const TileShape& 
         planes_ *= shape.transform[levels_[level]];
     }
     const int first = levels_.empty() ? axes - 1 : levels_.front();
-    for (int a : levels_)
-        if (shape.fft) scale_ /= fft_gain(kernels, shape.transform[a], a != first);
+    if (shape.fft) scale_ = fft_scale(kernels, shape.transform);
     for (int i = 0; i < tile_role_count; ++i)
         for (int a = 0; a < axes; ++a) {
             roles_[i].lines[a] = axis_lines(kernels, shape, static_cast<TileRole>(i), a, a == first);
@@ -318,6 +330,8 @@ void TileTransform<E>::inverse_level(const Role& role, std::size_t level, const 
 
 template AxisLines<float> axis_lines(const KernelTable<float>&, const TileShape&, TileRole, int, bool);
 template AxisLines<double> axis_lines(const KernelTable<double>&, const TileShape&, TileRole, int, bool);
+template double fft_scale(const KernelTable<float>&, const std::array<int, axes>&);
+template double fft_scale(const KernelTable<double>&, const std::array<int, axes>&);
 template double fft_gain(const KernelTable<float>&, int, bool);
 template double fft_gain(const KernelTable<double>&, int, bool);
 template class TileTransform<float>;

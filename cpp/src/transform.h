@@ -62,6 +62,10 @@ AxisLines<E> axis_lines(const KernelTable<E>& kernels, const TileShape& shape, T
 // all random errors together. Found by transforming random signs.
 template <class E>
 double fft_gain(const KernelTable<E>& kernels, int length, bool complex);
+// Factor that makes the inverse of a product of spectra the correlation. To be applied in double: the rounding of a factor
+// would be an error of all products alike, too.
+template <class E>
+double fft_scale(const KernelTable<E>& kernels, const std::array<int, axes>& lengths);
 
 // Tiles at a constant distance, and their spectra.
 struct TileSeries {
@@ -78,8 +82,7 @@ public:
     const std::vector<Bin>& bins() const { return bins_; }
     const std::vector<BinRun>& bin_runs() const { return bin_runs_; }
     const TileShape& shape() const { return shape_; }
-    // Factor that makes the inverse of a product the correlation: 1 / fft_gain for each FFT axis. To be applied in double: the
-    // rounding of a factor would be an error of all products alike, too.
+    // fft_scale; 1 for Winograd.
     double scale() const { return scale_; }
 
     // Samples (outputs) along an axis that the caller provides (has room for); those past the role's count are zero on

@@ -13,16 +13,11 @@ import pytest
 import scipy.signal as scipy_signal
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy_checks import FLOATS, MODES, assert_close, broadcast_pairs, double, outcome, random_array
+from scipy_checks import FLOATS, MODES, SCIPY_WARNINGS, assert_close, broadcast_pairs, double, outcome, random_array
 from strategies import examples
 from triconv import signal
 
-# SciPy's estimate of operations takes the logarithm of 0; its direct sums cast memory that is not initialised; it
-# reads a fillvalue as a complex number before it looks at the dtype.
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:{message}")
-    for message in ("invalid value encountered", "divide by zero encountered", "Casting complex values to real")
-]
+pytestmark = SCIPY_WARNINGS
 
 STREAMS = [signal.OverlapAdd, signal.OverlapSave]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from numbers import Complex, Number, Real
-from typing import TYPE_CHECKING, cast
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -161,13 +162,15 @@ def _boundary(boundary: object, fillvalue: complex, dtype: np.dtype[Any]) -> Bou
 def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
     """The value as a number of the dtype: of integers the integer part."""
     given = np.asarray(fillvalue)
-    number = given.item() if given.size == 1 and given.dtype.kind in "biufcO" else None
     message = f"fillvalue is {fillvalue!r}, expected a number that {dtype} holds"
-    is_complex = isinstance(number, Complex) and not isinstance(number, Real)
-    if not isinstance(number, Number) or (is_complex and (dtype.kind not in "cO" or given.dtype.kind == "O")):
+    if given.size != 1:
+        raise ValueError(message)
+    number = given.item()
+    is_number = given.dtype.kind in ("biufc" if dtype.kind in "cO" else "biuf")
+    if not is_number and not (given.dtype.kind == "O" and isinstance(number, (Real, Decimal))):
         raise ValueError(message)
     try:
-        value = complex(cast("complex", number))
+        value = complex(number)
     except OverflowError:
         raise ValueError(message) from None
     if value.imag != 0:
