@@ -9,14 +9,19 @@
 namespace triconv {
 
 // `pixels` samples of each of `rows` rows. Rows one element apart (channels last) are left to the hardware.
+// Inlined, since GCC drops calls of functions that do nothing but prefetch.
 template <int for_writing, class E>
-void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows, std::ptrdiff_t pixel_stride,
-                   std::int64_t pixels) {
+[[gnu::always_inline]] inline void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows,
+                                                 std::ptrdiff_t pixel_stride, std::int64_t pixels) {
     if (row_stride == 1 || pixel_stride <= 0) return;
-    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(64 / sizeof(E)) / pixel_stride);
-    for (std::int64_t row = 0; row < rows; ++row)
-        for (std::int64_t i = 0; i < pixels; i += step)
-            __builtin_prefetch(first + row * row_stride + i * pixel_stride, for_writing);
+    const auto step = std::max<std::ptrdiff_t>(64, pixel_stride * static_cast<std::ptrdiff_t>(sizeof(E)));
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const E* const pixel = first + row * row_stride;
+        const char* const last = reinterpret_cast<const char*>(pixel + (pixels - 1) * pixel_stride);
+        for (const char* at = reinterpret_cast<const char*>(pixel); at < last; at += step)
+            __builtin_prefetch(at, for_writing);
+        __builtin_prefetch(last, for_writing);
+    }
 }
 
 }  // namespace triconv
