@@ -80,6 +80,7 @@ double array_bytes(const Layer& layer) {
 constexpr double fma_ns = 0.28;       // one lane-vector multiply-add within a micro-kernel, times fma_steps
 constexpr double complex_fmas = 3.3;  // one complex product in these units
 constexpr double value_ns = 1.8;      // reading and writing one lane vector of a spectrum, besides the lines
+constexpr double lone_lines = 0.7;    // lines of tiles in the lanes with one channel to read, in a quarter of L2
 // Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
 // blocks for each line, and of the arrays in units of array_ns.
 constexpr double image_lines = 0.5, image_rows_ns = 150, image_touches = 1.7, image_block_touches = 3.3,
@@ -270,6 +271,10 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
     StageCosts costs{};
     for (int a = 0; a < axes; ++a)
         costs.value += line_ns(kernels, shape, a);
+    const double tile_bytes = planes * kernels.lanes * static_cast<double>(sizeof(E));
+    if (work.lanewise && work.lane_kind == LaneKind::tiles && !pairs &&
+        tile_bytes <= static_cast<double>(cache_sizes().l2) / 4)
+        costs.value *= lone_lines;
     costs.lane_block = lane_block_ns + planes * (costs.value + value_ns);
     costs.kernels = static_cast<double>(work.kernel_vectors) * costs.lane_block +
                     static_cast<double>(layer.out_channels * layer.in_per_group() * layer.taps()) * tap_gather_ns;
@@ -358,11 +363,9 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
                                targets * static_cast<double>(image.outputs[0] * ceil_div(image.outputs[1], lanes));
     const double vectors = values / static_cast<double>(lanes), bytes = values * element_bytes(layer);
     const double block_bytes = 2 * static_cast<double>(depth * height * lanes) * element_bytes(layer);
-    // The factors of a signal are read as its tile is, and columns of its samples are from as many places.
     const bool signal = is_line(shape);
     const double memory_ns = memory_byte_ns * (signal ? 2 : 1);
-    const double kept = bytes * (std::max(sources, targets) + pairs),
-                 passed = bytes * (sources + targets) / 2 * (signal ? 2 : 1);
+    const double kept = bytes * (std::max(sources, targets) + pairs), passed = bytes * (sources + targets) / 2;
     const double far = std::min(1.0, array_bytes(layer) / cached_bytes());
     const double read = (pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer)) / array_bytes(layer);
     const double again = signal ? 1 : 1 / used;
@@ -387,7 +390,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     c.bytes = tiles * 3 * passed + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     const int columns = column_blocks(static_cast<int>(sources), static_cast<int>(targets), static_cast<int>(depth));
-    c.workspace_bytes = static_cast<std::int64_t>(kept + columns * block_bytes + (signal ? bytes : 0));
+    c.workspace_bytes = static_cast<std::int64_t>(kept + columns * block_bytes);
     c.error_bound = fft_error_bound(layer, values);
     return result;
 }

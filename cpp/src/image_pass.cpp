@@ -84,7 +84,7 @@ ImagePass<E>::ImagePass(const KernelTable<E>& kernels, const Layer& layer, Pass 
     for (std::ptrdiff_t size : scratch_sizes())
         layout.add<E>(static_cast<std::size_t>(size));
     scratch_bytes_ = layout.size();
-    if (is_signal()) make_twiddles();
+    if (is_signal()) twiddles_ = make_twiddles();
 }
 
 template <class E>
@@ -94,28 +94,41 @@ int ImagePass<E>::frequency_blocks() const {
 }
 
 template <class E>
-void ImagePass<E>::make_twiddles() {
-    const int lanes = kernels_.lanes, height = image_.transform[1], frequencies = image_.transform[2] / 2 + 1;
-    twiddles_ = Workspace(2 * sizeof(E) * static_cast<std::size_t>(height) * static_cast<std::size_t>(frequencies));
-    E* const table = static_cast<E*>(twiddles_.data());
-    for (int k = 0; k < frequencies; ++k) {
-        const double angle = -2 * std::numbers::pi * k / shape_.transform[2];
-        const std::complex<double> step = std::polar(1.0, angle);
-        std::complex<double> factor;
-        for (int y = 0; y < height; ++y) {
-            factor = y % lanes == 0 ? std::polar(1.0, angle * y) : factor * step;
-            E* const to = table + 2 * (y / lanes * frequencies + k) * lanes + y % lanes;
-            to[0] = static_cast<E>(factor.real());
-            to[lanes] = static_cast<E>(factor.imag());
+auto ImagePass<E>::make_twiddles() const -> Twiddles {
+    const std::size_t lanes = static_cast<std::size_t>(kernels_.lanes),
+                      row_vectors = static_cast<std::size_t>(image_.transform[1]) / lanes,
+                      frequencies = static_cast<std::size_t>(image_.transform[2]) / 2 + 1;
+    Twiddles table{Workspace(2 * sizeof(E) * lanes * frequencies),
+                   Workspace(2 * sizeof(E) * row_vectors * frequencies)};
+    const auto put = [&](Workspace& memory, std::size_t re, std::size_t im, double turns) {
+        const std::complex<double> factor = std::polar(1.0, -2 * std::numbers::pi * turns);
+        E* const to = static_cast<E*>(memory.data());
+        to[re] = static_cast<E>(factor.real());
+        to[im] = static_cast<E>(factor.imag());
+    };
+    for (std::size_t k = 0; k < frequencies; ++k) {
+        const double turn = static_cast<double>(k) / shape_.transform[2];
+        for (std::size_t l = 0; l < lanes; ++l)
+            put(table.vectors, 2 * k * lanes + l, (2 * k + 1) * lanes + l, turn * static_cast<double>(l));
+        for (std::size_t v = 0; v < row_vectors; ++v) {
+            const std::size_t at = 2 * (v * frequencies + k);
+            put(table.numbers, at, at + 1, turn * static_cast<double>(v * lanes));
         }
     }
+    return table;
+}
+
+// Rows of a signal's image that cross over together: neighbours in its array, where columns are far apart.
+template <class E>
+int ImagePass<E>::rows_at_once() const {
+    return std::min(512 / static_cast<int>(sizeof(E)), image_.transform[1]);
 }
 
 // Elements of the parts of Scratch, in their order.
 template <class E>
 auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 6> {
     const std::ptrdiff_t lanes = kernels_.lanes;
-    return {is_signal() ? shape_.transform[2] : 0,
+    return {is_signal() ? rows_at_once() * image_.transform[2] : 0,
             image_.transform[2] * lanes,
             (2 * lanes * frequency_blocks() + 1) * lanes,
             std::max(sources_, targets_) * tile_size_,

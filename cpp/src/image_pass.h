@@ -63,7 +63,7 @@ private:
         char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
     };
     struct Scratch {
-        E* samples;  // of a signal's tile, where it meets padding
+        E* samples;  // of a signal's tile: some rows of its image, all columns
         E *pixels,
             *spectra;  // of a lane vector of rows; frequency 0, in front of which there is room for another value
         E* blocks;     // of the tile, of each channel
@@ -75,6 +75,10 @@ private:
         Index from, to;  // t of the first sample read, of the first output
     };
     using Lines = std::array<AxisLines<E>, axes>;
+    // exp(-2 pi i k y / T) of a signal, with y = v * lanes + l, is lane l of vector k times number [v][k].
+    struct Twiddles {
+        Workspace vectors, numbers;
+    };
 
     // The samples of a tile, in the order of the array, that its transform should not see.
     struct Apart {
@@ -94,7 +98,9 @@ private:
     int rows() const { return image_.transform[0] * image_.transform[1]; }
     int frequency_blocks() const;
     E* blocks_of(const Scratch& scratch, int channel) const { return scratch.blocks + channel * tile_size_; }
-    void make_twiddles();
+    int rows_at_once() const;
+    Twiddles make_twiddles() const;
+    void rotate(int first, bool conjugate, const Scratch& scratch) const;
 
     struct RowLanes;
     RowLanes row_lanes(const Tensor<const E>& from, const Tile& tile, int z, int y) const;
@@ -139,7 +145,7 @@ private:
     std::ptrdiff_t block_im_, block_size_, tile_size_;
     std::size_t kernel_size_, scratch_bytes_;
     double scale_;
-    Workspace twiddles_;  // of a signal: [lane vector of rows][frequency] re, im
+    Twiddles twiddles_;
 };
 
 }  // namespace triconv

@@ -70,13 +70,6 @@ void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int
             row.lane_offset = rows.regular ? nullptr : rows.offset.data();
             const E* const base = array + (rows.regular ? rows.offset[0] : 0);
             read_pixels(from, base, rows, tile.from[2], row, scratch.pixels);
-            if (rows.regular) {  // next: the rows below, at last those that the tile on the right begins with
-                const std::ptrdiff_t next =
-                    y + lanes < height ? lanes * row.lane_stride
-                                       : shape_.outputs[2] * row.pixel_stride + (lanes - height) * row.lane_stride;
-                prefetch_rows<0>(base + source_[2].index(tile.from[2]) * from.along[2] + next, row.lane_stride, lanes,
-                                 row.pixel_stride, shape_.transform[2]);
-            }
             if (apart) take_apart(z * height + y, source, scratch, *apart);
             rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
         }
@@ -123,7 +116,7 @@ void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t ch
         }
 }
 
-// ---- the samples of a signal ----------------------------------------------------------------------------------------
+// ---- the samples of a signal, some rows of its image at a time -------------------------------------------------------
 
 namespace {
 
@@ -145,48 +138,54 @@ void for_columns(RowArgs<E> row, int lanes, std::int64_t first, std::int64_t cou
     if (rest > 0) move(row);
 }
 
+template <class E>
+void copy_samples(std::int64_t count, const E* from, std::ptrdiff_t from_stride, E* to, std::ptrdiff_t to_stride) {
+    if (from_stride == 1 && to_stride == 1)
+        std::copy_n(from, count, to);
+    else
+        for (std::int64_t i = 0; i < count; ++i)
+            to[i * to_stride] = from[i * from_stride];
+}
+
 }  // namespace
 
 template <class E>
 void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
                                E* blocks, Apart* apart) const {
-    const int height = image_.transform[1], length = shape_.transform[2];
+    const int lanes = kernels_.lanes, height = image_.transform[1], width = image_.transform[2];
     const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
-    const std::int64_t begin = tile.from[2], end = begin + length;
     const E fill = static_cast<E>(source_[2].outside.fill);
     const E* const array = from.data + tile.n * from.outer + (tile.group * sources_ + source) * from.inner +
                            std::max<std::int64_t>(0, plane) * from.along[0] +
                            std::max<std::int64_t>(0, line) * from.along[1];
     const bool exists = plane >= 0 && line >= 0;
-    const E* samples = scratch.samples;
-    const SampleRun whole = source_[2].run_from(begin, end);
-    if (exists && whole.end == end && whole.index >= 0 && whole.step * from.along[2] == 1) {
-        samples = array + whole.index;
-    } else {
-        for (std::int64_t x = begin; x < end;) {
-            const SampleRun run = source_[2].run_from(x, end);
-            E* const to = scratch.samples + (x - begin);
-            if (!exists || run.index < 0) {
-                std::fill_n(to, run.end - x, fill);
-            } else {
-                const std::ptrdiff_t stride = run.step * from.along[2];
-                for (std::int64_t i = 0; i < run.end - x; ++i)
-                    to[i] = array[run.index * from.along[2] + i * stride];
-            }
-            x = run.end;
-        }
-    }
     RowArgs<E> row{};
     row.lanes = scratch.pixels;
     row.lane_stride = 1;
-    row.pixel_stride = height;
-    row.lane_count = kernels_.lanes;
-    row.count = image_.transform[2];
-    for (int y = 0; y < height; y += kernels_.lanes) {
-        row.source = samples + y;
-        kernels_.read_row(row);
-        if (apart) take_apart(y, source, scratch, *apart);
-        rows_to_blocks(read_[2].real, scratch, y, blocks);
+    row.lane_count = lanes;
+    row.count = width;
+    for (int first = 0; first < height; first += rows_at_once()) {
+        const int count = std::min(rows_at_once(), height - first);
+        E* to = scratch.samples;
+        for (int x = 0; x < width; ++x) {
+            const std::int64_t column = tile.from[2] + std::int64_t{x} * height + first, end = column + count;
+            for (std::int64_t t = column; t < end;) {
+                const SampleRun run = source_[2].run_from(t, end);
+                if (!exists || run.index < 0)
+                    std::fill_n(to, run.end - t, fill);
+                else
+                    copy_samples(run.end - t, array + run.index * from.along[2], run.step * from.along[2], to, 1);
+                to += run.end - t;
+                t = run.end;
+            }
+        }
+        row.source = scratch.samples;
+        row.pixel_stride = count;
+        for (int y = first; y < first + count; y += lanes, row.source += lanes) {
+            kernels_.read_row(row);
+            if (apart) take_apart(y, source, scratch, *apart);
+            rows_to_blocks(read_[2].real, scratch, y, blocks);
+        }
     }
 }
 
@@ -198,19 +197,22 @@ void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t c
     const std::int64_t count = output_count(tile)[2];
     const std::ptrdiff_t stride = to.along[2] * target_[2].step;
     E* const destination = output_at(to, tile.n, channel, tile.to);
-    E* const samples = stride == 1 ? destination : scratch.samples;
     RowArgs<E> row = output_row(run, channel, scratch);
     row.lane_stride = 1;
-    row.pixel_stride = height;
     bool non_finite = false;
-    for (int y = 0; y < std::min<std::int64_t>(height, count); y += lanes) {
-        blocks_to_rows(blocks, scratch, y);
-        row.destination = samples + y;
-        for_columns(row, lanes, y, count, height,
-                    [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+    for (int first = 0; first < std::min<std::int64_t>(height, count); first += rows_at_once()) {
+        row.pixel_stride = std::min(rows_at_once(), height - first);
+        row.destination = scratch.samples;
+        for (int y = first; y < first + row.pixel_stride; y += lanes, row.destination += lanes) {
+            blocks_to_rows(blocks, scratch, y);
+            for_columns(row, lanes, y, count, height,
+                        [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+        }
+        const E* from = scratch.samples;
+        for (std::int64_t at = first; at < count; at += height, from += row.pixel_stride)
+            copy_samples(std::min<std::int64_t>(row.pixel_stride, count - at), from, 1, destination + at * stride,
+                         stride);
     }
-    for (std::int64_t i = 0; stride != 1 && i < count; ++i)
-        destination[i * stride] = samples[i];
     if (non_finite)
         damage.push_back(
             {tile.n, {channel, 0, 1, {}}, target_, tile.to, {tile.to[0] + 1, tile.to[1] + 1, tile.to[2] + count}});
@@ -218,20 +220,27 @@ void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t c
 
 // ---- rows in the lanes, frequencies in the lanes ----------------------------------------------------------------------
 
+// Half spectra of a signal's rows, from row `first` on, by the factors between its two transforms.
+template <class E>
+void ImagePass<E>::rotate(int first, bool conjugate, const Scratch& scratch) const {
+    const int lanes = kernels_.lanes, frequencies = image_.transform[2] / 2 + 1;
+    kernels_.rotate(
+        {scratch.spectra - lanes, static_cast<const E*>(twiddles_.vectors.data()),
+         static_cast<const E*>(twiddles_.numbers.data()) + std::ptrdiff_t{2} * (first / lanes) * frequencies,
+         frequencies, conjugate});
+}
+
 // The pixels of a lane vector of rows, from row `first` on, to half spectra, and those to the blocks.
 template <class E>
 void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const {
-    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    const int lanes = kernels_.lanes, width = image_.transform[2];
     E* const spectra = scratch.spectra;
     line({scratch.pixels, spectra, lanes, lanes, 0, 0});
     std::copy_n(spectra + (is_signal() ? 0 : width - 1) * lanes, lanes, spectra - lanes);
     if (is_signal()) {
         std::fill_n(spectra, lanes, E(0));
         std::fill_n(spectra + width * lanes, (2 * lanes * frequency_blocks() - width) * lanes, E(0));
-        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
-        kernels_.lanewise[static_cast<int>(ProductKind::complex)]({spectra - lanes, factors, spectra - lanes, lanes,
-                                                                   lanes, lanes, 2 * lanes, 2 * lanes, 2 * lanes,
-                                                                   frequencies, false});
+        rotate(first, false, scratch);
     }
     for (int im = 0; im < 2; ++im)
         kernels_.transpose({spectra + (im - 1) * lanes, blocks + first * lanes + im * block_im_, 2 * lanes, lanes,
@@ -241,17 +250,12 @@ void ImagePass<E>::rows_to_blocks(const LineTransform<E>& line, const Scratch& s
 // And back.
 template <class E>
 void ImagePass<E>::blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const {
-    const int lanes = kernels_.lanes, width = image_.transform[2], frequencies = width / 2 + 1;
+    const int lanes = kernels_.lanes, width = image_.transform[2];
     E* const spectra = scratch.spectra;
     for (int im = 0; im < 2; ++im)
         kernels_.transpose({blocks + first * lanes + im * block_im_, spectra + (im - 1) * lanes, lanes, 2 * lanes,
                             block_size_, 2 * lanes * lanes, frequency_blocks()});
-    if (is_signal()) {
-        const E* const factors = static_cast<const E*>(twiddles_.data()) + 2 * first * frequencies;
-        kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)]({spectra - lanes, factors, spectra - lanes,
-                                                                          lanes, lanes, lanes, 2 * lanes, 2 * lanes,
-                                                                          2 * lanes, frequencies, false});
-    }
+    if (is_signal()) rotate(first, true, scratch);
     std::copy_n(spectra - lanes, lanes, spectra + (is_signal() ? 0 : width - 1) * lanes);
     const LineTransform<E>& line = write_[2].real;
     line({spectra, scratch.pixels, lanes, lanes, 0, 0});

@@ -76,6 +76,18 @@ struct LanewiseArgs {
     bool accumulate;
 };
 
+// Complex lane vectors, each turned by a factor of two parts, or by its conjugate:
+//   values[i] *= vectors[i] * numbers[i]      i < count
+// Of a vector all real parts come first, then all imaginary ones; of a number they are neighbours.
+template <class E>
+struct RotateArgs {
+    E* values;
+    const E* vectors;
+    const E* numbers;
+    int count;
+    bool conjugate;
+};
+
 // ---- line transforms ------------------------------------------------------------------------------------------------
 //
 // A line transform maps `n_in` lane vectors to `n_out` lane vectors along one axis of a tile:
@@ -222,6 +234,7 @@ struct KernelTable {
     MicroKernel<E> product[product_kind_count];
     DirectKernel<E> direct_product;
     void (*lanewise[product_kind_count])(const LanewiseArgs<E>&);
+    void (*rotate)(const RotateArgs<E>&);
     void (*read_row)(const RowArgs<E>&);
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
     void (*read_padded_rows)(const PaddedRowsArgs<E>&);

@@ -68,6 +68,7 @@ void expect_complete(const KernelTable<E>& table, const std::string& isa) {
         EXPECT_NE(table.product[kind].run, nullptr);
         EXPECT_NE(table.lanewise[kind], nullptr);
     }
+    EXPECT_NE(table.rotate, nullptr);
     EXPECT_NE(table.read_row, nullptr);
     EXPECT_NE(table.write_row, nullptr);
     EXPECT_NE(table.depthwise_forward, nullptr);

@@ -278,6 +278,28 @@ void check_all_lanewise(const KernelTable<E>& table) {
     }
 }
 
+template <class E>
+void check_rotate(const KernelTable<E>& table, int count, bool conjugate) {
+    SCOPED_TRACE(::testing::Message() << count << " conjugate " << conjugate);
+    const int lanes = table.lanes;
+    std::mt19937 generator(3);
+    GuardedBuffer<E> values(2 * lanes * count, Guard::after, 0), vectors(2 * lanes * count, Guard::after, 0),
+        numbers(2 * count, Guard::after, 0);
+    for (GuardedBuffer<E>* buffer : {&values, &vectors, &numbers})
+        fill_random(*buffer, generator);
+    const std::vector<E> before(values.begin(), values.end());
+    table.rotate({values.data(), vectors.data(), numbers.data(), count, conjugate});
+    const ProductKind kind = conjugate ? ProductKind::complex_conj_b : ProductKind::complex;
+    for (int i = 0; i < count; ++i)
+        for (int at = 2 * lanes * i; at < 2 * lanes * i + lanes; ++at) {
+            const Exact factor =
+                number_at(kind, vectors.data() + at, lanes) * number_at(kind, numbers.data() + 2 * i, 1);
+            const Exact value = number_at(kind, before.data() + at, lanes);
+            ASSERT_LE(std::abs(number_at(kind, values.data() + at, lanes) - exact_product(kind, value, factor)),
+                      tolerance<E>(4, std::abs(value) * std::abs(factor)));
+        }
+}
+
 class ProductsOfIsa : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ProductsOfIsa, EveryShapeOfDirectProductMatchesTheExactSumFloat) {
@@ -298,6 +320,13 @@ TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumFloat) {
 }
 TEST_P(ProductsOfIsa, LanewiseMatchesTheExactSumDouble) {
     check_all_lanewise(table_of<double>(kernels(GetParam())));
+}
+TEST_P(ProductsOfIsa, RotateMatchesTheExactProduct) {
+    for (int count : {1, 2, 3, 8})
+        for (bool conjugate : {false, true}) {
+            check_rotate(table_of<float>(kernels(GetParam())), count, conjugate);
+            check_rotate(table_of<double>(kernels(GetParam())), count, conjugate);
+        }
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, ProductsOfIsa, ::testing::ValuesIn(supported_isas()),

@@ -228,10 +228,13 @@ print(peak() - before - y.nbytes)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
-def test_first_call_takes_three_padded_spectra_at_most(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "taps"),
+    [("float32", 100_000), ("float32", 500_000), ("float32", 1_000_000), ("float64", 900_000), ("complex64", 100_000)],
+)
+def test_first_call_takes_three_padded_spectra_at_most(dtype, taps):
     """Of a long kernel, for which the tables of the transforms count, too: those of the forward pass only."""
-    samples, taps = 1_000_000, 100_000
+    samples = 1_000_000
     done = run_python(FIRST_CALL, str(samples), str(taps), dtype)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 3 * np.dtype(dtype).itemsize * (samples + taps - 1)

@@ -410,4 +410,23 @@ void lanewise(const LanewiseArgs<E>& args) {
     }
 }
 
+template <class E, ProductKind kind>
+void rotate_by(const RotateArgs<E>& args) {
+    constexpr std::ptrdiff_t im = lanes<E>;
+    for (std::ptrdiff_t i = 0; i < args.count; ++i) {
+        Number<E, ProductKind::complex> factor = {};
+        multiply_add(factor, load_number<E, ProductKind::complex>(args.vectors + 2 * im * i, im),
+                     broadcast_number<E, ProductKind::complex>(args.numbers + 2 * i, 1));
+        E* const at = args.values + 2 * im * i;
+        Number<E, kind> value = {};
+        multiply_add(value, load_number<E, kind>(at, im), {factor.re, factor.im});
+        store_number(at, im, value);
+    }
+}
+
+template <class E>
+void rotate(const RotateArgs<E>& args) {
+    (args.conjugate ? rotate_by<E, ProductKind::complex_conj_b> : rotate_by<E, ProductKind::complex>)(args);
+}
+
 }  // namespace triconv::TRICONV_ISA_NAMESPACE

@@ -23,6 +23,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     fill_product<E, ProductKind::complex_conj_a>(table);
     fill_product<E, ProductKind::complex_conj_b>(table);
     table.direct_product = {direct_rows, direct_cols, run_direct_product<E>};
+    table.rotate = rotate<E>;
     table.read_row = read_row<E>;
     table.read_padded_rows = read_padded_rows<E>;
     table.write_row = write_row<E>;
