@@ -324,7 +324,7 @@ void read_sample_rows(const KernelTable<E>& kernels, const Tensor<const E>& tens
                       row.lanes = buffer + entry * lanes;
                       row.count = count;
                       row.source = from;
-                      if (next) prefetch_rows<0>(from + next_block, row.lane_stride, next->lanes, stride, count);
+                      if (next) prefetch_rows(from + next_block, row.lane_stride, next->lanes, stride, count);
                       kernels.read_row(row);
                   });
 }

@@ -127,8 +127,8 @@ void Engine<E>::read_kernels(const Tensor<const E>& w, bool to_input, int target
         row.lanes = taps + tap * lanes;
         row.source = w.data + offset;
         if (row.lane_stride > row.count * row.pixel_stride)  // far apart: what comes next in each
-            prefetch_rows<0>(row.source + row.count * row.pixel_stride, row.lane_stride, row.lane_count,
-                             row.pixel_stride, row.count);
+            prefetch_rows(row.source + row.count * row.pixel_stride, row.lane_stride, row.lane_count, row.pixel_stride,
+                          row.count);
         kernels_.read_row(row);
     });
     E* const spectrum = spectra.at(0, target) + first_row * lanes;

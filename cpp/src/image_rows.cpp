@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "image_pass.h"
-#include "prefetch.h"
 
 namespace triconv {
 
@@ -105,7 +104,6 @@ void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t ch
             row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
             const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2]};
             row.destination = output_at(to, tile.n, channel, first);
-            prefetch_rows<1>(row.destination, row.lane_stride, row.lane_count, row.pixel_stride, row.count);
             blocks_to_rows(blocks, scratch, static_cast<int>(z * shape_.transform[1] + y));
             if (kernels_.write_row(row))
                 damage.push_back({tile.n,

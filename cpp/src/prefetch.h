@@ -10,7 +10,7 @@ namespace triconv {
 
 // `pixels` samples of each of `rows` rows. Rows one element apart (channels last) are left to the hardware.
 // Inlined, since GCC drops calls of functions that do nothing but prefetch.
-template <int for_writing, class E>
+template <class E>
 [[gnu::always_inline]] inline void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows,
                                                  std::ptrdiff_t pixel_stride, std::int64_t pixels) {
     if (row_stride == 1 || pixel_stride <= 0) return;
@@ -19,8 +19,8 @@ template <int for_writing, class E>
         const E* const pixel = first + row * row_stride;
         const char* const last = reinterpret_cast<const char*>(pixel + (pixels - 1) * pixel_stride);
         for (const char* at = reinterpret_cast<const char*>(pixel); at < last; at += step)
-            __builtin_prefetch(at, for_writing);
-        __builtin_prefetch(last, for_writing);
+            __builtin_prefetch(at);
+        __builtin_prefetch(last);
     }
 }
 
