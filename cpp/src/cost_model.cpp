@@ -364,7 +364,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     const double vectors = values / static_cast<double>(lanes), bytes = values * element_bytes(layer);
     const double block_bytes = 2 * static_cast<double>(depth * height * lanes) * element_bytes(layer);
     const bool signal = is_line(shape);
-    const double memory_ns = memory_byte_ns * (signal ? 2 : 1);
+    const double memory_ns = memory_byte_ns * (signal ? 2 : 1);  // a signal's columns are from as many places
     const double kept = bytes * (std::max(sources, targets) + pairs), passed = bytes * (sources + targets) / 2;
     const double far = std::min(1.0, array_bytes(layer) / cached_bytes());
     const double read = (pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer)) / array_bytes(layer);

@@ -1,4 +1,4 @@
-// Micro-kernels of the matrix products and the lane-wise products (contract: ProductArgs, LanewiseArgs).
+// Micro-kernels of the matrix products and the lane-wise products (contract: ProductArgs, LanewiseArgs, RotateArgs).
 //
 // A micro-kernel keeps rows x cols sums in registers (of complex numbers three each) and walks the reduction once: per
 // step it loads `cols` lane vectors of b and broadcasts `rows` elements of a. Every remainder shape is its own
