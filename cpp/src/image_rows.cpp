@@ -201,10 +201,11 @@ void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t c
     for (int first = 0; first < std::min<std::int64_t>(height, count); first += rows_at_once()) {
         row.pixel_stride = std::min(rows_at_once(), height - first);
         row.destination = scratch.samples;
-        for (int y = first; y < first + row.pixel_stride; y += lanes, row.destination += lanes) {
+        for (int y = first; y < std::min<std::int64_t>(first + row.pixel_stride, count); y += lanes) {
             blocks_to_rows(blocks, scratch, y);
             for_columns(row, lanes, y, count, height,
                         [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+            row.destination += lanes;
         }
         const E* from = scratch.samples;
         for (std::int64_t at = first; at < count; at += height, from += row.pixel_stride)

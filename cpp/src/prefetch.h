@@ -14,13 +14,12 @@ template <class E>
 [[gnu::always_inline]] inline void prefetch_rows(const E* first, std::ptrdiff_t row_stride, std::int64_t rows,
                                                  std::ptrdiff_t pixel_stride, std::int64_t pixels) {
     if (row_stride == 1 || pixel_stride <= 0) return;
-    const auto step = std::max<std::ptrdiff_t>(64, pixel_stride * static_cast<std::ptrdiff_t>(sizeof(E)));
+    const std::int64_t step = std::max<std::int64_t>(1, static_cast<std::int64_t>(64 / sizeof(E)) / pixel_stride);
     for (std::int64_t row = 0; row < rows; ++row) {
         const E* const pixel = first + row * row_stride;
-        const char* const last = reinterpret_cast<const char*>(pixel + (pixels - 1) * pixel_stride);
-        for (const char* at = reinterpret_cast<const char*>(pixel); at < last; at += step)
-            __builtin_prefetch(at);
-        __builtin_prefetch(last);
+        for (std::int64_t i = 0; i < pixels - 1; i += step)
+            __builtin_prefetch(pixel + i * pixel_stride);
+        __builtin_prefetch(pixel + (pixels - 1) * pixel_stride);
     }
 }
 

@@ -50,7 +50,16 @@ def test_misuse_is_the_same_kind_of_error_as_in_scipy(name, args):
         lambda: signal.convolve2d(TWO, TWO, boundary=["fill"]),
         *(
             lambda f=fill: signal.convolve2d(TWO, TWO, fillvalue=f)
-            for fill in (None, b"2", np.complex64(2), np.array(2j, object), np.datetime64(2, "ns"), object(), 10**400)
+            for fill in (
+                None,
+                b"2",
+                np.complex64(2),
+                np.array(2j, object),
+                np.datetime64(2, "ns"),
+                object(),
+                10**400,
+                Decimal("sNaN"),
+            )
         ),
         *(lambda name=name: getattr(signal, name)(np.ones(4, "m8[s]"), ONE) for name in ("convolve", "oaconvolve")),
         lambda: signal.choose_conv_method(TWO, TWO.T, "valid"),

@@ -338,7 +338,8 @@ bool write_channels_first(const RowArgs<E>& args) {
     prefetch_lanes<live_lanes, scattered>(args, args.destination + line);
     std::int64_t i = 0;
     for (; i + lanes<E> <= args.count; i += lanes<E>) {
-        prefetch_lanes<live_lanes, scattered>(args, args.destination + (i + 2 * line) * pixel_stride);
+        for (int ahead = 2; ahead < 2 + pixel_stride; ++ahead)
+            prefetch_lanes<live_lanes, scattered>(args, args.destination + i * pixel_stride + ahead * line);
         write_pixels<E, pixel_stride, live_lanes, scattered, true>(args, bias, test, i, lanes<E>);
     }
     if (i < args.count)

@@ -171,7 +171,7 @@ def _fill(fillvalue: complex, dtype: np.dtype[Any]) -> complex:
         raise ValueError(message)
     try:
         value = complex(number)
-    except OverflowError:
+    except (OverflowError, ValueError):  # of a signalling NaN
         raise ValueError(message) from None
     if value.imag != 0:
         return value
