@@ -3,7 +3,7 @@
 // change. Names: isa/type/kind/addressing/b/rows x cols; a_steps: rows far apart, consecutive reduction steps adjacent;
 // a_rows: the reverse; l1, l2: the cache that b stays in; streaming: each call reads a part of b that is in no cache.
 // A complex product counts as 4 multiplications: with the 3 that it takes, up to 4/3 of the peak.
-// The kernels without a matrix product, in cache: isa/type/filter, depthwise or dots/taps along x and y, or dots at once.
+// The kernels without a matrix product, in cache: isa/type/filter, depthwise or dots/taps along x and y, or planes of a.
 //
 //   micro_kernel_bench --benchmark_filter=avx512/f32 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
@@ -211,17 +211,27 @@ void run_depthwise(benchmark::State& state, const std::string& isa, int taps) {
                   [&] { table.depthwise_forward(args); });
 }
 
-// Of planes of 1024 pixels.
+// Of `planes` planes of 1024 pixels with 24 others.
 template <class E>
-void run_dots(benchmark::State& state, const std::string& isa, int dots) {
-    constexpr std::ptrdiff_t count = 1024;
+void run_dots(benchmark::State& state, const std::string& isa, int planes) {
+    constexpr std::ptrdiff_t count = 1024, dots = 24;
     const KernelTable<E>& table = table_of<E>(kernels(isa));
-    const auto a = lane_buffer<E>(count), b = lane_buffer<E>(dots * count), sums = lane_buffer<E>(dots);
+    const auto a = lane_buffer<E>(planes * count), b = lane_buffer<E>(dots * count);
+    std::vector<double> sums(static_cast<std::size_t>(planes * dots));
     std::vector<std::ptrdiff_t> offsets;
     for (int t = 0; t < dots; ++t)
         offsets.push_back(t * count);
-    const DotArgs<E> args{a.get(), b.get(), offsets.data(), sums.get(), count, count, 1, count, dots};
-    run_kernel<E>(state, isa, 2.0 * count * dots, [&] { table.dots(args); });
+    DotArgs<E> args{};
+    args.a = a.get();
+    args.b = b.get();
+    args.b_offset = offsets.data();
+    args.sums = sums.data();
+    args.a_plane = count;
+    args.images = args.rows = 1;
+    args.count = count;
+    args.planes = planes;
+    args.dots = dots;
+    run_kernel<E>(state, isa, 2.0 * count * planes * dots, [&] { table.dots(args); });
 }
 
 template <class E>
@@ -258,8 +268,8 @@ void register_others(const std::string& isa, const std::string& type) {
         add("filter", run_filter<E>, taps);
         add("depthwise", run_depthwise<E>, taps);
     }
-    for (int dots : {1, 4, 8})
-        add("dots", run_dots<E>, dots);
+    for (int planes : {1, 2, 6, 12})
+        add("dots", run_dots<E>, planes);
 }
 
 const bool registered = [] {

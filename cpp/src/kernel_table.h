@@ -187,18 +187,20 @@ struct FilterArgs {
     bool accumulate;  // add to out, and no bias
 };
 
-// Dot products of planes, lanes hold pixels; nothing need be aligned:
-//   sums[t] = sum over y < rows, x < count of a[y * a_row + x] * b[b_offset[t] + y * b_row + x]      t < dots
-// Each row starts at lane 0: a lane sums rows * ceil(count / lanes) products.
+// Dot products of planes of some images, lanes hold pixels; nothing need be aligned:
+//   sums[p * dots + t] += sum over n < images, y < rows, x < count of
+//                         a[p * a_plane + n * a_image + y * a_row + x] * b[b_offset[t] + n * b_image + y * b_row + x]
+// for p < planes, t < dots. Each row starts at lane 0: a lane sums images * rows * ceil(count / lanes) products.
 template <class E>
 struct DotArgs {
     const E* a;
     const E* b;
     const std::ptrdiff_t* b_offset;
-    E* sums;
-    std::ptrdiff_t a_row, b_row;
-    std::int64_t rows, count;
-    int dots;
+    double* sums;
+    std::ptrdiff_t a_plane, a_image, a_row;
+    std::ptrdiff_t b_image, b_row;
+    std::int64_t images, rows, count;
+    int planes, dots;
 };
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
