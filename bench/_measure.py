@@ -76,18 +76,19 @@ def estimate(call: Call) -> float:
 def interleaved_samples(programs: list[Program], budget: Budget, pause: float) -> dict[str, list[float]]:
     """Seconds per call: in every round each program once, every other round in reversed order.
 
-    Expects that each program has run before. The first program is always sampled in full.
+    A call that is not timed precedes each sample: it finds what other programs have left in the caches, and its threads
+    asleep. Expects that each program has run before. The first program is always sampled in full.
     """
     estimates = {program.name: estimate(program.call) for program in programs}
     rivals = _still_in_the_race(programs, estimates)
     counts = {p.name: max(1, math.ceil(SAMPLE_SECONDS / max(estimates[p.name], 1e-9))) for p in rivals}
-    round_seconds = sum((counts[p.name] + (pause > 0)) * estimates[p.name] + pause for p in rivals)
+    round_seconds = sum((counts[p.name] + 1) * estimates[p.name] + pause for p in rivals)
     samples = {name: [] if name in counts else [seconds] for name, seconds in estimates.items()}
     for index in range(min(budget.repeats, max(2, int(budget.seconds / round_seconds)))):
         for program in rivals if index % 2 == 0 else reversed(rivals):
             if pause > 0:
                 time.sleep(pause)
-                program.call()  # wakes its threads
+            program.call()
             samples[program.name].append(sample(program.call, counts[program.name]))
     return samples
 

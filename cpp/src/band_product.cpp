@@ -27,7 +27,8 @@ void multiply_part(const KernelTable<E>& kernels, const BlockShape& shape, Produ
             args.rows = row_parts.size(row_part);
             for (std::int64_t line = 0; line < lines.count; ++line) {
                 args.a = whole.a + line * lines.a + i * whole.a_row;
-                args.b = whole.b + line * lines.b + j * whole.b_col;
+                args.b =
+                    whole.b + line * lines.b + j * whole.b_col - (col_part + 1 == col_parts.count ? lines.back : 0);
                 args.c = whole.c + line * lines.c + i * whole.c_row + j * whole.c_col;
                 kernels.direct_product.run(args);
             }
@@ -35,7 +36,24 @@ void multiply_part(const KernelTable<E>& kernels, const BlockShape& shape, Produ
     }
 }
 
+// The sums of the last block of each line to where they belong: they are of elements that far back.
+template <class E>
+void move_last_block(const BlockShape& shape, const ProductArgs<E>& args, const ProductLines& lines, int rows,
+                     int cols) {
+    const EqualParts parts(cols, shape.cols);
+    const int last = parts.size(parts.count - 1);
+    for (std::int64_t line = 0; line < lines.count; ++line)
+        for (int i = 0; i < rows; ++i) {
+            E* const block = args.c + line * lines.c + i * args.c_row + (cols - last) * args.c_col;
+            std::copy_n(block, last * args.c_col, block - lines.back);
+        }
+}
+
 }  // namespace
+
+bool has_earlier_blocks(const BlockShape& shape, int cols) {
+    return cols > shape.cols;
+}
 
 template <class E>
 BlockShape best_block(const DirectKernel<E>& kernel, std::int64_t rows, std::int64_t cols) {
@@ -85,6 +103,7 @@ void multiply_lines(const KernelTable<E>& kernels, const BlockShape& shape, cons
                         args.c[at + l] = (overwrite ? E(0) : args.c[at + l]) + partial[at + l];
                 }
     }
+    if (lines.back > 0) move_last_block(shape, args, lines, rows, cols);
 }
 
 #define TRICONV_INSTANTIATE(E)                                                                                         \

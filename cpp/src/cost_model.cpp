@@ -89,8 +89,9 @@ constexpr double lane_block_ns = 60;        // transform of a lane block of a ti
 constexpr double transform_call_ns = 2500;  // a pass by transforms over one by direct convolution, apart from all sizes
 constexpr double lanewise_ns = 0.8;         // one lane-vector product that streams its operands
 constexpr double pairwise_ns = 1.6;         // the same, a sum for each pair of channels from a few rows
-constexpr double direct_weight_grad_ns = 0.45;  // a cycle of its products, times fma_steps; other passes: tile_direct
-constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.38;  // of a depthwise layer
+constexpr double direct_weight_grad_ns = 0.54;  // a cycle of its products, times fma_steps; other passes: tile_direct
+constexpr double product_call_ns = 60;          // of a band, one tap
+constexpr double direct_lanewise_ns = 0.30, direct_lanewise_gradient_ns = 0.45;  // of a depthwise layer
 constexpr double direct_lanewise_crossings = 1.4;                                // of its arrays, in units of array_ns
 constexpr double array_byte_ns = 0.12;     // reading or writing the user's arrays, transposition included
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
@@ -417,9 +418,12 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
               direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, Crossing::direct_joined);
     } else if (pass == Pass::weight_grad) {
         const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
+        const auto groups = static_cast<double>(layer.batch * layer.groups);
+        const double product_calls = cycles.x_lanes <= cycles.y_lanes ? groups * cycles.products : 0;
         ns += outputs * static_cast<double>(layer.groups) * std::min(cycles.x_lanes, cycles.y_lanes) *
                   direct_weight_grad_ns * fma_steps(kernels) +
-              array_ns(layer, pass, Crossing::direct);
+              product_calls * product_call_ns +
+              array_ns(layer, pass, Crossing::direct) * (1 + x_bytes(layer) / array_bytes(layer) * (cycles.reads - 1));
     } else {
         const auto groups = static_cast<double>(layer.batch * layer.groups);
         if (is_filter(layer, pass)) {

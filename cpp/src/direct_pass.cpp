@@ -98,7 +98,10 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
     };
     const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
     return share(tiling.conv[0], planes, 1, 1) * share(y, tiling.bands.bands_y, tiling.bands.rows, 1) *
-           share(x, tiling.bands.bands_x, tiling.bands.pixels, tiling.one_line ? 1 : kernels.lanes);
+           share(x, tiling.bands.bands_x, tiling.bands.pixels,
+                 tiling.one_line || has_earlier_blocks(tiling.shape, tiling.bands.pixels / kernels.lanes)
+                     ? 1
+                     : kernels.lanes);
 }
 
 // The taps that blocks of the reduction start with.
@@ -269,7 +272,7 @@ SampleOffsets DirectPass<E>::samples_in_array(const SubProblem& sub, const Tenso
     return samples_in(sub, sub.phases.front(), sub.layout.of_array(sub.conv, from.along), from.inner);
 }
 
-// The first sample of a band in the array; null if not all are there of the whole lane vectors that the product reads.
+// The first sample of a band in the array; null if not all are there of the lane vectors that the product reads.
 template <class E>
 const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const E>& from, const BandTask& task) const {
     const Index outputs{1, task.rows, task.pixels};
@@ -282,6 +285,8 @@ const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const
         if (begin < 0 || rest[a] < 0) return nullptr;
     }
     const std::int64_t line = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
+    if (has_earlier_blocks(sub.shape, static_cast<int>(ceil_div(line, kernels_.lanes))))
+        return first_sample(from, sub.conv, task.n, channel, task.t);
     const std::int64_t beyond = round_up(line, kernels_.lanes) - line;  // of a line's last lane vector
     const bool rows_adjoin = from.along[1] <= sub.conv[2].source.size;  // what lies between others need not be readable
     if (beyond > rest[2] + (sub.one_line && rows_adjoin ? rest[1] * from.along[1] : 0)) return nullptr;
@@ -459,7 +464,9 @@ void DirectPass<E>::multiply(const SubProblem& sub, const PhaseProduct& product,
         lines.b = samples.line;
         lines.c = sums_pitch<E>(sub);
         const int rows = targets_.blocks[static_cast<std::size_t>(task.group * targets_.per_group + target)].lanes;
-        multiply_lines(kernels_, sub.shape, args, lines, rows, static_cast<int>(ceil_div(outputs, lanes)), partial);
+        const int cols = static_cast<int>(ceil_div(outputs, lanes));
+        if (has_earlier_blocks(sub.shape, cols)) lines.back = cols * lanes - outputs;
+        multiply_lines(kernels_, sub.shape, args, lines, rows, cols, partial);
     } else {
         args.a = first_sample;
         args.b = weights;

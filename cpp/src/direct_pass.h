@@ -125,6 +125,7 @@ struct DyRuns {
 // x or those of y in the lanes: it takes the faster way.
 struct WeightGradCycles {
     double x_lanes, y_lanes;
+    double products, reads;  // calls for a product of x_lanes, for all outputs of an image; how often x is read
 };
 template <class E>
 WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& layer);

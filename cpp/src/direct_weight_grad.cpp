@@ -40,10 +40,15 @@ WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& 
     const DenseConv conv = forward_conv(layer);
     const DyRuns<E> dy(ys, Bands{}, kernels.lanes);
     const TapRuns runs(conv);
-    return {static_cast<double>(layer.taps() * dy.parts) *
-                best_block(kernels.direct_product, dy.part_rows, xs.per_group).cycles,
+    const BlockShape block = best_block(kernels.direct_product, dy.part_rows, xs.per_group);
+    const Bands bands = cut_bands(conv, kernels.lanes * static_cast<std::int64_t>(sizeof(E)) * xs.per_group);
+    const auto entries =
+        static_cast<double>(band_count(conv, bands) * BandLayout(conv, bands.rows, bands.pixels).entries);
+    return {static_cast<double>(layer.taps() * dy.parts) * block.cycles,
             static_cast<double>(layer.in_per_group() * runs.count) *
-                best_block(kernels.direct_product, runs.length, ys.per_group).cycles};
+                best_block(kernels.direct_product, runs.length, ys.per_group).cycles,
+            static_cast<double>(layer.taps() * dy.parts * band_count(conv, bands) * ceil_div(xs.per_group, block.cols)),
+            std::max(1.0, entries / static_cast<double>(std::max<std::int64_t>(1, layer.inputs())))};
 }
 template WeightGradCycles weight_grad_cycles(const KernelTable<float>&, const Layer&);
 template WeightGradCycles weight_grad_cycles(const KernelTable<double>&, const Layer&);

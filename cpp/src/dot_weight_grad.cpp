@@ -14,7 +14,7 @@ namespace triconv {
 
 namespace {
 
-constexpr std::int64_t most_weights = 1 << 14;  // their sums, of some parts, stay in L2
+constexpr std::int64_t most_weights = 1 << 17, most_sums = 1 << 18;  // most_sums: of all parts
 
 bool x_is_a(const Layer& layer) {  // the kernel passes over the planes of b for each block of those of a
     return layer.taps() == 1 && layer.out_per_group() > layer.in_per_group();
@@ -78,8 +78,8 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     const double a = std::min(planes, block), b = std::min(dots / planes, block);
     const double row_dots = count * static_cast<double>(rows.count) * dots;
     const double products =
-        row_dots * static_cast<double>(rows.vectors) * (0.07 + 0.66 * (1 / a + 1 / b)) * fma_steps(kernels) +
-        row_dots / (a * b) * 2.5 + dots * (count / static_cast<double>(rows.images) * 3.3 + groups * 3);
+        row_dots * static_cast<double>(rows.vectors) * (0.08 + 0.8 * (1 / a + 1 / b)) * fma_steps(kernels) +
+        row_dots / (a * b) * 3 + dots * (count / static_cast<double>(rows.images) * 4 + groups * 3.6);
     const BandLayout layout(conv, bands.rows, bands.pixels);
     const bool copied = conv[1].step != 1 || conv[2].step != 1 || reads_padding(conv);
     const double rows_copied =
@@ -89,7 +89,7 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     const double bytes = static_cast<double>(layer.batch * layer.groups) * sizeof(E) *
                          static_cast<double>(in * layer.inputs() + out * layer.outputs());
     constexpr double cached = 32 << 20;
-    return products + rows_copied * 4.2 + bytes_copied * 0.013 + bytes * 0.029 * std::min(1.0, bytes / cached);
+    return products + rows_copied * 5 + bytes_copied * 0.016 + bytes * 0.035 * std::min(1.0, bytes / cached);
 }
 template double dot_weight_grad_ns(const KernelTable<float>&, const Layer&);
 template double dot_weight_grad_ns(const KernelTable<double>&, const Layer&);
@@ -111,7 +111,7 @@ DotWeightGrad<E>::DotWeightGrad(const KernelTable<E>& kernels, const Layer& laye
     // Parts are the tasks, and shorten the sums.
     const auto root = static_cast<std::int64_t>(std::sqrt(static_cast<double>(band_count_)));
     parts_ = std::clamp<std::int64_t>(
-        std::min(root, 4 * most_weights / std::max<std::int64_t>(1, weights_of_group() * layer.groups)), 1, 64);
+        std::min(root, most_sums / std::max<std::int64_t>(1, weights_of_group() * layer.groups)), 1, 64);
 }
 
 template <class E>
