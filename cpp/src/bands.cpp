@@ -405,91 +405,100 @@ void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, st
 
 namespace {
 
-// Calls write_pixels(destination of the first pixel), which tells whether a value was not finite.
-template <class E, class WritePixels>
-void write_noting_damage(const Tensor<E>& tensor, const DenseConv& conv, const BandRows& row,
-                         std::vector<DamagedBox>& damage, const WritePixels& write_pixels) {
-    if (!write_pixels(first_output(tensor, conv, row.n, row.block.channel, row.t))) return;
-    damage.push_back({row.n,
-                      row.block,
-                      {conv[0].target, conv[1].target, conv[2].target},
-                      row.t,
-                      {row.t[0] + 1, row.t[1] + row.rows, row.t[2] + row.pixels},
-                      true});
-}
+// Rows of outputs with pixels [begin, end), from t on, and the elements of an array between them.
+struct WrittenRows {
+    std::int64_t begin, end, count;
+    std::ptrdiff_t pixel, pitch;
 
-// From lane vectors, with a bias of each lane or null.
-template <class E>
-void write_row(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, const BandRows& row,
-               E* values, const E* bias, std::vector<DamagedBox>& damage) {
-    write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
-        RowArgs<E> args{};
-        args.lanes = values;
-        args.destination = destination;
-        args.lane_stride = tensor.inner * row.block.channel_step;
-        args.pixel_stride = tensor.along[2] * conv[2].target.step;
-        args.lane_count = row.block.lanes;
-        args.count = row.rows * row.pixels;
-        args.bias = bias;
-        return kernels.write_row(args);
-    });
-}
+    template <class E>
+    WrittenRows(const Tensor<E>& tensor, const DenseConv& written, const BandRows& rows, std::int64_t first,
+                std::int64_t last)
+        : begin(first),
+          end(last),
+          count(rows.rows),
+          pixel(tensor.along[2] * written[2].target.step),
+          pitch(tensor.along[1] * written[1].target.step) {}
 
-// Calls write(row, values) for each of the rows, whose values are a line apart, or once for all of them if they adjoin.
-// entry: elements of one.
-template <class E, class Write>
-void for_each_written_row(const Tensor<E>& tensor, const DenseConv& written, BandRows rows, std::ptrdiff_t entry,
-                          std::ptrdiff_t line, E* values, const Write& write) {
-    const std::ptrdiff_t pixel = tensor.along[2] * written[2].target.step;
-    if (line == rows.pixels * entry && tensor.along[1] * written[1].target.step == rows.pixels * pixel)
-        return write(rows, values);
-    const std::int64_t count = std::exchange(rows.rows, 1);
-    for (std::int64_t r = 0; r < count; ++r, ++rows.t[1], values += line)
-        write(rows, values);
-}
+    // Calls write(row, pixels) for each, or once for all of them if they adjoin in the array as well as in the values,
+    // which are so many pixels apart.
+    template <class Write>
+    void for_each(std::ptrdiff_t line, const Write& write) const {
+        const std::int64_t pixels = end - begin;
+        if (line == pixels && pitch == pixels * pixel) return write(0, count * pixels);
+        for (std::int64_t r = 0; r < count; ++r)
+            write(r, pixels);
+    }
+    // What was written by one of those calls is not finite.
+    void note_damage(const DenseConv& written, const BandRows& rows, const LaneBlock& block, std::int64_t row,
+                     std::int64_t pixels, std::vector<DamagedBox>& damage) const {
+        const std::int64_t first = rows.t[1] + row, last = first + pixels / (end - begin);
+        damage.push_back({rows.n,
+                          block,
+                          {written[0].target, written[1].target, written[2].target},
+                          {rows.t[0], first, begin},
+                          {rows.t[0] + 1, last, end},
+                          true});
+    }
+};
 
 }  // namespace
 
+// What `rows` says is read where it is: of a copy made of fields that have just been written, a processor may have to wait
+// until all stores before them are done, those to the array included (a third of 1 x 1 to 256 channels).
 template <class E>
-void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRows rows,
-                       std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage) {
+void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined,
+                       const BandRows& rows, std::ptrdiff_t line, E* values, const E* bias,
+                       std::vector<DamagedBox>& damage) {
     const auto phases = static_cast<std::int64_t>(joined.phases.size());
-    const std::int64_t begin = rows.t[2] * phases, end = begin + rows.pixels * phases;
+    const std::int64_t first = rows.t[2] * phases, lanes = kernels.lanes;
     const DenseConv& written = joined.written;
-    std::int64_t last;  // the ends of some phases may be outside the array
-    written[2].target.clip(begin, end, rows.t[2], last);
-    rows.pixels = last - rows.t[2];
-    if (rows.pixels <= 0) return;
-    for_each_written_row(
-        tensor, written, rows, kernels.lanes, line, values + (rows.t[2] - begin) * kernels.lanes,
-        [&](const BandRows& row, E* from) { write_row(kernels, tensor, written, row, from, bias, damage); });
+    std::int64_t begin, end;  // the ends of some phases may be outside the array
+    written[2].target.clip(first, first + rows.pixels * phases, begin, end);
+    if (begin >= end) return;
+    const WrittenRows out(tensor, written, rows, begin, end);
+    E* const destination = first_output(tensor, written, rows.n, rows.block.channel, {rows.t[0], rows.t[1], begin});
+    RowArgs<E> args{};
+    args.lane_stride = tensor.inner * rows.block.channel_step;
+    args.pixel_stride = out.pixel;
+    args.lane_count = rows.block.lanes;
+    args.bias = bias;
+    out.for_each(line / lanes, [&](std::int64_t row, std::int64_t pixels) {
+        args.lanes = values + (begin - first) * lanes + row * line;
+        args.destination = destination + row * out.pitch;
+        args.count = pixels;
+        if (kernels.write_row(args)) out.note_damage(written, rows, rows.block, row, pixels, damage);
+    });
 }
 
 // Lanes are pixels: the kernel takes whole lane vectors, and one lane vector of what is left.
 template <class E>
-void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRows rows,
-                      std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage) {
+void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv,
+                      const BandRows& rows, const PlaneValues& at, E* values, const E* bias,
+                      std::vector<DamagedBox>& damage) {
+    const WrittenRows out(tensor, conv, rows, rows.t[2], rows.t[2] + rows.pixels);
     std::array<E, most_lanes> lane_bias;
-    if (bias) lane_bias.fill(*bias);
     RowArgs<E> args{};
-    args.lane_stride = tensor.along[2] * conv[2].target.step;
-    args.pixel_stride = args.lane_stride * kernels.lanes;
+    args.lane_stride = out.pixel;
+    args.pixel_stride = out.pixel * kernels.lanes;
     args.bias = bias ? lane_bias.data() : nullptr;
-    for_each_written_row(tensor, conv, rows, 1, line, values, [&](const BandRows& row, E* from) {
-        write_noting_damage(tensor, conv, row, damage, [&](E* destination) {
-            const std::int64_t pixels = row.rows * row.pixels;
-            args.lanes = from;
-            args.destination = destination;
+    for (int lane = 0; lane < rows.block.lanes; ++lane) {
+        const std::int64_t channel = rows.block.channel + lane * rows.block.channel_step;
+        E* const destination = first_output(tensor, conv, rows.n, channel, rows.t);
+        if (bias) lane_bias.fill(bias[lane]);
+        out.for_each(at.line, [&](std::int64_t row, std::int64_t pixels) {
+            args.lanes = values + lane * at.plane + row * at.line;
+            args.destination = destination + row * out.pitch;
             args.lane_count = kernels.lanes;
             args.count = pixels / kernels.lanes;
-            const bool non_finite = args.count > 0 && kernels.write_row(args);
+            bool non_finite = args.count > 0 && kernels.write_row(args);
             args.lanes += args.count * kernels.lanes;
             args.destination += args.count * args.pixel_stride;
             args.lane_count = static_cast<int>(pixels - args.count * kernels.lanes);
             args.count = 1;
-            return (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
+            non_finite = (args.lane_count > 0 && kernels.write_row(args)) || non_finite;
+            if (non_finite) out.note_damage(conv, rows, {channel, 1, 1, rows.block.phase}, row, pixels, damage);
         });
-    });
+    }
 }
 
 #define TRICONV_INSTANTIATE(E)                                                                                        \
@@ -500,10 +509,10 @@ void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, co
                                    const LaneBlock*);                                                                 \
     template void read_plane(const KernelTable<E>&, const Tensor<const E>&, std::int64_t, std::int64_t,               \
                              const DenseConv&, const BandLayout&, const Index&, std::ptrdiff_t, E*);                  \
-    template void write_joined_rows(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, BandRows,             \
+    template void write_joined_rows(const KernelTable<E>&, const Tensor<E>&, const JoinedConv&, const BandRows&,      \
                                     std::ptrdiff_t, E*, const E*, std::vector<DamagedBox>&);                          \
-    template void write_plane_rows(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, BandRows,               \
-                                   std::ptrdiff_t, E*, const E*, std::vector<DamagedBox>&);
+    template void write_plane_rows(const KernelTable<E>&, const Tensor<E>&, const DenseConv&, const BandRows&,        \
+                                   const PlaneValues&, E*, const E*, std::vector<DamagedBox>&);
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

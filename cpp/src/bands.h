@@ -147,12 +147,17 @@ struct BandRows {
 // Writes them from lane vectors, rows a line apart, with a bias of each lane or null; those of all phases take turns.
 // Non-finite ones are noted.
 template <class E>
-void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined, BandRows rows,
-                       std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
+void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined,
+                       const BandRows& rows, std::ptrdiff_t line, E* values, const E* bias,
+                       std::vector<DamagedBox>& damage);
 
-// As write_joined_rows for one channel of one phase, planar, and the bias of that.
+// As write_joined_rows for one phase, from planar values: those of a block's channels, elements.
+struct PlaneValues {
+    std::ptrdiff_t line, plane;  // from row to row, from channel to channel
+};
 template <class E>
-void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv, BandRows rows,
-                      std::ptrdiff_t line, E* values, const E* bias, std::vector<DamagedBox>& damage);
+void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv,
+                      const BandRows& rows, const PlaneValues& at, E* values, const E* bias,
+                      std::vector<DamagedBox>& damage);
 
 }  // namespace triconv

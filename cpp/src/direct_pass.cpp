@@ -496,12 +496,8 @@ void DirectPass<E>::write_target(const Run& run, const SubProblem& sub, const Ba
         return write_joined_rows(kernels_, to, sub, {task.n, block, task.t, task.pixels, task.rows}, line, sums,
                                  block_bias, damage);
     }
-    BandRows rows{task.n, block, task.t, task.pixels, task.rows};
-    for (int l = 0; l < block.lanes; ++l) {
-        rows.block = {block.channel + l, 1, 1, block.phase};
-        write_plane_rows(kernels_, to, sub.conv, rows, sums_pitch<E>(sub), sums + l * sub.sums_stride,
-                         block_bias ? block_bias + l : nullptr, damage);
-    }
+    write_plane_rows(kernels_, to, sub.conv, {task.n, block, task.t, task.pixels, task.rows},
+                     {sums_pitch<E>(sub), sub.sums_stride}, sums, block_bias, damage);
 }
 
 template <class E>
