@@ -21,9 +21,8 @@ struct Ends {
 // rows between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
 Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis,
-                   std::int64_t phases) {
+                   std::int64_t phases, std::int64_t fewest_outputs) {
     constexpr std::int64_t bytes = 32 << 10, most_outputs = 4096;
-    const std::int64_t fewest_outputs = std::clamp<std::int64_t>(1024 / phases, 32, 256);  // of each phase
     constexpr std::int64_t element = sizeof(E);
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
@@ -119,9 +118,13 @@ std::int64_t taps_of(const JoinedConv& joined) {
 }
 
 template <class E>
-DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const Ends& ends, bool planar) {
+DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const Ends& ends, std::int64_t images,
+                  bool planar) {
     const DenseConv& conv = joined.conv;
     const int lanes = kernels.lanes;
+    std::int64_t outputs = images * ends.targets.groups;
+    for (const DenseAxis& axis : conv)
+        outputs *= axis.end - axis.begin;
     const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
     const std::int64_t source_elements = planar ? channels : std::int64_t{ends.sources.per_group} * lanes;
     const std::int64_t target_elements =
@@ -130,9 +133,13 @@ DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const
     DirectTiling tiling{};
     static_cast<JoinedConv&>(tiling) = joined;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
+    // Of each phase. Planar buffers of many channels stay in L2, if there are bands for some threads.
+    const auto phases = static_cast<std::int64_t>(joined.phases.size());
+    const std::int64_t fewest_outputs =
+        planar ? std::clamp<std::int64_t>(outputs / 8, 256, 1024) : std::clamp<std::int64_t>(1024 / phases, 32, 256);
     tiling.bands = direct_bands<E>(conv, source_elements,
                                    planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements,
-                                   tiling.step_axis, static_cast<std::int64_t>(joined.phases.size()));
+                                   tiling.step_axis, phases, fewest_outputs);
     tiling.layout = tiling.step_axis < 0 ? BandLayout(conv, tiling.bands.rows, tiling.bands.pixels)
                                          : planar_layout<E>(conv, tiling.bands.rows, tiling.bands.pixels);
     choose_blocks(kernels, ends, planar, tiling);
@@ -172,9 +179,9 @@ DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pas
     const std::vector<DenseConv> convs = dense_convs(layer, pass);
     DirectTilings in_lanes{{}, false}, planar{{}, true};
     for (const JoinedConv& joined : join_phases(convs))
-        in_lanes.of.push_back(tile(kernels, joined, ends, false));
+        in_lanes.of.push_back(tile(kernels, joined, ends, layer.batch, false));
     for (const DenseConv& conv : convs)
-        planar.of.push_back(tile(kernels, JoinedConv{conv, {conv}, conv}, ends, true));
+        planar.of.push_back(tile(kernels, JoinedConv{conv, {conv}, conv}, ends, layer.batch, true));
     return planar.ns() < in_lanes.ns() ? planar : in_lanes;
 }
 template DirectTilings tile_direct(const KernelTable<float>&, const Layer&, Pass);
