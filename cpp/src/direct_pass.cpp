@@ -30,7 +30,7 @@ Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int
     const bool may_adjoin = conv[2].one_to_one() && phases == 1;
     const std::int64_t longest_row = may_adjoin ? 4 * fewest_outputs : fewest_outputs;
     if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, longest_row);
-    outputs = std::max(2 * most_outputs, fewest_outputs * std::min(conv[1].taps, most_outputs));
+    outputs = std::max(2 * most_outputs, 256 * std::min(conv[1].taps, most_outputs));
     return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
 }
 

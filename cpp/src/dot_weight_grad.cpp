@@ -48,10 +48,15 @@ DotRows dot_rows(const KernelTable<E>& kernels, const Layer& layer, const DenseC
     rows.one_line = conv[2].one_to_one() && bands.bands_x == 1;
     rows.count = rows.one_line ? 1 : bands.rows;
     rows.vectors = ceil_div(rows.one_line ? bands.rows * bands.pixels : bands.pixels, lanes);
-    if (band_count(conv, bands) == 1)
-        rows.images = std::clamp<std::int64_t>(
-            most_vectors(kernels, layer) / std::max<std::int64_t>(1, rows.count * rows.vectors), 1,
-            std::max<std::int64_t>(1, layer.batch));
+    if (band_count(conv, bands) > 1) return rows;
+    constexpr std::int64_t buffers = 1 << 20;  // bytes of x and dy
+    const std::int64_t image = static_cast<std::int64_t>(sizeof(E)) *
+                               (layer.in_per_group() * BandLayout(conv, bands.rows, bands.pixels).entries +
+                                layer.out_per_group() * bands.rows * bands.pixels);
+    const std::int64_t most =
+        std::min(most_vectors(kernels, layer) / std::max<std::int64_t>(1, rows.count * rows.vectors),
+                 buffers / std::max<std::int64_t>(1, image));
+    rows.images = std::clamp<std::int64_t>(most, 1, std::max<std::int64_t>(1, layer.batch));
     return rows;
 }
 
@@ -76,6 +81,8 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     // A block of 5 planes and 5 dots, if there are as many.
     constexpr double block = 5;
     const double a = std::min(planes, block), b = std::min(dots / planes, block);
+    // Fitted to timings of 220 random passes: a lane vector of a dot, the fewer loads the larger its block; a row of a block;
+    // a band's dot; a weight. Then rows and bytes that are copied, and bytes of the arrays, the more of them come from memory.
     const double row_dots = count * static_cast<double>(rows.count) * dots;
     const double products =
         row_dots * static_cast<double>(rows.vectors) * (0.08 + 0.8 * (1 / a + 1 / b)) * fma_steps(kernels) +
