@@ -23,12 +23,12 @@ void multiply_part(const KernelTable<E>& kernels, const BlockShape& shape, Produ
     const EqualParts row_parts(rows, shape.rows), col_parts(cols, shape.cols);
     for (int col_part = 0, j = 0; col_part < col_parts.count; ++col_part, j += args.cols) {
         args.cols = col_parts.size(col_part);
+        const std::ptrdiff_t first = j * whole.b_col - (col_part + 1 == col_parts.count ? lines.back : 0);
         for (int row_part = 0, i = 0; row_part < row_parts.count; ++row_part, i += args.rows) {
             args.rows = row_parts.size(row_part);
             for (std::int64_t line = 0; line < lines.count; ++line) {
                 args.a = whole.a + line * lines.a + i * whole.a_row;
-                args.b =
-                    whole.b + line * lines.b + j * whole.b_col - (col_part + 1 == col_parts.count ? lines.back : 0);
+                args.b = whole.b + line * lines.b + first;
                 args.c = whole.c + line * lines.c + i * whole.c_row + j * whole.c_col;
                 kernels.direct_product.run(args);
             }
@@ -51,7 +51,7 @@ void move_last_block(const BlockShape& shape, const ProductArgs<E>& args, const 
 
 }  // namespace
 
-bool has_earlier_blocks(const BlockShape& shape, int cols) {
+bool can_move_back(const BlockShape& shape, std::int64_t cols) {
     return cols > shape.cols;
 }
 

@@ -26,10 +26,12 @@ BlockShape best_block(const DirectKernel<E>& kernel, std::int64_t rows, std::int
 struct ProductLines {
     std::int64_t count = 1;
     std::ptrdiff_t a = 0, b = 0, c = 0;  // from one to the next
-    std::int64_t back = 0;               // vectors of b hold so many elements behind its last, which are not to be read
+    // The last block of columns is taken that many elements earlier, so that nothing behind a line's last element is read,
+    // and its sums are moved to match.
+    std::int64_t back = 0;
 };
-// Whether a line can have any `back`: its last block of vectors, so far back, begins within the line.
-bool has_earlier_blocks(const BlockShape& shape, int cols);
+// Whether the last of so many columns has a block before its own, into which it may move.
+bool can_move_back(const BlockShape& shape, std::int64_t cols);
 
 // args: the product of a line; its rows and cols are ignored. partial: room for a second c, needed only for reductions
 // above max_reduction * parts_per_group steps that should be summed in groups.

@@ -405,7 +405,7 @@ void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, st
 
 namespace {
 
-// Rows of outputs with pixels [begin, end), from t on, and the elements of an array between them.
+// Rows of outputs with pixels [begin, end), and the elements of an array from pixel to pixel and from row to row.
 struct WrittenRows {
     std::int64_t begin, end, count;
     std::ptrdiff_t pixel, pitch;

@@ -151,9 +151,9 @@ void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, c
                        const BandRows& rows, std::ptrdiff_t line, E* values, const E* bias,
                        std::vector<DamagedBox>& damage);
 
-// As write_joined_rows for one phase, from planar values: those of a block's channels, elements.
+// As write_joined_rows for one phase, from planar values.
 struct PlaneValues {
-    std::ptrdiff_t line, plane;  // from row to row, from channel to channel
+    std::ptrdiff_t line, plane;  // elements from row to row, and from channel to channel of the block
 };
 template <class E>
 void write_plane_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const DenseConv& conv,

@@ -417,13 +417,14 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
         ns += computed * taps * static_cast<double>(work.products) * product_ns +
               direct_lanewise_crossings * (1 + empty / 2) * array_ns(layer, pass, Crossing::direct_joined);
     } else if (pass == Pass::weight_grad) {
-        const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
+        const WeightGradWork gradient = weight_grad_work(kernels, layer);
         const auto groups = static_cast<double>(layer.batch * layer.groups);
-        const double product_calls = cycles.x_lanes <= cycles.y_lanes ? groups * cycles.products : 0;
-        ns += outputs * static_cast<double>(layer.groups) * std::min(cycles.x_lanes, cycles.y_lanes) *
-                  direct_weight_grad_ns * fma_steps(kernels) +
-              product_calls * product_call_ns +
-              array_ns(layer, pass, Crossing::direct) * (1 + x_bytes(layer) / array_bytes(layer) * (cycles.reads - 1));
+        const double product_calls = gradient.x_lanes <= gradient.y_lanes ? groups * gradient.products : 0;
+        ns +=
+            outputs * static_cast<double>(layer.groups) * std::min(gradient.x_lanes, gradient.y_lanes) *
+                direct_weight_grad_ns * fma_steps(kernels) +
+            product_calls * product_call_ns +
+            array_ns(layer, pass, Crossing::direct) * (1 + x_bytes(layer) / array_bytes(layer) * (gradient.reads - 1));
     } else {
         const auto groups = static_cast<double>(layer.batch * layer.groups);
         if (is_filter(layer, pass)) {

@@ -98,7 +98,8 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
     const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
     return share(tiling.conv[0], planes, 1, 1) * share(y, tiling.bands.bands_y, tiling.bands.rows, 1) *
            share(x, tiling.bands.bands_x, tiling.bands.pixels,
-                 tiling.one_line || has_earlier_blocks(tiling.shape, tiling.bands.pixels / kernels.lanes)
+                 tiling.one_line ||
+                         can_move_back(tiling.shape, ceil_div(tiling.bands.pixels, std::int64_t{kernels.lanes}))
                      ? 1
                      : kernels.lanes);
 }
@@ -292,7 +293,7 @@ const E* DirectPass<E>::first_in_array(const SubProblem& sub, const Tensor<const
         if (begin < 0 || rest[a] < 0) return nullptr;
     }
     const std::int64_t line = sub.one_line ? (task.rows - 1) * sub.layout.pixels + task.pixels : task.pixels;
-    if (has_earlier_blocks(sub.shape, static_cast<int>(ceil_div(line, kernels_.lanes))))
+    if (can_move_back(sub.shape, ceil_div(line, std::int64_t{kernels_.lanes})))
         return first_sample(from, sub.conv, task.n, channel, task.t);
     const std::int64_t beyond = round_up(line, kernels_.lanes) - line;  // of a line's last lane vector
     const bool rows_adjoin = from.along[1] <= sub.conv[2].source.size;  // what lies between others need not be readable
@@ -472,7 +473,7 @@ void DirectPass<E>::multiply(const SubProblem& sub, const PhaseProduct& product,
         lines.c = sums_pitch<E>(sub);
         const int rows = targets_.blocks[static_cast<std::size_t>(task.group * targets_.per_group + target)].lanes;
         const int cols = static_cast<int>(ceil_div(outputs, lanes));
-        if (has_earlier_blocks(sub.shape, cols)) lines.back = cols * lanes - outputs;
+        if (can_move_back(sub.shape, cols)) lines.back = cols * lanes - outputs;
         multiply_lines(kernels_, sub.shape, args, lines, rows, cols, partial);
     } else {
         args.a = first_sample;

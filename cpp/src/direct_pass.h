@@ -121,14 +121,14 @@ struct DyRuns {
     std::size_t part_size = 0;
 };
 
-// Estimated cycles of the products of a dense weight_grad, for one output of each channel of a group, with the channels of
-// x or those of y in the lanes: it takes the faster way.
-struct WeightGradCycles {
-    double x_lanes, y_lanes;
-    double products, reads;  // calls for a product of x_lanes, for all outputs of an image; how often x is read
+// Estimates for a dense weight_grad, which has the channels of x or those of y in the lanes: it takes the faster way.
+struct WeightGradWork {
+    double x_lanes, y_lanes;  // cycles of the products, for one output of each channel of a group
+    double products;          // calls for one with x in the lanes, for all outputs of an image and a group
+    double reads;             // how often x is read, as neighbouring bands read the same
 };
 template <class E>
-WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& layer);
+WeightGradWork weight_grad_work(const KernelTable<E>& kernels, const Layer& layer);
 
 template <class E>
 class DirectWeightGrad final : public PassAlgorithm<E> {

@@ -34,7 +34,7 @@ struct TapRuns {
 }  // namespace
 
 template <class E>
-WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& layer) {
+WeightGradWork weight_grad_work(const KernelTable<E>& kernels, const Layer& layer) {
     const LaneBlocks xs = input_blocks(layer, kernels.lanes, false, false),
                      ys = output_blocks(layer, kernels.lanes, false);
     const DenseConv conv = forward_conv(layer);
@@ -50,8 +50,8 @@ WeightGradCycles weight_grad_cycles(const KernelTable<E>& kernels, const Layer& 
             static_cast<double>(layer.taps() * dy.parts * band_count(conv, bands) * ceil_div(xs.per_group, block.cols)),
             std::max(1.0, entries / static_cast<double>(std::max<std::int64_t>(1, layer.inputs())))};
 }
-template WeightGradCycles weight_grad_cycles(const KernelTable<float>&, const Layer&);
-template WeightGradCycles weight_grad_cycles(const KernelTable<double>&, const Layer&);
+template WeightGradWork weight_grad_work(const KernelTable<float>&, const Layer&);
+template WeightGradWork weight_grad_work(const KernelTable<double>&, const Layer&);
 
 template <class E>
 DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer& layer, bool modest)
@@ -65,8 +65,8 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
     bands_ = lanewise_ ? cut_bands(conv_, lane_bytes, 1024) : cut_bands(conv_, lane_bytes * xs_.per_group);
     outputs_ = written_as_read(conv_);
-    const WeightGradCycles cycles = weight_grad_cycles(kernels, layer);
-    planar_ = !lanewise_ && cycles.y_lanes < cycles.x_lanes;
+    const WeightGradWork work = weight_grad_work(kernels, layer);
+    planar_ = !lanewise_ && work.y_lanes < work.x_lanes;
     x_conv_ = planar_ ? planar_conv(conv_) : conv_;
     x_step_ = conv_[2].step / x_conv_[2].step;
     x_layout_ = BandLayout(x_conv_, bands_.rows, (bands_.pixels - 1) * x_step_ + 1);

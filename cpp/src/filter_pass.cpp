@@ -222,8 +222,8 @@ void FilterPass<E>::run_piece(const Run& run, const SubProblem& sub, const BandT
         return;
     }
     filter_piece(sub, task, samples, weights, bias, sums, partial);
-    write_plane_rows(kernels_, to, sub.conv, {task.n, block, task.t, task.pixels, task.rows}, {sums.row, 0}, sums.first,
-                     static_cast<const E*>(nullptr), damage);
+    write_plane_rows(kernels_, to, sub.conv, {task.n, block, task.t, task.pixels, task.rows},
+                     {sums.row, 0} /* one channel */, sums.first, static_cast<const E*>(nullptr), damage);
 }
 
 template <class E>

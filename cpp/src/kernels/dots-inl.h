@@ -19,7 +19,7 @@ namespace triconv::TRICONV_ISA_NAMESPACE {
 #if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
 inline constexpr int most_dots[] = {8, 8, 8, 6, 5, 4};
 #else  // 16 registers
-inline constexpr int most_dots[] = {8, 6, 4, 3};
+inline constexpr int most_dots[] = {8, 6, 4};
 #endif
 inline constexpr int most_planes = static_cast<int>(std::size(most_dots));
 
@@ -120,9 +120,9 @@ TRICONV_INLINE void dots_with(const DotArgs<E>& args, std::int64_t plane, std::i
 }
 
 template <class E, int planes = 1>
-void dots_with(const DotArgs<E>& args, std::int64_t plane, int count) {
+void dots_of_planes(const DotArgs<E>& args, std::int64_t plane, int count) {
     if constexpr (planes < most_planes) {
-        if (count > planes) return dots_with<E, planes + 1>(args, plane, count);
+        if (count > planes) return dots_of_planes<E, planes + 1>(args, plane, count);
     }
     dots_with<E, planes>(args, plane, std::make_integer_sequence<int, most_dots[planes - 1]>());
 }
@@ -139,7 +139,7 @@ void dots(const DotArgs<E>& args) {
         fewest = loads;
         best = planes;
     }
-    for_equal_parts(args.planes, best, [&](std::int64_t first, int size) { dots_with<E>(args, first, size); });
+    for_equal_parts(args.planes, best, [&](std::int64_t first, int size) { dots_of_planes<E>(args, first, size); });
 }
 
 }  // namespace triconv::TRICONV_ISA_NAMESPACE
