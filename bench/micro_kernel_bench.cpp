@@ -231,7 +231,7 @@ void run_dots(benchmark::State& state, const std::string& isa, int planes) {
     args.count = count;
     args.planes = planes;
     args.dots = dots;
-    run_kernel<E>(state, isa, 2.0 * count * planes * dots, [&] { table.dots(args); });
+    run_kernel<E>(state, isa, 2.0 * count * planes * dots, [&] { table.dots.run(args); });
 }
 
 template <class E>

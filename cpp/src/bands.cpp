@@ -432,19 +432,15 @@ struct WrittenRows {
     void note_damage(const DenseConv& written, const BandRows& rows, const LaneBlock& block, std::int64_t row,
                      std::int64_t pixels, std::vector<DamagedBox>& damage) const {
         const std::int64_t first = rows.t[1] + row, last = first + pixels / (end - begin);
-        damage.push_back({rows.n,
-                          block,
-                          {written[0].target, written[1].target, written[2].target},
-                          {rows.t[0], first, begin},
-                          {rows.t[0] + 1, last, end},
-                          true});
+        damage.push_back(
+            damaged_outputs(written, rows.n, block, {rows.t[0], first, begin}, {rows.t[0] + 1, last, end}));
     }
 };
 
 }  // namespace
 
 // What `rows` says is read where it is: of a copy made of fields that have just been written, a processor may have to wait
-// until all stores before them are done, those to the array included (a third of 1 x 1 to 256 channels).
+// until all stores before them are done, those to the array included.
 template <class E>
 void write_joined_rows(const KernelTable<E>& kernels, const Tensor<E>& tensor, const JoinedConv& joined,
                        const BandRows& rows, std::ptrdiff_t line, E* values, const E* bias,

@@ -136,6 +136,12 @@ template <class E>
 void read_plane(const KernelTable<E>& kernels, const Tensor<const E>& tensor, std::int64_t n, std::int64_t channel,
                 const DenseConv& conv, const BandLayout& layout, const Index& t, std::ptrdiff_t ahead, E* buffer);
 
+// Outputs of a block of image n that saw their own terms alone, some of which are not finite.
+inline DamagedBox damaged_outputs(const DenseConv& conv, std::int64_t n, const LaneBlock& block, const Index& begin,
+                                  const Index& end) {
+    return {n, block, {conv[0].target, conv[1].target, conv[2].target}, begin, end, true};
+}
+
 // Outputs of a band, from t on, of one block of image n.
 struct BandRows {
     std::int64_t n;

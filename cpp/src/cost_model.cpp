@@ -72,6 +72,11 @@ double array_bytes(const Layer& layer) {
     return x_bytes(layer) + y_bytes(layer);
 }
 
+// The share of the arrays' bytes that an operand is; of arrays without elements, none.
+double share_of_arrays(double bytes, const Layer& layer) {
+    return bytes > 0 ? bytes / array_bytes(layer) : 0;
+}
+
 // ---- the cost model -------------------------------------------------------------------------------------------------
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
@@ -181,7 +186,7 @@ double traffic_ns(Pass pass, const SliceBytes& bytes, double tiles, double rows,
         return tiles * rate * ((1 + parts) * bytes.source + 2 * bytes.target) + 2 * bytes.kernels * kernel_rate +
                parts * bytes.block_ns;
     }
-    rows = std::min(rows, tiles);
+    rows = std::max(1.0, std::min(rows, tiles));
     const double rate = stream_ns(rows * bytes.tile() + (bytes.tile_lanes ? kernels : 0), bytes.memory_ns);
     const double touches = bytes.in_place ? 4 : 2, blocks = std::ceil(tiles / rows);
     const double kernel_touches = pass == Pass::weight_grad ? 2 * blocks : 1 + 0.5 * blocks;
@@ -246,9 +251,9 @@ double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGr
     const double again = static_cast<double>(shape.transform[0]) * shape.transform[1] /
                          (static_cast<double>(shape.outputs[0]) * shape.outputs[1]);
     const double read = pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer);
-    const double ns = array_ns(layer, pass) * (1 + (again - 1) * read / array_bytes(layer));
+    const double ns = array_ns(layer, pass) * (1 + (again - 1) * share_of_arrays(read, layer));
     if (work.lane_kind != LaneKind::tiles) return ns;
-    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
+    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, std::max(1.0, rows));
     const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
     const double far =
         shape.transform[0] * shape.transform[1] > 1 ? std::min(1.0, array_bytes(layer) / cached_bytes()) : 0;
@@ -368,7 +373,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     const double memory_ns = memory_byte_ns * (signal ? 2 : 1);  // a signal's columns are from as many places
     const double kept = bytes * (std::max(sources, targets) + pairs), passed = bytes * (sources + targets) / 2;
     const double far = std::min(1.0, array_bytes(layer) / cached_bytes());
-    const double read = (pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer)) / array_bytes(layer);
+    const double read = share_of_arrays(pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer), layer);
     const double again = signal ? 1 : 1 / used;
     const double arithmetic = vectors * (lines * image_lines + (pairs - 1) * lanewise_ns +
                                          (signal ? (sources + targets) * image_twiddle_ns : 0)) +
@@ -420,11 +425,11 @@ Costed cost_direct_in(const KernelTable<E>& kernels, const Layer& layer, Pass pa
         const WeightGradWork gradient = weight_grad_work(kernels, layer);
         const auto groups = static_cast<double>(layer.batch * layer.groups);
         const double product_calls = gradient.x_lanes <= gradient.y_lanes ? groups * gradient.products : 0;
-        ns +=
-            outputs * static_cast<double>(layer.groups) * std::min(gradient.x_lanes, gradient.y_lanes) *
-                direct_weight_grad_ns * fma_steps(kernels) +
-            product_calls * product_call_ns +
-            array_ns(layer, pass, Crossing::direct) * (1 + x_bytes(layer) / array_bytes(layer) * (gradient.reads - 1));
+        ns += outputs * static_cast<double>(layer.groups) * std::min(gradient.x_lanes, gradient.y_lanes) *
+                  direct_weight_grad_ns * fma_steps(kernels) +
+              product_calls * product_call_ns +
+              array_ns(layer, pass, Crossing::direct) *
+                  (1 + (gradient.reads - 1) * share_of_arrays(x_bytes(layer), layer));
     } else {
         const auto groups = static_cast<double>(layer.batch * layer.groups);
         if (is_filter(layer, pass)) {

@@ -21,17 +21,24 @@ struct Ends {
 // rows between them: few elements afford larger bands, and of one channel a band has as many rows as the kernel.
 template <class E>
 Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis,
-                   std::int64_t phases, std::int64_t fewest_outputs) {
-    constexpr std::int64_t bytes = 32 << 10, most_outputs = 4096;
-    constexpr std::int64_t element = sizeof(E);
+                   std::int64_t phases, bool planar) {
+    constexpr std::int64_t bytes = 32 << 10, most_outputs = 4096, row_outputs = 256, element = sizeof(E);
+    // Of each phase. Planar buffers of many channels stay in L2, and an image still has bands for some threads.
+    std::int64_t fewest_outputs = std::clamp<std::int64_t>(1024 / phases, 32, row_outputs);
+    if (planar) {
+        std::int64_t image = 1;
+        for (const DenseAxis& axis : conv)
+            image *= axis.end - axis.begin;
+        fewest_outputs = std::clamp<std::int64_t>(image / 8, row_outputs, 1024);
+    }
     const std::int64_t elements = std::max<std::int64_t>(1, source_elements + target_elements);  // no channels: 0
     std::int64_t outputs = std::clamp(bytes / (element * elements), fewest_outputs, most_outputs);
     // Without taps along x rows have no ends to read twice, but whole ones may adjoin in the array.
     const bool may_adjoin = conv[2].one_to_one() && phases == 1;
     const std::int64_t longest_row = may_adjoin ? 4 * fewest_outputs : fewest_outputs;
     if (source_elements != 1) return cut_bands(conv, element * source_elements, outputs, longest_row);
-    outputs = std::max(2 * most_outputs, 256 * std::min(conv[1].taps, most_outputs));
-    return cut_bands(conv, element, outputs, step_axis == 1 ? 256 : 512);  // tall kernels: rather more rows
+    outputs = std::max(2 * most_outputs, row_outputs * std::min(conv[1].taps, most_outputs));
+    return cut_bands(conv, element, outputs, (step_axis == 1 ? 1 : 2) * row_outputs);  // tall kernels: rather more rows
 }
 
 template <class E>
@@ -95,13 +102,10 @@ double share_in_array(const KernelTable<E>& kernels, const DirectTiling& tiling)
         const std::int64_t inside = std::max<std::int64_t>(0, std::min(fitting, bands - 1) - before) + last_inside;
         return static_cast<double>(inside) / static_cast<double>(bands);
     };
-    const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin;
+    const std::int64_t planes = tiling.conv[0].end - tiling.conv[0].begin, lanes = kernels.lanes;
+    const bool to_the_pixel = tiling.one_line || can_move_back(tiling.shape, ceil_div(tiling.bands.pixels, lanes));
     return share(tiling.conv[0], planes, 1, 1) * share(y, tiling.bands.bands_y, tiling.bands.rows, 1) *
-           share(x, tiling.bands.bands_x, tiling.bands.pixels,
-                 tiling.one_line ||
-                         can_move_back(tiling.shape, ceil_div(tiling.bands.pixels, std::int64_t{kernels.lanes}))
-                     ? 1
-                     : kernels.lanes);
+           share(x, tiling.bands.bands_x, tiling.bands.pixels, to_the_pixel ? 1 : lanes);
 }
 
 // The taps that blocks of the reduction start with.
@@ -119,13 +123,9 @@ std::int64_t taps_of(const JoinedConv& joined) {
 }
 
 template <class E>
-DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const Ends& ends, std::int64_t images,
-                  bool planar) {
+DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const Ends& ends, bool planar) {
     const DenseConv& conv = joined.conv;
     const int lanes = kernels.lanes;
-    std::int64_t outputs = images * ends.targets.groups;
-    for (const DenseAxis& axis : conv)
-        outputs *= axis.end - axis.begin;
     const std::int64_t channels = ends.sources.rows_per_group(lanes), targets = ends.targets.rows_per_group(lanes);
     const std::int64_t source_elements = planar ? channels : std::int64_t{ends.sources.per_group} * lanes;
     const std::int64_t target_elements =
@@ -134,13 +134,9 @@ DirectTiling tile(const KernelTable<E>& kernels, const JoinedConv& joined, const
     DirectTiling tiling{};
     static_cast<JoinedConv&>(tiling) = joined;
     tiling.step_axis = planar ? axis_of_steps(conv, channels) : -1;
-    // Of each phase. Planar buffers of many channels stay in L2, if there are bands for some threads.
-    const auto phases = static_cast<std::int64_t>(joined.phases.size());
-    const std::int64_t fewest_outputs =
-        planar ? std::clamp<std::int64_t>(outputs / 8, 256, 1024) : std::clamp<std::int64_t>(1024 / phases, 32, 256);
     tiling.bands = direct_bands<E>(conv, source_elements,
                                    planar ? std::min<std::int64_t>(target_elements, lanes) : target_elements,
-                                   tiling.step_axis, phases, fewest_outputs);
+                                   tiling.step_axis, static_cast<std::int64_t>(joined.phases.size()), planar);
     tiling.layout = tiling.step_axis < 0 ? BandLayout(conv, tiling.bands.rows, tiling.bands.pixels)
                                          : planar_layout<E>(conv, tiling.bands.rows, tiling.bands.pixels);
     choose_blocks(kernels, ends, planar, tiling);
@@ -180,9 +176,9 @@ DirectTilings tile_direct(const KernelTable<E>& kernels, const Layer& layer, Pas
     const std::vector<DenseConv> convs = dense_convs(layer, pass);
     DirectTilings in_lanes{{}, false}, planar{{}, true};
     for (const JoinedConv& joined : join_phases(convs))
-        in_lanes.of.push_back(tile(kernels, joined, ends, layer.batch, false));
+        in_lanes.of.push_back(tile(kernels, joined, ends, false));
     for (const DenseConv& conv : convs)
-        planar.of.push_back(tile(kernels, JoinedConv{conv, {conv}, conv}, ends, layer.batch, true));
+        planar.of.push_back(tile(kernels, JoinedConv{conv, {conv}, conv}, ends, true));
     return planar.ns() < in_lanes.ns() ? planar : in_lanes;
 }
 template DirectTilings tile_direct(const KernelTable<float>&, const Layer&, Pass);

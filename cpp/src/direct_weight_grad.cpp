@@ -31,6 +31,11 @@ struct TapRuns {
     }
 };
 
+template <class E>
+Bands matrix_bands(const KernelTable<E>& kernels, const DenseConv& conv, const LaneBlocks& xs) {
+    return cut_bands(conv, kernels.lanes * static_cast<std::int64_t>(sizeof(E)) * xs.per_group);
+}
+
 }  // namespace
 
 template <class E>
@@ -41,7 +46,7 @@ WeightGradWork weight_grad_work(const KernelTable<E>& kernels, const Layer& laye
     const DyRuns<E> dy(ys, Bands{}, kernels.lanes);
     const TapRuns runs(conv);
     const BlockShape block = best_block(kernels.direct_product, dy.part_rows, xs.per_group);
-    const Bands bands = cut_bands(conv, kernels.lanes * static_cast<std::int64_t>(sizeof(E)) * xs.per_group);
+    const Bands bands = matrix_bands(kernels, conv, xs);
     const auto entries =
         static_cast<double>(band_count(conv, bands) * BandLayout(conv, bands.rows, bands.pixels).entries);
     return {static_cast<double>(layer.taps() * dy.parts) * block.cycles,
@@ -63,7 +68,7 @@ DirectWeightGrad<E>::DirectWeightGrad(const KernelTable<E>& kernels, const Layer
       conv_(forward_conv(layer)) {
     const int lanes = kernels.lanes;
     const std::int64_t lane_bytes = lanes * static_cast<std::int64_t>(sizeof(E));
-    bands_ = lanewise_ ? cut_bands(conv_, lane_bytes, 1024) : cut_bands(conv_, lane_bytes * xs_.per_group);
+    bands_ = lanewise_ ? cut_bands(conv_, lane_bytes, 1024) : matrix_bands(kernels, conv_, xs_);
     outputs_ = written_as_read(conv_);
     const WeightGradWork work = weight_grad_work(kernels, layer);
     planar_ = !lanewise_ && work.y_lanes < work.x_lanes;

@@ -23,10 +23,11 @@ bool x_is_a(const Layer& layer) {  // the kernel passes over the planes of b for
 // Lane vectors of a plane that a sum in a lane runs over: few enough that a block of planes of a stays in L1.
 template <class E>
 std::int64_t most_vectors(const KernelTable<E>& kernels, const Layer& layer) {
-    constexpr std::int64_t l1 = 24 << 10, block = 6;
+    constexpr std::int64_t l1 = 24 << 10;
     const std::int64_t planes = x_is_a(layer) ? layer.in_per_group() : layer.out_per_group(),
                        vector = kernels.lanes * static_cast<std::int64_t>(sizeof(E));
-    return std::min<std::int64_t>(max_reduction, l1 / vector / std::clamp<std::int64_t>(planes, 1, block));
+    return std::min(std::int64_t{max_reduction},
+                    l1 / vector / std::clamp<std::int64_t>(planes, 1, kernels.dots.most_planes));
 }
 
 // Each row but those of one line starts at lane 0.
@@ -76,13 +77,13 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
     const DotRows rows = dot_rows(kernels, layer, conv, bands);
     const auto groups = static_cast<double>(layer.groups),
                count = static_cast<double>(layer.batch) * groups * static_cast<double>(band_count(conv, bands));
-    const double planes = static_cast<double>(x_is_a(layer) ? in : out),
+    const double planes = static_cast<double>(std::max<std::int64_t>(1, x_is_a(layer) ? in : out)),
                  dots = static_cast<double>(in * out * layer.taps());
     // A block of 5 planes and 5 dots, if there are as many.
-    constexpr double block = 5;
-    const double a = std::min(planes, block), b = std::min(dots / planes, block);
-    // Fitted to timings of 220 random passes: a lane vector of a dot, the fewer loads the larger its block; a row of a block;
-    // a band's dot; a weight. Then rows and bytes that are copied, and bytes of the arrays, the more of them come from memory.
+    const double a = std::min(planes, 5.0), b = std::clamp(dots / planes, 1.0, 5.0);
+    // Fitted to timings of 220 random passes (AVX-512), times 1.2: a lane vector of a dot, the fewer loads the larger its
+    // block; a row of a block; a band's dot; a weight. Then rows and bytes that are copied, and bytes of the arrays, the
+    // more of them come from memory.
     const double row_dots = count * static_cast<double>(rows.count) * dots;
     const double products =
         row_dots * static_cast<double>(rows.vectors) * (0.08 + 0.8 * (1 / a + 1 / b)) * fma_steps(kernels) +
@@ -197,7 +198,7 @@ void DotWeightGrad<E>::add_dots(const Band& band, const Planes& a, const Planes&
     args.count = rows_.one_line ? band.rows * band.pixels : band.pixels;
     args.planes = static_cast<int>(x_is_a_ ? layer_.in_per_group() : layer_.out_per_group());
     args.dots = static_cast<int>(offsets.size());
-    kernels_.dots(args);
+    kernels_.dots.run(args);
 }
 
 template <class E>

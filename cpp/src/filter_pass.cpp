@@ -197,12 +197,8 @@ void note_damage(const DenseConv& conv, const BandTask& task, const LaneBlock& b
         const E* const last =
             std::find_if_not(std::make_reverse_iterator(end), std::make_reverse_iterator(first), finite).base();
         const Index at{task.t[0], task.t[1] + r, task.t[2]};
-        damage.push_back({task.n,
-                          block,
-                          {conv[0].target, conv[1].target, conv[2].target},
-                          {at[0], at[1], at[2] + (first - begin)},
-                          {at[0] + 1, at[1] + 1, at[2] + (last - begin)},
-                          true});
+        damage.push_back(damaged_outputs(conv, task.n, block, {at[0], at[1], at[2] + (first - begin)},
+                                         {at[0] + 1, at[1] + 1, at[2] + (last - begin)}));
     }
 }
 

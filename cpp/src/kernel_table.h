@@ -202,6 +202,11 @@ struct DotArgs {
     std::int64_t images, rows, count;
     int planes, dots;
 };
+template <class E>
+struct DotKernel {
+    int most_planes;  // of a block: they are read again for each block of dots
+    void (*run)(const DotArgs<E>&);
+};
 
 // ---- depthwise direct -----------------------------------------------------------------------------------------------
 //
@@ -242,7 +247,7 @@ struct KernelTable {
     void (*read_padded_rows)(const PaddedRowsArgs<E>&);
     void (*transpose)(const TransposeArgs<E>&);
     bool (*filter)(const FilterArgs<E>&);  // true if a value written was not finite
-    void (*dots)(const DotArgs<E>&);
+    DotKernel<E> dots;
     int depthwise_outputs;  // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);
     void (*depthwise_weight_grad)(const DepthwiseArgs<E>&);

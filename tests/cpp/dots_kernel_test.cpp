@@ -56,10 +56,10 @@ void check(const KernelTable<E>& table, const Sizes& sizes, Guard side) {
     args.count = count;
     args.planes = planes;
     args.dots = dots;
-    table.dots(args);
+    table.dots.run(args);
     for (int p = 0; p < planes; ++p)
         for (int t = 0; t < dots; ++t) {
-            long double sum = 7, magnitude = 7;
+            long double sum = 7, magnitude = 0;
             for (std::int64_t n = 0; n < images; ++n)
                 for (std::int64_t y = 0; y < rows; ++y)
                     for (std::int64_t x = 0; x < count; ++x) {
@@ -70,7 +70,8 @@ void check(const KernelTable<E>& table, const Sizes& sizes, Guard side) {
                     }
             const auto terms = static_cast<long double>(images * rows * count);
             ASSERT_LE(std::abs(sums[static_cast<std::size_t>(p * dots + t)] - sum),
-                      std::numeric_limits<E>::epsilon() * (2 + std::sqrt(terms)) * magnitude)
+                      std::numeric_limits<E>::epsilon() * (2 + std::sqrt(terms)) * magnitude +
+                          std::numeric_limits<double>::epsilon() * std::abs(sum))
                 << "plane " << p << ", dot " << t;
         }
 }

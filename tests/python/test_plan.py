@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -339,6 +340,21 @@ def test_explain_lists_every_algorithm_and_marks_the_choice():
         assert name in text
     assert sum(line.startswith("*") for line in text) == 3
     assert sum(line.split()[0].startswith("fft") for line in text if line.startswith("   ")) <= 9, "the table is short"
+
+
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        ((0, 512, 20, 20), (512, 512, 3, 3)),
+        ((0, 1, 50, 50), (1, 1, 31, 31)),
+        ((2, 0, 9, 9), (4, 0, 3, 3)),
+        ((2, 4, 9, 9), (0, 4, 3, 3)),
+    ],
+)
+def test_explain_predicts_times_of_empty_layers(x, w):
+    for candidates in tc.explain(x, w)[1:]:
+        for row in candidates:
+            assert not row.possible or math.isfinite(row.predicted_seconds), row
 
 
 def test_explain_says_what_is_impossible():

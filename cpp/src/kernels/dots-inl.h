@@ -1,7 +1,7 @@
 // Dot products of planes (contract: DotArgs).
 //
 // A block of planes of a meets a block of those of b: a lane vector of either, once loaded, serves as many dots as the other
-// has planes. Small blocks keep several sums of each dot, since an addition would wait for the one before.
+// has planes. Small blocks keep several sums of each dot.
 #pragma once
 
 #include <cstddef>
@@ -22,10 +22,6 @@ inline constexpr int most_dots[] = {8, 8, 8, 6, 5, 4};
 inline constexpr int most_dots[] = {8, 6, 4};
 #endif
 inline constexpr int most_planes = static_cast<int>(std::size(most_dots));
-
-constexpr int sums_of_dot(int dots) {
-    return dots >= 6 ? 1 : dots >= 3 ? 2 : 4;
-}
 
 // Adds lanes that are `half` apart: of u in the lanes with no bit `half`, of v in the others.
 template <int half, class E, int... lane>
@@ -48,7 +44,7 @@ TRICONV_INLINE void sum_lanes(Vec<E>* v) {
 
 template <class E, int planes, int dots>
 struct DotBlock {
-    static constexpr int sets = sums_of_dot(planes * dots);
+    static constexpr int sets = independent_steps(planes * dots);
     Vec<E> sums[sets][planes][dots] = {};
 
     template <class Load>

@@ -219,14 +219,6 @@ TRICONV_INLINE void store_sums(const ProductArgs<E>& args, const Sums<E, kind, r
     }
 }
 
-// Steps that go to sums of their own, so that small shapes too have about 8 independent chains of additions: two FMA
-// units of latency 4 want as many.
-template <ProductKind kind, int rows, int cols>
-constexpr int independent_steps() {
-    constexpr int chains = rows * cols * (kind == ProductKind::real ? 1 : 3);
-    return chains >= 6 ? 1 : chains >= 3 ? 2 : 4;
-}
-
 // The rows of a in the next block of the reduction, one cache line each.
 template <class E, ProductKind kind, int rows, class RowStride>
 TRICONV_INLINE void prefetch_rows(const ProductArgs<E>& args, int block, RowStride a_row) {
@@ -243,7 +235,7 @@ TRICONV_INLINE void prefetch_rows(const ProductArgs<E>& args, int block, RowStri
 // reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and nothing is prefetched.
 template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
 TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
-    constexpr int unroll = independent_steps<kind, rows, cols>();
+    constexpr int unroll = independent_steps(rows * cols * (kind == ProductKind::real ? 1 : 3));
     const std::ptrdiff_t a_step = args.a_step, a_im = args.a_im;
     const std::ptrdiff_t b_col = args.b_col, b_step = args.b_step, b_im = args.b_im, b_ahead = args.b_ahead;
     Sums<E, kind, rows, cols> sums[unroll];

@@ -29,7 +29,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     table.write_row = write_row<E>;
     table.transpose = transpose_squares<E>;
     table.filter = filter<E>;
-    table.dots = dots<E>;
+    table.dots = {most_planes, dots<E>};
     table.depthwise_outputs = depthwise_outputs;
     table.depthwise_forward = depthwise_forward<E>;
     table.depthwise_weight_grad = depthwise_weight_grad<E>;

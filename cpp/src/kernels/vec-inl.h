@@ -184,6 +184,12 @@ TRICONV_INLINE V keep_partial(V v, int count) {
 }
 #endif
 
+// Steps of a reduction that go to sums of their own, so that few sums too make about 8 independent chains of additions: two
+// FMA units of latency 4 want as many.
+constexpr int independent_steps(int sums) {
+    return sums >= 6 ? 1 : sums >= 3 ? 2 : 4;
+}
+
 // Cuts [0, count) into the fewest parts of at most `largest`, as equal as can be, and calls part(first, size).
 template <class Part>
 TRICONV_INLINE void for_equal_parts(std::int64_t count, int largest, const Part& part) {
