@@ -264,7 +264,7 @@ void register_others(const std::string& isa, const std::string& type) {
         benchmark::RegisterBenchmark((isa + "/" + type + "/" + kernel + "/" + std::to_string(size)).c_str(),
                                      [=](benchmark::State& state) { run(state, isa, size); });
     };
-    for (int taps : {3, 5, 7, 9}) {
+    for (int taps : {3, 5, 7, 9, 11}) {
         add("filter", run_filter<E>, taps);
         add("depthwise", run_depthwise<E>, taps);
     }

@@ -17,13 +17,14 @@ namespace {
 // bands.
 template <class E>
 Bands filter_bands(const DenseConv& conv) {
-    constexpr std::int64_t cached_bytes = 256 << 10, fewest_outputs = 16 << 10, rows_at_once = 4;
-    const std::int64_t element = sizeof(E), height = conv[1].samples(rows_at_once);
+    constexpr std::int64_t cached_bytes = 256 << 10, fewest_outputs = 16 << 10,
+                           block_rows = 12;  // a multiple of the kernel's: 4 or 6
+    const std::int64_t element = sizeof(E), height = conv[1].samples(block_rows);
     const std::int64_t longest_row = std::clamp<std::int64_t>(cached_bytes / (element * height), 256, 4096);
     Bands bands = cut_bands(conv, element, std::max(fewest_outputs, 256 * std::min<std::int64_t>(conv[1].taps, 4096)),
                             longest_row);
     const std::int64_t rows = conv[1].end - conv[1].begin;
-    bands.rows = std::min(round_up(bands.rows, rows_at_once), rows);
+    bands.rows = std::min(round_up(bands.rows, block_rows), rows);
     bands.bands_y = ceil_div(rows, bands.rows);
     return bands;
 }
@@ -62,7 +63,7 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
         const double vectors = rows * static_cast<double>(bands.bands_x * ceil_div(bands.pixels, kernels.lanes));
         const double taps = static_cast<double>(conv[0].taps * conv[1].taps * conv[2].taps);
         // A vector of samples times a tap: rows of outputs share the loads.
-        const double rows_at_once = static_cast<double>(std::min<std::int64_t>(4, conv[1].taps));
+        const double rows_at_once = static_cast<double>(std::min<std::int64_t>(conv[1].taps > 7 ? 6 : 4, conv[1].taps));
         const double product = (0.17 + 0.36 / rows_at_once) * fma_steps(kernels);
         const double parts = static_cast<double>(conv[0].taps) *
                              std::ceil(static_cast<double>(conv[1].taps * conv[2].taps) / max_reduction);

@@ -100,8 +100,8 @@ void check(const KernelTable<E>& table, const Shape& shape) {
 template <class E>
 void check_all(const KernelTable<E>& table) {
     const std::int64_t widest = 8 * table.lanes;
-    for (std::int64_t rows = 1; rows <= 9; ++rows)
-        for (int taps_y = 1; taps_y <= 6; ++taps_y)
+    for (std::int64_t rows = 1; rows <= 13; ++rows)
+        for (int taps_y = 1; taps_y <= 8; ++taps_y)
             check(table, {rows, 3 * table.lanes + 1 + rows, taps_y, 1 + (taps_y + 1) % 4});
     for (int size = 2; size <= 8; ++size)  // of some the kernel knows more
         for (std::int64_t rows = 1; rows <= 8; ++rows)

@@ -17,11 +17,11 @@
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
 // Lane vectors of a block of 1, 2, ... rows: enough sums that additions need not wait for each other, and as many as there
-// are registers for. 3 columns of 4 rows took three quarters of the time of 4 (AVX-512).
+// are registers for.
 #if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
+inline constexpr int filter_cols[] = {8, 4, 3, 3, 4, 4};
+#else  // 16 registers: 12 sums, 3 vectors of samples, a tap
 inline constexpr int filter_cols[] = {8, 4, 3, 3};
-#else  // 16 registers
-inline constexpr int filter_cols[] = {8, 4, 3, 2};
 #endif
 inline constexpr int filter_rows = static_cast<int>(std::size(filter_cols));
 
@@ -161,25 +161,35 @@ void filter_some_rows(const FilterArgs<E>& args, const E* in, E* out, FiniteTest
     filter_blocks<E, size, rows>(args, in, out, test, std::make_integer_sequence<int, filter_cols[rows - 1]>());
 }
 
-// Most rows are in blocks of four.
 template <class E>
-TRICONV_INLINE auto four_rows(const FilterArgs<E>& args) {
+using FilterRows = void (*)(const FilterArgs<E>&, const E*, E*, FiniteTest<E>&);
+
+// Blocks of four rows, of squares of few taps.
+template <class E>
+TRICONV_INLINE FilterRows<E> four_rows_of_square(const FilterArgs<E>& args) {
     return FilterTaps<3>::fit(args)   ? filter_some_rows<E, 3, 4>
            : FilterTaps<5>::fit(args) ? filter_some_rows<E, 5, 4>
            : FilterTaps<7>::fit(args) ? filter_some_rows<E, 7, 4>
-                                      : filter_some_rows<E, 0, 4>;
+                                      : nullptr;
+}
+
+template <class E, int... i>
+TRICONV_INLINE void filter_all_rows(const FilterArgs<E>& args, FiniteTest<E>& test, std::integer_sequence<int, i...>) {
+    FilterRows<E> some_rows[] = {filter_some_rows<E, 0, i + 1>...};
+    int most_rows = std::min(filter_rows, args.taps_y);
+    if (const auto four_rows = four_rows_of_square(args)) {
+        most_rows = 4;
+        some_rows[most_rows - 1] = four_rows;
+    }
+    for_equal_parts(args.rows, most_rows, [&](std::int64_t first, int rows) {
+        some_rows[rows - 1](args, args.in + first * args.in_row, args.out + first * args.out_row, test);
+    });
 }
 
 template <class E>
 bool filter(const FilterArgs<E>& args) {
-    void (*const some_rows[])(const FilterArgs<E>&, const E*, E*, FiniteTest<E>&) = {
-        filter_some_rows<E, 0, 1>, filter_some_rows<E, 0, 2>, filter_some_rows<E, 0, 3>, four_rows(args)};
-    static_assert(std::size(some_rows) == filter_rows);
-    const int most_rows = FilterTaps<3>::fit(args) ? filter_rows : std::min(filter_rows, args.taps_y);
     FiniteTest<E> test;
-    for_equal_parts(args.rows, most_rows, [&](std::int64_t first, int rows) {
-        some_rows[rows - 1](args, args.in + first * args.in_row, args.out + first * args.out_row, test);
-    });
+    filter_all_rows(args, test, std::make_integer_sequence<int, filter_rows>());
     return test.failed(lanes<E>);
 }
 
