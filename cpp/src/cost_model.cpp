@@ -45,7 +45,7 @@ template <class E>
 double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) {
     const int t = shape.transform[axis];
     if (t == 1) return 0;
-    if (!shape.fft) return 0.23 * t;
+    if (!shape.fft) return 0.16 * t;
     if (kernels.has_fft_codelet(t)) return 2.6;
     return t < 48 ? 6 : std::max(4.4, 1.9 * std::log2(t) - 6);  // composed; tiles of long lines are not in L1
 }
@@ -82,10 +82,10 @@ double share_of_arrays(double bytes, const Layer& layer) {
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded); those
 // of lines and complex products, from 63 passes that FFT and Winograd might both do (fewest wrong choices).
-constexpr double fma_ns = 0.28;       // one lane-vector multiply-add within a micro-kernel, times fma_steps
-constexpr double complex_fmas = 3.3;  // one complex product in these units
-constexpr double value_ns = 1.8;      // reading and writing one lane vector of a spectrum, besides the lines
-constexpr double lone_lines = 0.7;    // lines of tiles in the lanes with one channel to read, in a quarter of L2
+constexpr double fma_ns = 0.28;  // one lane-vector multiply-add within a micro-kernel, times fma_steps
+constexpr double real_fmas = 0.85, complex_fmas = 3.3;  // one complex product in these units
+constexpr double value_ns = 1.8;    // reading and writing one lane vector of a spectrum, besides the lines
+constexpr double lone_lines = 0.7;  // lines of tiles in the lanes with one channel to read, in a quarter of L2
 // Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
 // blocks for each line, and of the arrays in units of array_ns.
 constexpr double image_lines = 0.5, image_rows_ns = 150, image_touches = 1.7, image_block_touches = 3.3,
@@ -102,6 +102,7 @@ constexpr double array_byte_ns = 0.12;     // reading or writing the user's arra
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
 constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
+constexpr double kernels_read = 0.55;      // kernels to be transformed, beside those that weight_grad transforms back
 constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
 constexpr double many_planes = 8192;  // of a tile, from which on a byte from memory costs twice as much
 constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
@@ -139,7 +140,7 @@ double stream_ns(double bytes, double memory_ns) {
 
 struct Bins {
     double real = 1, complex = 0;
-    double fmas() const { return real + complex_fmas * complex; }  // in time
+    double fmas() const { return real_fmas * real + complex_fmas * complex; }  // in time
 };
 Bins bins_of(const TileShape& shape) {
     double planes = 1, real = 1;
@@ -282,8 +283,9 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
         tile_bytes <= static_cast<double>(cache_sizes().l2) / 4)
         costs.value *= lone_lines;
     costs.lane_block = lane_block_ns + planes * (costs.value + value_ns);
-    costs.kernels = static_cast<double>(work.kernel_vectors) * costs.lane_block +
-                    static_cast<double>(layer.out_channels * layer.in_per_group() * layer.taps()) * tap_gather_ns;
+    costs.kernels = (static_cast<double>(work.kernel_vectors) * costs.lane_block +
+                     static_cast<double>(layer.out_channels * layer.in_per_group() * layer.taps()) * tap_gather_ns) *
+                    (pass == Pass::weight_grad ? 1 : kernels_read);
     const double products = rows * static_cast<double>(work.products);
     costs.products = work.lanewise ? products * planes * (pairs ? pairwise_ns : lanewise_ns)
                                    : products * bins.fmas() * fma_ns * fma_steps(kernels);
