@@ -61,6 +61,13 @@ double epsilon(const Layer& layer) {
     return layer.dtype == DType::f32 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<double>::epsilon();
 }
 
+// Additions and multiplications of a line transform, per value: of Winograd's matrices about half are zeros.
+double line_flops(const TileShape& shape, int axis) {
+    const int t = shape.transform[axis];
+    if (t == 1) return 0;
+    return shape.fft ? 2.5 * std::log2(t) : t;
+}
+
 double fft_error_bound(const Layer& layer, double samples_of_tile) {
     return epsilon(layer) * 4 * (1 + std::log2(samples_of_tile));
 }
@@ -81,9 +88,10 @@ double share_of_arrays(double bytes, const Layer& layer) {
 //
 // Nanoseconds on one core of a 2.5 GHz machine with two 512-bit multiply-adds a cycle. Only ratios matter. The constants
 // are from timings of some 250 random layers with every algorithm (least squares of the relative errors, rounded); those
-// of lines and complex products, from 63 passes that FFT and Winograd might both do (fewest wrong choices).
+// of lines and complex products, from 63 passes that FFT and Winograd might both do (fewest wrong choices); those of
+// Winograd's lines, real products and kernels read, from 450 random passes and layers of few tiles.
 constexpr double fma_ns = 0.28;  // one lane-vector multiply-add within a micro-kernel, times fma_steps
-constexpr double real_fmas = 0.85, complex_fmas = 3.3;  // one complex product in these units
+constexpr double real_fmas = 0.85, complex_fmas = 3.3;  // products in these units: register blocks differ
 constexpr double value_ns = 1.8;    // reading and writing one lane vector of a spectrum, besides the lines
 constexpr double lone_lines = 0.7;  // lines of tiles in the lanes with one channel to read, in a quarter of L2
 // Where lanes hold samples: lines in units of line_ns, a lane vector of rows, and what is read and written of a tile, of its
@@ -102,7 +110,7 @@ constexpr double array_byte_ns = 0.12;     // reading or writing the user's arra
 constexpr double scattered_byte_ns = 0.4;  // the same, where samples are apart from each other
 constexpr double strip_ns = 500;           // finding the tiles of a strip, where lanes hold tiles
 constexpr double tap_gather_ns = 0.8;      // one weight, read with a stride
-constexpr double kernels_read = 0.55;      // kernels to be transformed, beside those that weight_grad transforms back
+constexpr double kernels_read = 0.55;      // gathering and transforming kernels, relative to the reverse in weight_grad
 constexpr double l2_byte_ns = 0.015, memory_byte_ns = 0.12;
 constexpr double many_planes = 8192;  // of a tile, from which on a byte from memory costs twice as much
 constexpr double bin_ns = 120;        // a bin's product of one block of tiles, apart from its size
@@ -216,7 +224,7 @@ Blocking dense_blocking(Pass pass, const SliceBytes& bytes, double tiles, double
     if (groups == 1 && !bytes.tile_lanes && tiles <= most && tiles * bytes.source <= most_bytes)
         for (std::int64_t part = 4; part < target_blocks; part += 4)
             if (const std::int64_t parts = ceil_div(target_blocks, part); parts <= 16)
-                consider(tiles, static_cast<int>(parts));
+                consider(std::max(1.0, tiles), static_cast<int>(parts));
     const double rows = static_cast<double>(best.rows);
     if (pass == Pass::weight_grad)
         best.fused = rows * bytes.tile() + bytes.kernels < 4 * static_cast<double>(cache_sizes().l2);
@@ -254,7 +262,7 @@ double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGr
     const double read = pass == Pass::input_grad ? y_bytes(layer) : x_bytes(layer);
     const double ns = array_ns(layer, pass) * (1 + (again - 1) * share_of_arrays(read, layer));
     if (work.lane_kind != LaneKind::tiles) return ns;
-    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, std::max(1.0, rows));
+    const double strip = std::clamp(static_cast<double>(grid.line_tiles()), 1.0, rows);
     const double strips = std::ceil(static_cast<double>(grid.rows()) / strip);
     const double far =
         shape.transform[0] * shape.transform[1] > 1 ? std::min(1.0, array_bytes(layer) / cached_bytes()) : 0;
@@ -265,6 +273,7 @@ double crossing_ns(const Layer& layer, Pass pass, const Work& work, const TileGr
 // Nanoseconds of a pass's arithmetic, by stage.
 struct StageCosts {
     double value;       // all line transforms, per value of a spectrum
+    double flops;       // of the same; no time
     double lane_block;  // transform of one lane block of one row of tiles, either way
     double kernels;     // gathered and transformed, or the reverse
     double products;
@@ -276,8 +285,10 @@ StageCosts stage_costs(const KernelTable<E>& kernels, const Layer& layer, Pass p
     const double planes = bins.real + 2 * bins.complex;
     const bool pairs = pass == Pass::weight_grad && work.lane_kind == LaneKind::tiles;
     StageCosts costs{};
-    for (int a = 0; a < axes; ++a)
+    for (int a = 0; a < axes; ++a) {
         costs.value += line_ns(kernels, shape, a);
+        costs.flops += line_flops(shape, a);
+    }
     const double tile_bytes = planes * kernels.lanes * static_cast<double>(sizeof(E));
     if (work.lanewise && work.lane_kind == LaneKind::tiles && !pairs &&
         tile_bytes <= static_cast<double>(cache_sizes().l2) / 4)
@@ -335,7 +346,7 @@ Costed cost_transform(const KernelTable<E>& kernels, const Layer& layer, Pass pa
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
     c.multiplications = products * (bins.real + work.complex_multiplications * bins.complex) * lanes;
-    c.transform_flops = transforms * planes * lanes * stages.value / fma_ns;
+    c.transform_flops = transforms * planes * lanes * stages.flops;
     c.bytes = streamed + staged + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     c.workspace_bytes = static_cast<std::int64_t>(
@@ -363,10 +374,13 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     double values = 1;
     for (int t : shape.transform)
         values *= t;
-    const double tiles = groups * (static_cast<double>(count) + 0.5 * pairs / (sources + targets));
+    const double tiles = groups * (static_cast<double>(count) + 0.5 * pairs / std::max(1.0, sources + targets));
     const double used = static_cast<double>(image.outputs[0]) * image.outputs[1] / static_cast<double>(depth * height);
-    const double along_x = line_ns(kernels, image, 2), across = line_ns(kernels, image, 1) + line_ns(kernels, image, 0);
-    const double lines = sources * (along_x + across) + targets * (along_x * used + across);
+    const auto all_lines = [&](const auto& of_axis) {
+        const double along_x = of_axis(2), across = of_axis(1) + of_axis(0);
+        return sources * (along_x + across) + targets * (along_x * used + across);
+    };
+    const double lines = all_lines([&](int axis) { return line_ns(kernels, image, axis); });
     const double row_vectors = sources * static_cast<double>(depth * ceil_div(height, lanes)) +
                                targets * static_cast<double>(image.outputs[0] * ceil_div(image.outputs[1], lanes));
     const double vectors = values / static_cast<double>(lanes), bytes = values * element_bytes(layer);
@@ -394,7 +408,7 @@ Costed cost_image(const KernelTable<E>& kernels, const Layer& layer, Pass pass, 
     c.algorithm = shape.name(layer.rank);
     c.possible = true;
     c.multiplications = tiles * values * 2 * pairs;
-    c.transform_flops = tiles * values * lines / fma_ns;
+    c.transform_flops = tiles * values * all_lines([&](int axis) { return line_flops(image, axis); });
     c.bytes = tiles * 3 * passed + array_bytes(layer);
     c.predicted_seconds = ns * 1e-9;
     const int columns = column_blocks(static_cast<int>(sources), static_cast<int>(targets), static_cast<int>(depth));

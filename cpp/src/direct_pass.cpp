@@ -23,9 +23,8 @@ template <class E>
 Bands direct_bands(const DenseConv& conv, std::int64_t source_elements, std::int64_t target_elements, int step_axis,
                    std::int64_t phases, bool planar) {
     constexpr std::int64_t bytes = 32 << 10, most_outputs = 4096, row_outputs = 256, element = sizeof(E);
-    // Of each phase. Planar buffers of many channels stay in L2, and an image still has bands for some threads.
-    std::int64_t fewest_outputs = std::clamp<std::int64_t>(1024 / phases, 32, row_outputs);
-    if (planar) {
+    std::int64_t fewest_outputs = std::clamp<std::int64_t>(1024 / phases, 32, row_outputs);  // of each phase
+    if (planar) {  // buffers of many channels stay in L2, and an image still has bands for some threads
         std::int64_t image = 1;
         for (const DenseAxis& axis : conv)
             image *= axis.end - axis.begin;

@@ -81,9 +81,9 @@ double dot_weight_grad_ns(const KernelTable<E>& kernels, const Layer& layer) {
                  dots = static_cast<double>(in * out * layer.taps());
     // A block of 5 planes and 5 dots, if there are as many.
     const double a = std::min(planes, 5.0), b = std::clamp(dots / planes, 1.0, 5.0);
-    // Fitted to timings of 220 random passes (AVX-512), times 1.2: a lane vector of a dot, the fewer loads the larger its
-    // block; a row of a block; a band's dot; a weight. Then rows and bytes that are copied, and bytes of the arrays, the
-    // more of them come from memory.
+    // Fitted to timings of 220 random passes (AVX-512), times 1.2, as other costs are above what they take today: a lane
+    // vector of a dot, the fewer loads the larger its block; a row of a block; a band's dot; a weight. Then rows and bytes
+    // that are copied, and bytes of the arrays, the more of them come from memory.
     const double row_dots = count * static_cast<double>(rows.count) * dots;
     const double products =
         row_dots * static_cast<double>(rows.vectors) * (0.08 + 0.8 * (1 / a + 1 / b)) * fma_steps(kernels) +

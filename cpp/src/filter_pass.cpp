@@ -16,15 +16,15 @@ namespace {
 // those of the taps share the L2 cache; neighbouring bands both read the rows between them, so tall kernels have taller
 // bands.
 template <class E>
-Bands filter_bands(const DenseConv& conv) {
+Bands filter_bands(const KernelTable<E>& kernels, const DenseConv& conv) {
     constexpr std::int64_t cached_bytes = 256 << 10, fewest_outputs = 16 << 10,
-                           block_rows = 12;  // a multiple of the kernel's: 4 or 6
-    const std::int64_t element = sizeof(E), height = conv[1].samples(block_rows);
+                           whole_blocks = 12;  // rows: a multiple of blocks of 4 and of 6
+    const std::int64_t element = sizeof(E), rows = conv[1].end - conv[1].begin,
+                       height = conv[1].samples(std::clamp<std::int64_t>(rows, 1, kernels.filter.most_rows));
     const std::int64_t longest_row = std::clamp<std::int64_t>(cached_bytes / (element * height), 256, 4096);
     Bands bands = cut_bands(conv, element, std::max(fewest_outputs, 256 * std::min<std::int64_t>(conv[1].taps, 4096)),
                             longest_row);
-    const std::int64_t rows = conv[1].end - conv[1].begin;
-    bands.rows = std::min(round_up(bands.rows, block_rows), rows);
+    bands.rows = std::min(round_up(bands.rows, whole_blocks), rows);
     bands.bands_y = ceil_div(rows, bands.rows);
     return bands;
 }
@@ -57,14 +57,16 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
     const double sum = 1, further_part = 3, sample = 0.12, sample_row = 10, band = 200;
     double ns = 0;
     for (const DenseConv& conv : dense_convs(layer, pass)) {
-        const Bands bands = filter_bands<E>(conv);
+        const Bands bands = filter_bands(kernels, conv);
         const std::int64_t height = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin;
         const double rows = static_cast<double>((conv[0].end - conv[0].begin) * height);
         const double vectors = rows * static_cast<double>(bands.bands_x * ceil_div(bands.pixels, kernels.lanes));
         const double taps = static_cast<double>(conv[0].taps * conv[1].taps * conv[2].taps);
-        // A vector of samples times a tap: rows of outputs share the loads.
-        const double rows_at_once = static_cast<double>(std::min<std::int64_t>(conv[1].taps > 7 ? 6 : 4, conv[1].taps));
-        const double product = (0.17 + 0.36 / rows_at_once) * fma_steps(kernels);
+        // A vector of samples times a tap: the rows of a block share the loads.
+        const std::int64_t rows_of_part = max_reduction / std::clamp<std::int64_t>(conv[2].taps, 1, max_reduction);
+        const double block_rows = static_cast<double>(
+            std::clamp<std::int64_t>(std::min(conv[1].taps, rows_of_part), 1, kernels.filter.most_rows));
+        const double product = (0.17 + 0.36 / block_rows) * fma_steps(kernels);
         const double parts = static_cast<double>(conv[0].taps) *
                              std::ceil(static_cast<double>(conv[1].taps * conv[2].taps) / max_reduction);
         // Without padding all is read in place; with it, the bands at the top and the bottom and the edges are not.
@@ -91,7 +93,7 @@ FilterPass<E>::FilterPass(const KernelTable<E>& kernels, const Layer& layer, Pas
     for (const DenseConv& conv : dense_convs(layer, pass)) {
         const EqualParts tap_cols(static_cast<int>(conv[2].taps), max_reduction);
         const EqualParts tap_rows(static_cast<int>(conv[1].taps), std::max(1, max_reduction / tap_cols.size(0)));
-        const Bands bands = filter_bands<E>(conv);
+        const Bands bands = filter_bands(kernels, conv);
         const SubProblem& sub =
             subs_.emplace_back(SubProblem{conv, bands, planar_layout<E>(conv, bands.rows, bands.pixels), tap_rows,
                                           tap_cols, odd_lines<E>(bands.pixels)});
@@ -174,7 +176,7 @@ bool FilterPass<E>::filter_piece(const SubProblem& sub, const BandTask& task, co
             args.in = in + phase * samples.row;
             args.out = sums.first + phase * sums.row;
             args.rows = ceil_div(task.rows - phase, hop_y);
-            non_finite = kernels_.filter(args) || non_finite;
+            non_finite = kernels_.filter.run(args) || non_finite;
         }
         if (i < parts_per_group || ((i + 1) % parts_per_group != 0 && i + 1 < parts)) continue;
         E test = 0;

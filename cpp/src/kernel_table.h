@@ -186,6 +186,11 @@ struct FilterArgs {
     E bias;
     bool accumulate;  // add to out, and no bias
 };
+template <class E>
+struct FilterKernel {
+    int most_rows;                      // of a block, and at most as many as of taps: they share the samples
+    bool (*run)(const FilterArgs<E>&);  // true if a value written was not finite
+};
 
 // Dot products of planes of some images, lanes hold pixels; nothing need be aligned:
 //   sums[p * dots + t] += sum over n < images, y < rows, x < count of
@@ -246,7 +251,7 @@ struct KernelTable {
     bool (*write_row)(const RowArgs<E>&);  // true if a value written was not finite
     void (*read_padded_rows)(const PaddedRowsArgs<E>&);
     void (*transpose)(const TransposeArgs<E>&);
-    bool (*filter)(const FilterArgs<E>&);  // true if a value written was not finite
+    FilterKernel<E> filter;
     DotKernel<E> dots;
     int depthwise_outputs;  // that forward takes together
     void (*depthwise_forward)(const DepthwiseArgs<E>&);

@@ -16,12 +16,14 @@
 
 namespace triconv::TRICONV_ISA_NAMESPACE {
 
-// Lane vectors of a block of 1, 2, ... rows: enough sums that additions need not wait for each other, and as many as there
-// are registers for.
+// Lane vectors of a block of 1, 2, ... rows: enough sums that additions need not wait for each other, where they fit in the
+// registers. Of 4 rows 3 columns took three quarters of the time of 4 on one machine, and as long on another (AVX-512).
 #if TRICONV_VECTOR_BYTES == 64 || defined(__aarch64__)  // 32 registers
 inline constexpr int filter_cols[] = {8, 4, 3, 3, 4, 4};
-#else  // 16 registers: 12 sums, 3 vectors of samples, a tap
+#elif TRICONV_VECTOR_BYTES == 32  // 16 registers: 12 sums, 3 vectors of samples, a tap
 inline constexpr int filter_cols[] = {8, 4, 3, 3};
+#else                             // the same, and a product needs one of its own before it is added
+inline constexpr int filter_cols[] = {8, 4, 3, 2};
 #endif
 inline constexpr int filter_rows = static_cast<int>(std::size(filter_cols));
 
@@ -164,7 +166,7 @@ void filter_some_rows(const FilterArgs<E>& args, const E* in, E* out, FiniteTest
 template <class E>
 using FilterRows = void (*)(const FilterArgs<E>&, const E*, E*, FiniteTest<E>&);
 
-// Blocks of four rows, of squares of few taps.
+// Blocks of four rows, of squares of few taps: six rows of them took longer.
 template <class E>
 TRICONV_INLINE FilterRows<E> four_rows_of_square(const FilterArgs<E>& args) {
     return FilterTaps<3>::fit(args)   ? filter_some_rows<E, 3, 4>
@@ -176,6 +178,7 @@ TRICONV_INLINE FilterRows<E> four_rows_of_square(const FilterArgs<E>& args) {
 template <class E, int... i>
 TRICONV_INLINE void filter_all_rows(const FilterArgs<E>& args, FiniteTest<E>& test, std::integer_sequence<int, i...>) {
     FilterRows<E> some_rows[] = {filter_some_rows<E, 0, i + 1>...};
+    static_assert(filter_rows >= 4);
     int most_rows = std::min(filter_rows, args.taps_y);
     if (const auto four_rows = four_rows_of_square(args)) {
         most_rows = 4;
