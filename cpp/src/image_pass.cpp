@@ -1,6 +1,7 @@
 #include "image_pass.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <complex>
 #include <limits>
@@ -10,7 +11,6 @@
 #include <utility>
 
 #include "float_mode.h"
-#include "parallel.h"
 #include "product_sum.h"
 
 namespace triconv {
@@ -118,40 +118,50 @@ auto ImagePass<E>::make_twiddles() const -> Twiddles {
     return table;
 }
 
-// Rows of a signal's image that cross over together: neighbours in its array, where columns are far apart.
+// Rows that cross over together: of a signal's image, neighbours in its array, where columns are far apart.
 template <class E>
 int ImagePass<E>::rows_at_once() const {
-    return std::min(512 / static_cast<int>(sizeof(E)), image_.transform[1]);
+    return is_signal() ? std::min(512 / static_cast<int>(sizeof(E)), image_.transform[1]) : kernels_.lanes;
+}
+
+// Large tiles need not be in memory once for each thread, and few would leave threads idle. For the others, threads wait
+// for each other less if each has tiles of its own, and those stay in its caches.
+template <class E>
+bool ImagePass<E>::shares_tiles() const {
+    const std::size_t bytes = blocks_size() * sizeof(E);
+    return layer_.groups == 1 && bytes >= (tiles_.count() < 4 ? 64 << 10 : 1 << 20);
 }
 
 // Elements of the parts of Scratch, in their order.
 template <class E>
-auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 6> {
+auto ImagePass<E>::scratch_sizes() const -> std::array<std::ptrdiff_t, 5> {
     const std::ptrdiff_t lanes = kernels_.lanes;
-    return {is_signal() ? rows_at_once() * image_.transform[2] : 0,
-            image_.transform[2] * lanes,
+    return {is_signal() ? rows_at_once() * image_.transform[2] : 0, image_.transform[2] * lanes,
             (2 * lanes * frequency_blocks() + 1) * lanes,
-            std::max(sources_, targets_) * tile_size_,
-            column_blocks(sources_, targets_, image_.transform[0]) * block_size_,
-            2 * rows()};
+            column_blocks(sources_, targets_, image_.transform[0]) * block_size_, 2 * rows()};
 }
 
 template <class E>
-auto ImagePass<E>::scratch_at(char* memory) const -> Scratch {
-    std::array<E*, 6> part;
+auto ImagePass<E>::scratch_of(const Memory& memory, int slot) const -> Scratch {
+    std::array<E*, 5> part;
     ArenaLayout layout;
     const std::array sizes = scratch_sizes();
     for (std::size_t i = 0; i < sizes.size(); ++i)
-        part[i] = reinterpret_cast<E*>(memory + layout.add<E>(static_cast<std::size_t>(sizes[i])));
-    return {part[0], part[1], part[2] + kernels_.lanes, part[3], part[4], part[5]};
+        part[i] = reinterpret_cast<E*>(memory.of(slot) + layout.add<E>(static_cast<std::size_t>(sizes[i])));
+    return {part[0], part[1], part[2] + kernels_.lanes, part[3], part[4]};
+}
+
+template <class E>
+E* ImagePass<E>::blocks_of_thread(const Memory& memory, int slot) const {
+    return memory.shared_blocks ? memory.shared_blocks : reinterpret_cast<E*>(memory.of(slot) + scratch_bytes_);
 }
 
 template <class E>
 WorkspaceNeed ImagePass<E>::workspace() const {
     ArenaLayout fixed, per_thread;
     fixed.add<E>(outputs_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));  // bias
-    ArenaLayout& of_kernels = kernels_of_thread() ? per_thread : fixed;
-    of_kernels.add<E>(kernel_size_);
+    (kernels_of_thread() ? per_thread : fixed).template add<E>(kernel_size_);
+    (shares_tiles() ? fixed : per_thread).template add<E>(blocks_size());
     return {static_cast<std::int64_t>(fixed.size()), static_cast<std::int64_t>(per_thread.size() + scratch_bytes_)};
 }
 
@@ -206,36 +216,33 @@ void ImagePass<E>::multiply_first(const E* columns, const E* kernel, bool accumu
         }
 }
 
-// The blocks of a tile, in place.
+// A block of every channel of a tile, in place.
 template <class E>
-void ImagePass<E>::filter(const E* kernels, const Scratch& scratch) const {
+void ImagePass<E>::filter(const E* kernels, const Tile& tile, int block, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, depth = image_.transform[0], height = image_.transform[1];
     E* const sum = scratch.columns + (single_product(sources_, targets_) ? 0 : sources_) * block_size_;
     E* const along_y = sum + block_size_;
-    for (int block = 0; block < frequency_blocks(); ++block) {
-        const std::ptrdiff_t at = block * block_size_;
+    const std::ptrdiff_t at = block * block_size_;
+    for (int s = 0; s < sources_; ++s) {
+        E* const columns = scratch.columns + s * block_size_;
+        transform_columns(read_[1].complex, 1, depth, blocks_of(tile, s) + at, depth > 1 ? along_y : columns);
+        if (depth > 1) transform_columns(read_[0].complex, 0, height, along_y, columns);
+    }
+    for (int t = 0; t < targets_; ++t) {
+        const bool packed = block == 0 && !is_signal();
         for (int s = 0; s < sources_; ++s) {
-            E* const columns = scratch.columns + s * block_size_;
-            transform_columns(read_[1].complex, 1, depth, blocks_of(scratch, s) + at, depth > 1 ? along_y : columns);
-            if (depth > 1) transform_columns(read_[0].complex, 0, height, along_y, columns);
+            const E* const columns = scratch.columns + s * block_size_;
+            const E* const kernel = kernels + (t * sources_ + s) * tile_size_ + at;
+            if (packed) multiply_first(columns, kernel, s > 0, scratch.first);
+            kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)](
+                {columns, kernel, sum, block_im_, block_im_, block_im_, lanes, lanes, lanes, rows(), s > 0});
         }
-        for (int t = 0; t < targets_; ++t) {
-            const bool packed = block == 0 && !is_signal();
-            for (int s = 0; s < sources_; ++s) {
-                const E* const columns = scratch.columns + s * block_size_;
-                const E* const kernel = kernels + (t * sources_ + s) * tile_size_ + at;
-                if (packed) multiply_first(columns, kernel, s > 0, scratch.first);
-                kernels_.lanewise[static_cast<int>(ProductKind::complex_conj_b)](
-                    {columns, kernel, sum, block_im_, block_im_, block_im_, lanes, lanes, lanes, rows(), s > 0});
-            }
-            for (int i = 0; packed && i < rows(); ++i) {
-                sum[i * lanes] = scratch.first[2 * i];
-                sum[i * lanes + block_im_] = scratch.first[2 * i + 1];
-            }
-            if (depth > 1) transform_columns(write_[0].complex, 0, height, sum, along_y);
-            transform_columns(write_[1].complex, 1, image_.outputs[0], depth > 1 ? along_y : sum,
-                              blocks_of(scratch, t) + at);
+        for (int i = 0; packed && i < rows(); ++i) {
+            sum[i * lanes] = scratch.first[2 * i];
+            sum[i * lanes + block_im_] = scratch.first[2 * i + 1];
         }
+        if (depth > 1) transform_columns(write_[0].complex, 0, height, sum, along_y);
+        transform_columns(write_[1].complex, 1, image_.outputs[0], depth > 1 ? along_y : sum, blocks_of(tile, t) + at);
     }
 }
 
@@ -256,66 +263,93 @@ Tensor<const E> ImagePass<E>::taps_of(const Tensor<const E>& w, std::int64_t gro
 }
 
 template <class E>
-void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra,
-                                     const Scratch& scratch) const {
-    const int depth = image_.transform[0];
+void ImagePass<E>::transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Memory& memory,
+                                     const Crew& crew) const {
+    const int depth = image_.transform[0], height = image_.transform[1];
+    E* const blocks = blocks_of_thread(memory, crew.slot);
     for (int t = 0; t < targets_; ++t)
         for (int s = 0; s < sources_; ++s, spectra += tile_size_) {
-            std::fill_n(scratch.blocks, tile_size_, E(0));  // rows without taps
-            read_taps(taps_of(w, group, s, t), scratch);
-            for (std::ptrdiff_t at = 0; at < tile_size_; at += block_size_) {
-                E* const along_y = depth > 1 ? scratch.columns : spectra + at;
+            const Tensor<const E> taps = taps_of(w, group, s, t);
+            crew.each(ceil_div(rows(), rows_at_once()), [&](std::int64_t task, int slot) {
+                const int first = static_cast<int>(task) * rows_at_once();
+                read_taps(taps, first, scratch_of(memory, slot), blocks);
+            });
+            crew.each(frequency_blocks(), [&](std::int64_t block, int slot) {
+                const std::ptrdiff_t at = block * block_size_;
+                E* const along_y = depth > 1 ? scratch_of(memory, slot).columns : spectra + at;
                 if (depth > 1) std::fill_n(along_y, block_size_, E(0));
-                transform_columns(kernel_[1].complex, 1, image_.taps[0], scratch.blocks + at, along_y);
-                if (depth > 1) transform_columns(kernel_[0].complex, 0, image_.transform[1], along_y, spectra + at);
-            }
+                transform_columns(kernel_[1].complex, 1, image_.taps[0], blocks + at, along_y);
+                if (depth > 1) transform_columns(kernel_[0].complex, 0, height, along_y, spectra + at);
+            });
         }
 }
 
 // ---- the pass -------------------------------------------------------------------------------------------------------
 
 template <class E>
-void ImagePass<E>::compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch,
-                                Apart* apart, std::vector<DamagedBox>& damage) const {
+unsigned ImagePass<E>::compute_tile(const Run& run, const Tile& tile, const E* kernels, const Crew& crew,
+                                    Apart* apart) const {
     const Tensor<const E>& from = pass_ == Pass::forward ? run.operands.x : run.operands.dy;
-    for (int s = 0; s < sources_; ++s)
-        (this->*(is_signal() ? &ImagePass::read_signal : &ImagePass::read_image))(from, tile, s, scratch,
-                                                                                  blocks_of(scratch, s), apart);
-    filter(kernels, scratch);
-    for (int t = 0; t < targets_; ++t)
-        (this->*(is_signal() ? &ImagePass::write_signal : &ImagePass::write_image))(
-            run, tile, tile.group * targets_ + t, scratch, blocks_of(scratch, t), damage);
+    const auto read = is_signal() ? &ImagePass::read_signal : &ImagePass::read_image;
+    const auto write = is_signal() ? &ImagePass::write_signal : &ImagePass::write_image;
+    const std::int64_t tasks = ceil_div(rows(), rows_at_once());  // of a channel
+    const auto first_row = [&](std::int64_t task) { return static_cast<int>(task % tasks) * rows_at_once(); };
+    (apart ? Crew{crew.slot} : crew).each(sources_ * tasks, [&](std::int64_t task, int slot) {
+        (this->*read)(from, tile, static_cast<int>(task / tasks), first_row(task), scratch_of(run.memory, slot), apart);
+    });
+    crew.each(frequency_blocks(), [&](std::int64_t block, int slot) {
+        filter(kernels, tile, static_cast<int>(block), scratch_of(run.memory, slot));
+    });
+    std::atomic<unsigned> failed = 0;
+    crew.each(targets_ * tasks, [&](std::int64_t task, int slot) {
+        const int target = static_cast<int>(task / tasks);
+        if ((this->*write)(run, tile, target, first_row(task), scratch_of(run.memory, slot))) failed |= 1U << target;
+    });
+    return failed;
 }
 
 // A transform spreads what is not finite over its tile, or overflows. Samples that make it do so are taken for zeros, and
 // their products added to the outputs that read them. Whether that was necessary.
 template <class E>
-bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const {
+bool ImagePass<E>::run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels,
+                            const Crew& crew) const {
     const std::int64_t count = tiles_.lines_per_image() * tiles_.tiles[2];
     const Index at = unravel(index % count, tiles_.tiles);
-    Tile tile{index / count, group, from_, to_};
+    Tile tile{index / count, group, from_, to_, blocks_of_thread(run.memory, crew.slot)};
     for (int a = 0; a < axes; ++a) {
         tile.from[a] += at[a] * shape_.outputs[a];
         tile.to[a] += at[a] * shape_.outputs[a];
     }
-    const Scratch scratch = scratch_at(run.of(slot));
-    std::vector<DamagedBox> whole, rest;
-    compute_tile(run, tile, kernels, scratch, nullptr, whole);
-    if (whole.empty()) return false;
+    if (compute_tile(run, tile, kernels, crew, nullptr) == 0) return false;
     const std::size_t samples = static_cast<std::size_t>(rows()) * static_cast<std::size_t>(image_.transform[2]);
     // At first what is not finite; next, where the transform overflows all the same, the largest numbers, too.
     for (const E least : {std::numeric_limits<E>::infinity(), std::sqrt(std::numeric_limits<E>::max())}) {
         Apart apart{least, std::vector<bool>(samples), {}};
-        rest.clear();
-        compute_tile(run, tile, kernels, scratch, &apart, rest);
-        if (!rest.empty()) continue;
+        if (compute_tile(run, tile, kernels, crew, &apart) != 0) continue;
         spread_nan(run, tile, std::move(apart.nan));
         if (!apart.products.empty()) add_products(run, tile, apart.products);
         return true;
     }
     // The weights are to blame. Targets whose weights are not have lost the samples taken apart.
-    compute_tile(run, tile, kernels, scratch, nullptr, run.damage.of(slot));
+    add_damage(run, tile, compute_tile(run, tile, kernels, crew, nullptr), crew.slot);
     return false;
+}
+
+// All outputs of those targets.
+template <class E>
+void ImagePass<E>::add_damage(const Run& run, const Tile& tile, unsigned failed, int slot) const {
+    const Index count = output_count(tile);
+    const std::int64_t rows = rows_at_once();
+    for (int t = 0; t < targets_; ++t)
+        for_each_index({count[0], (failed >> t) % 2 == 0 ? 0 : ceil_div(count[1], rows), 1}, [&](const Index& i) {
+            const Index first{tile.to[0] + i[0], tile.to[1] + i[1] * rows, tile.to[2]};
+            run.damage.of(slot).push_back(
+                {tile.n,
+                 {tile.group * targets_ + t, 0, 1, {}},
+                 target_,
+                 first,
+                 {first[0] + 1, std::min(first[1] + rows, tile.to[1] + count[1]), first[2] + count[2]}});
+        });
 }
 
 // To all outputs that read such a sample.
@@ -407,38 +441,44 @@ template <class E>
 RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
     const WorkspaceNeed need = this->workspace();
     ArenaLayout fixed;
-    E* const bias = reinterpret_cast<E*>(
-        workspace + fixed.add<E>(outputs_.blocks.size() * static_cast<std::size_t>(kernels_.lanes)));
-    char* const common_kernels = workspace + fixed.size();
+    const auto in_fixed = [&](std::size_t size) { return reinterpret_cast<E*>(workspace + fixed.add<E>(size)); };
+    E* const bias = in_fixed(outputs_.blocks.size() * static_cast<std::size_t>(kernels_.lanes));
+    E* const common_kernels = kernels_of_thread() ? nullptr : in_fixed(kernel_size_);
+    const Memory memory{workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
+                        shares_tiles() ? in_fixed(blocks_size()) : nullptr};
     const bool biased = pass_ == Pass::forward && operands.bias;
     if (biased) spread_bias(operands, outputs_, kernels_.lanes, bias);
-    const Run run{operands, biased ? bias : nullptr, workspace + need.fixed, static_cast<std::size_t>(need.per_thread),
-                  damage};
+    const Run run{operands, biased ? bias : nullptr, memory, damage};
     if (pass_ == Pass::input_grad && !input_covered(layer_))
         fill_zero(operands.dx, layer_.batch, layer_.in_channels, layer_.input_extent(), slots);
     const std::int64_t tiles = tiles_.count();
-    const auto kernels_of = [&](std::int64_t group, int slot) -> const E* {
+    std::vector<std::int64_t> repaired(static_cast<std::size_t>(slots), 0);
+    const auto run_one = [&](std::int64_t group, std::int64_t tile, const E* kernels, const Crew& crew) {
+        repaired[static_cast<std::size_t>(crew.slot)] += run_tile(run, group, tile, kernels, crew);
+    };
+    const auto kernels_of = [&](std::int64_t group, const Crew& crew) -> const E* {
         if (operands.prepared) return operands.prepared + static_cast<std::size_t>(group) * kernel_size_;
-        E* const kernels = reinterpret_cast<E*>(kernels_of_thread() ? run.of(slot) + scratch_bytes_ : common_kernels);
-        transform_kernels(operands.w, group, kernels, scratch_at(run.of(slot)));
+        E* const kernels = common_kernels ? common_kernels : blocks_of_thread(memory, crew.slot) + blocks_size();
+        transform_kernels(operands.w, group, kernels, memory, crew);
         return kernels;
     };
-    std::vector<std::int64_t> repaired(static_cast<std::size_t>(slots), 0);
-    const auto run_one = [&](std::int64_t group, std::int64_t tile, const E* kernels, int slot) {
-        repaired[static_cast<std::size_t>(slot)] += run_tile(run, group, tile, kernels, slot);
-    };
-    // Threads take groups where that keeps all of them busy, else they share the tiles of each.
+    // Threads take groups where that keeps all of them busy, else they share the tiles of each, or each tile.
+    const Crew all{0, slots};
     if (keeps_busy(layer_.groups, slots)) {
         parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
-            const E* const kernels = kernels_of(group, slot);
+            const E* const kernels = kernels_of(group, {slot});
             for (std::int64_t tile = 0; tile < tiles; ++tile)
-                run_one(group, tile, kernels, slot);
+                run_one(group, tile, kernels, {slot});
         });
-    } else {
-        for (std::int64_t group = 0; group < layer_.groups; ++group) {
-            const E* const kernels = kernels_of(group, 0);
-            parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_one(group, tile, kernels, slot); });
-        }
+        return {layer_.groups * tiles, std::accumulate(repaired.begin(), repaired.end(), std::int64_t{0})};
+    }
+    for (std::int64_t group = 0; group < layer_.groups; ++group) {
+        const E* const kernels = kernels_of(group, all);
+        if (shares_tiles())
+            for (std::int64_t tile = 0; tile < tiles; ++tile)
+                run_one(group, tile, kernels, all);
+        else
+            parallel_for(tiles, slots, [&](std::int64_t tile, int slot) { run_one(group, tile, kernels, {slot}); });
     }
     return {layer_.groups * tiles, std::accumulate(repaired.begin(), repaired.end(), std::int64_t{0})};
 }
@@ -451,12 +491,18 @@ std::size_t ImagePass<E>::prepared_size() const {
 template <class E>
 void ImagePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
     const int slots = std::max(1, std::min(num_threads(), max_threads));
-    const Workspace memory(scratch_bytes_ * static_cast<std::size_t>(slots));
-    parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
-        transform_kernels(
-            w, group, prepared + static_cast<std::size_t>(group) * kernel_size_,
-            scratch_at(static_cast<char*>(memory.data()) + scratch_bytes_ * static_cast<std::size_t>(slot)));
-    });
+    const auto spectra = [&](std::int64_t group) { return prepared + static_cast<std::size_t>(group) * kernel_size_; };
+    ArenaLayout per_thread;
+    per_thread.add<E>(blocks_size());
+    const std::size_t thread_bytes = scratch_bytes_ + per_thread.size();
+    const Workspace workspace(thread_bytes * static_cast<std::size_t>(slots));
+    const Memory memory{static_cast<char*>(workspace.data()), thread_bytes, nullptr};
+    if (keeps_busy(layer_.groups, slots))
+        return parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
+            transform_kernels(w, group, spectra(group), memory, {slot});
+        });
+    for (std::int64_t group = 0; group < layer_.groups; ++group)
+        transform_kernels(w, group, spectra(group), memory, {0, slots});
 }
 
 template class ImagePass<float>;

@@ -22,6 +22,7 @@
 
 #include <vector>
 
+#include "parallel.h"
 #include "pass.h"
 #include "transform_pass.h"
 #include "workspace.h"
@@ -53,26 +54,43 @@ public:
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
+    // Of each thread its scratch, then the blocks of its tile (unless all share one) and its kernels.
+    struct Memory {
+        char* per_thread;
+        std::size_t per_thread_size;
+        E* shared_blocks;  // or null
+
+        char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
+    };
     struct Run {
         const Operands<E>& operands;
         const E* bias;  // a lane vector for each channel, or null
-        char* per_thread;
-        std::size_t per_thread_size;
+        Memory memory;
         Damage& damage;
+    };
+    // Who computes a tile: one thread, or all of them, each a part of every stage. The sums are the same.
+    struct Crew {
+        int slot;         // of the one, and where there are all of them, of what one does
+        int threads = 0;  // all of them
 
-        char* of(int slot) const { return per_thread + per_thread_size * static_cast<std::size_t>(slot); }
+        template <class Task>
+        void each(std::int64_t count, const Task& task) const {
+            if (threads > 0) return parallel_for(count, threads, task);
+            for (std::int64_t i = 0; i < count; ++i)
+                task(i, slot);
+        }
     };
     struct Scratch {
         E* samples;  // of a signal's tile: some rows of its image, all columns
         E *pixels,
             *spectra;  // of a lane vector of rows; frequency 0, in front of which there is room for another value
-        E* blocks;     // of the tile, of each channel
         E* columns;    // the blocks of column_blocks
         E* first;      // frequency 0 and the middle one: products
     };
     struct Tile {
         std::int64_t n, group;
         Index from, to;  // t of the first sample read, of the first output
+        E* blocks;       // of each channel
     };
     using Lines = std::array<AxisLines<E>, axes>;
     // exp(-2 pi i k y / T) of a signal, with y = v * lanes + l, is lane l of vector k times number [v][k].
@@ -92,12 +110,15 @@ private:
         std::vector<Product> products;  // infinities, and values so large that a transform overflows
     };
     bool is_signal() const { return is_line(shape_); }
-    std::array<std::ptrdiff_t, 6> scratch_sizes() const;
-    Scratch scratch_at(char* memory) const;
+    std::array<std::ptrdiff_t, 5> scratch_sizes() const;
+    Scratch scratch_of(const Memory& memory, int slot) const;
+    E* blocks_of_thread(const Memory& memory, int slot) const;
+    std::size_t blocks_size() const { return static_cast<std::size_t>(std::max(sources_, targets_) * tile_size_); }
     bool kernels_of_thread() const { return layer_.groups > 1; }  // which then may take groups
+    bool shares_tiles() const;
     int rows() const { return image_.transform[0] * image_.transform[1]; }
     int frequency_blocks() const;
-    E* blocks_of(const Scratch& scratch, int channel) const { return scratch.blocks + channel * tile_size_; }
+    E* blocks_of(const Tile& tile, int channel) const { return tile.blocks + channel * tile_size_; }
     int rows_at_once() const;
     Twiddles make_twiddles() const;
     void rotate(int first, bool conjugate, const Scratch& scratch) const;
@@ -109,29 +130,30 @@ private:
     RowArgs<E> output_row(const Run& run, std::int64_t channel, const Scratch& scratch) const;
     E* output_at(const Tensor<E>& to, std::int64_t n, std::int64_t channel, const Index& t) const;
     Index output_count(const Tile& tile) const;
-    // apart: null, or those samples are added to it, and taken for zeros.
-    void read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
+    // rows_at_once() rows of the tile, from row `first` on. apart: null, or those samples are added to it, and taken for
+    // zeros. Written: whether a value was not finite.
+    void read_image(const Tensor<const E>& from, const Tile& tile, int source, int first, const Scratch& scratch,
                     Apart* apart) const;
-    void write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
-                     std::vector<DamagedBox>& damage) const;
-    void read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch, E* blocks,
+    bool write_image(const Run& run, const Tile& tile, int target, int first, const Scratch& scratch) const;
+    void read_signal(const Tensor<const E>& from, const Tile& tile, int source, int first, const Scratch& scratch,
                      Apart* apart) const;
+    bool write_signal(const Run& run, const Tile& tile, int target, int first, const Scratch& scratch) const;
     void take_apart(int first, int source, const Scratch& scratch, Apart& apart) const;
-    void write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch, const E* blocks,
-                      std::vector<DamagedBox>& damage) const;
     void rows_to_blocks(const LineTransform<E>& line, const Scratch& scratch, int first, E* blocks) const;
     void blocks_to_rows(const E* blocks, const Scratch& scratch, int first) const;
     void transform_columns(const LineTransform<E>& line, int axis, int count, const E* from, E* to) const;
     void multiply_first(const E* columns, const E* kernel, bool accumulate, E* products) const;
-    void filter(const E* kernels, const Scratch& scratch) const;
+    void filter(const E* kernels, const Tile& tile, int block, const Scratch& scratch) const;
     Tensor<const E> taps_of(const Tensor<const E>& w, std::int64_t group, int source, int target) const;
-    void read_taps(const Tensor<const E>& taps, const Scratch& scratch) const;
-    void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Scratch& scratch) const;
-    void compute_tile(const Run& run, const Tile& tile, const E* kernels, const Scratch& scratch, Apart* apart,
-                      std::vector<DamagedBox>& damage) const;
+    void read_taps(const Tensor<const E>& taps, int first, const Scratch& scratch, E* blocks) const;
+    void transform_kernels(const Tensor<const E>& w, std::int64_t group, E* spectra, const Memory& memory,
+                           const Crew& crew) const;
+    // The targets with values that are not finite, a bit each.
+    unsigned compute_tile(const Run& run, const Tile& tile, const E* kernels, const Crew& crew, Apart* apart) const;
+    void add_damage(const Run& run, const Tile& tile, unsigned failed, int slot) const;
     void spread_nan(const Run& run, const Tile& tile, std::vector<bool> nan) const;
     void add_products(const Run& run, const Tile& tile, const std::vector<typename Apart::Product>& products) const;
-    bool run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, int slot) const;
+    bool run_tile(const Run& run, std::int64_t group, std::int64_t index, const E* kernels, const Crew& crew) const;
 
     using PassAlgorithm<E>::layer_, PassAlgorithm<E>::pass_;
     const KernelTable<E>& kernels_;

@@ -56,22 +56,18 @@ void ImagePass<E>::read_pixels(const Tensor<const E>& from, const E* base, const
 }
 
 template <class E>
-void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
-                              E* blocks, Apart* apart) const {
-    const int lanes = kernels_.lanes, height = shape_.transform[1];
+void ImagePass<E>::read_image(const Tensor<const E>& from, const Tile& tile, int source, int first,
+                              const Scratch& scratch, Apart* apart) const {
+    const int height = shape_.transform[1];
     const E* const array = from.data + tile.n * from.outer + (tile.group * sources_ + source) * from.inner;
+    const RowLanes rows = row_lanes(from, tile, first / height, first % height);
     RowArgs<E> row{};
-    row.lane_count = lanes;
+    row.lane_count = kernels_.lanes;
     row.lane_stride = from.along[1] * source_[1].step;
-    for (int z = 0; z < shape_.transform[0]; ++z)
-        for (int y = 0; y < height; y += lanes) {
-            const RowLanes rows = row_lanes(from, tile, z, y);
-            row.lane_offset = rows.regular ? nullptr : rows.offset.data();
-            const E* const base = array + (rows.regular ? rows.offset[0] : 0);
-            read_pixels(from, base, rows, tile.from[2], row, scratch.pixels);
-            if (apart) take_apart(z * height + y, source, scratch, *apart);
-            rows_to_blocks(read_[2].real, scratch, z * height + y, blocks);
-        }
+    row.lane_offset = rows.regular ? nullptr : rows.offset.data();
+    read_pixels(from, array + (rows.regular ? rows.offset[0] : 0), rows, tile.from[2], row, scratch.pixels);
+    if (apart) take_apart(first, source, scratch, *apart);
+    rows_to_blocks(read_[2].real, scratch, first, blocks_of(tile, source));
 }
 
 // To follow the pixels of a channel's rows, which are in scratch: what all of its rows have in common.
@@ -90,28 +86,20 @@ E* ImagePass<E>::output_at(const Tensor<E>& to, std::int64_t n, std::int64_t cha
 }
 
 template <class E>
-void ImagePass<E>::write_image(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                               const E* blocks, std::vector<DamagedBox>& damage) const {
-    const int lanes = kernels_.lanes;
+bool ImagePass<E>::write_image(const Run& run, const Tile& tile, int target, int first, const Scratch& scratch) const {
+    const int lanes = kernels_.lanes, z = first / shape_.transform[1], y = first % shape_.transform[1];
+    const Index count = output_count(tile);
+    if (z >= count[0] || y >= count[1]) return false;
+    const std::int64_t channel = tile.group * targets_ + target;
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
     RowArgs<E> row = output_row(run, channel, scratch);
     row.lane_stride = to.along[1] * target_[1].step;
     row.pixel_stride = to.along[2] * target_[2].step;
-    const Index count = output_count(tile);
+    row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
     row.count = count[2];
-    for (std::int64_t z = 0; z < count[0]; ++z)
-        for (std::int64_t y = 0; y < count[1]; y += lanes) {
-            row.lane_count = static_cast<int>(std::min<std::int64_t>(lanes, count[1] - y));
-            const Index first{tile.to[0] + z, tile.to[1] + y, tile.to[2]};
-            row.destination = output_at(to, tile.n, channel, first);
-            blocks_to_rows(blocks, scratch, static_cast<int>(z * shape_.transform[1] + y));
-            if (kernels_.write_row(row))
-                damage.push_back({tile.n,
-                                  {channel, 0, 1, {}},
-                                  target_,
-                                  first,
-                                  {first[0] + 1, first[1] + row.lane_count, first[2] + row.count}});
-        }
+    row.destination = output_at(to, tile.n, channel, {tile.to[0] + z, tile.to[1] + y, tile.to[2]});
+    blocks_to_rows(blocks_of(tile, target), scratch, first);
+    return kernels_.write_row(row);
 }
 
 // ---- the samples of a signal, some rows of its image at a time -------------------------------------------------------
@@ -148,8 +136,8 @@ void copy_samples(std::int64_t count, const E* from, std::ptrdiff_t from_stride,
 }  // namespace
 
 template <class E>
-void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, int source, const Scratch& scratch,
-                               E* blocks, Apart* apart) const {
+void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, int source, int first,
+                               const Scratch& scratch, Apart* apart) const {
     const int lanes = kernels_.lanes, height = image_.transform[1], width = image_.transform[2];
     const std::int64_t plane = source_[0].sample(tile.from[0]), line = source_[1].sample(tile.from[1]);
     const E fill = static_cast<E>(source_[2].outside.fill);
@@ -157,64 +145,56 @@ void ImagePass<E>::read_signal(const Tensor<const E>& from, const Tile& tile, in
                            std::max<std::int64_t>(0, plane) * from.along[0] +
                            std::max<std::int64_t>(0, line) * from.along[1];
     const bool exists = plane >= 0 && line >= 0;
+    const int count = std::min(rows_at_once(), height - first);
+    E* to = scratch.samples;
+    for (int x = 0; x < width; ++x) {
+        const std::int64_t column = tile.from[2] + std::int64_t{x} * height + first, end = column + count;
+        for (std::int64_t t = column; t < end;) {
+            const SampleRun run = source_[2].run_from(t, end);
+            if (!exists || run.index < 0)
+                std::fill_n(to, run.end - t, fill);
+            else
+                copy_samples(run.end - t, array + run.index * from.along[2], run.step * from.along[2], to, 1);
+            to += run.end - t;
+            t = run.end;
+        }
+    }
     RowArgs<E> row{};
     row.lanes = scratch.pixels;
     row.lane_stride = 1;
     row.lane_count = lanes;
     row.count = width;
-    for (int first = 0; first < height; first += rows_at_once()) {
-        const int count = std::min(rows_at_once(), height - first);
-        E* to = scratch.samples;
-        for (int x = 0; x < width; ++x) {
-            const std::int64_t column = tile.from[2] + std::int64_t{x} * height + first, end = column + count;
-            for (std::int64_t t = column; t < end;) {
-                const SampleRun run = source_[2].run_from(t, end);
-                if (!exists || run.index < 0)
-                    std::fill_n(to, run.end - t, fill);
-                else
-                    copy_samples(run.end - t, array + run.index * from.along[2], run.step * from.along[2], to, 1);
-                to += run.end - t;
-                t = run.end;
-            }
-        }
-        row.source = scratch.samples;
-        row.pixel_stride = count;
-        for (int y = first; y < first + count; y += lanes, row.source += lanes) {
-            kernels_.read_row(row);
-            if (apart) take_apart(y, source, scratch, *apart);
-            rows_to_blocks(read_[2].real, scratch, y, blocks);
-        }
+    row.source = scratch.samples;
+    row.pixel_stride = count;
+    for (int y = first; y < first + count; y += lanes, row.source += lanes) {
+        kernels_.read_row(row);
+        if (apart) take_apart(y, source, scratch, *apart);
+        rows_to_blocks(read_[2].real, scratch, y, blocks_of(tile, source));
     }
 }
 
 template <class E>
-void ImagePass<E>::write_signal(const Run& run, const Tile& tile, std::int64_t channel, const Scratch& scratch,
-                                const E* blocks, std::vector<DamagedBox>& damage) const {
+bool ImagePass<E>::write_signal(const Run& run, const Tile& tile, int target, int first, const Scratch& scratch) const {
     const int lanes = kernels_.lanes, height = image_.transform[1];
+    const std::int64_t channel = tile.group * targets_ + target, count = output_count(tile)[2];
     const Tensor<E>& to = pass_ == Pass::forward ? run.operands.y : run.operands.dx;
-    const std::int64_t count = output_count(tile)[2];
     const std::ptrdiff_t stride = to.along[2] * target_[2].step;
     E* const destination = output_at(to, tile.n, channel, tile.to);
     RowArgs<E> row = output_row(run, channel, scratch);
     row.lane_stride = 1;
+    row.pixel_stride = std::min(rows_at_once(), height - first);
+    row.destination = scratch.samples;
     bool non_finite = false;
-    for (int first = 0; first < std::min<std::int64_t>(height, count); first += rows_at_once()) {
-        row.pixel_stride = std::min(rows_at_once(), height - first);
-        row.destination = scratch.samples;
-        for (int y = first; y < std::min<std::int64_t>(first + row.pixel_stride, count); y += lanes) {
-            blocks_to_rows(blocks, scratch, y);
-            for_columns(row, lanes, y, count, height,
-                        [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
-            row.destination += lanes;
-        }
-        const E* from = scratch.samples;
-        for (std::int64_t at = first; at < count; at += height, from += row.pixel_stride)
-            copy_samples(std::min<std::int64_t>(row.pixel_stride, count - at), from, 1, destination + at * stride,
-                         stride);
+    for (int y = first; y < std::min<std::int64_t>(first + row.pixel_stride, count); y += lanes) {
+        blocks_to_rows(blocks_of(tile, target), scratch, y);
+        for_columns(row, lanes, y, count, height,
+                    [&](const RowArgs<E>& part) { non_finite = kernels_.write_row(part) || non_finite; });
+        row.destination += lanes;
     }
-    if (non_finite)
-        damage.push_back(
-            {tile.n, {channel, 0, 1, {}}, target_, tile.to, {tile.to[0] + 1, tile.to[1] + 1, tile.to[2] + count}});
+    const E* from = scratch.samples;
+    for (std::int64_t at = first; at < count; at += height, from += row.pixel_stride)
+        copy_samples(std::min<std::int64_t>(row.pixel_stride, count - at), from, 1, destination + at * stride, stride);
+    return non_finite;
 }
 
 // ---- rows in the lanes, frequencies in the lanes ----------------------------------------------------------------------
@@ -280,43 +260,48 @@ void ImagePass<E>::take_apart(int first, int source, const Scratch& scratch, Apa
         }
 }
 
-// The taps of one pair of channels, the first of them at w, to the first channel's blocks.
+// Rows of taps of one pair of channels, the first of them at `taps`, to a channel's blocks; zeros where there are none.
 template <class E>
-void ImagePass<E>::read_taps(const Tensor<const E>& taps, const Scratch& scratch) const {
+void ImagePass<E>::read_taps(const Tensor<const E>& taps, int first, const Scratch& scratch, E* blocks) const {
     const int lanes = kernels_.lanes, height = image_.transform[1], width_taps = image_.taps[2];
     RowArgs<E> row{};
     row.lane_stride = is_signal() ? taps.along[2] : taps.along[1];
     row.pixel_stride = is_signal() ? taps.along[2] * height : taps.along[2];
-    for (int z = 0; z < image_.taps[0]; ++z)
-        for (int y = 0; y < image_.taps[1]; y += lanes) {
-            std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
-            row.source = taps.data + z * taps.along[0] + y * row.lane_stride;
-            row.lanes = scratch.pixels;
-            if (is_signal()) {
-                for_columns(row, lanes, y, shape_.taps[2], height,
-                            [&](const RowArgs<E>& part) { kernels_.read_row(part); });
-            } else {
-                row.lane_count = std::min(lanes, image_.taps[1] - y);
-                row.count = width_taps;
-                kernels_.read_row(row);
-            }
-            for (int i = 0; i < width_taps * lanes; ++i)
-                scratch.pixels[i] = static_cast<E>(scale_ * static_cast<double>(scratch.pixels[i]));
-            rows_to_blocks(kernel_[2].real, scratch, z * height + y, scratch.blocks);
+    row.lanes = scratch.pixels;
+    for (int at = first; at < std::min(first + rows_at_once(), rows()); at += lanes) {
+        const int z = at / height, y = at % height;
+        if (z >= image_.taps[0]) continue;  // not read
+        if (y >= image_.taps[1]) {
+            for (int block = 0; block < frequency_blocks(); ++block)
+                for (int im = 0; im < 2; ++im)
+                    std::fill_n(blocks + block * block_size_ + im * block_im_ + at * lanes, lanes * lanes, E(0));
+            continue;
         }
+        std::fill_n(scratch.pixels, kernel_[2].extent * lanes, E(0));
+        row.source = taps.data + z * taps.along[0] + y * row.lane_stride;
+        if (is_signal()) {
+            for_columns(row, lanes, y, shape_.taps[2], height,
+                        [&](const RowArgs<E>& part) { kernels_.read_row(part); });
+        } else {
+            row.lane_count = std::min(lanes, image_.taps[1] - y);
+            row.count = width_taps;
+            kernels_.read_row(row);
+        }
+        for (int i = 0; i < width_taps * lanes; ++i)
+            scratch.pixels[i] = static_cast<E>(scale_ * static_cast<double>(scratch.pixels[i]));
+        rows_to_blocks(kernel_[2].real, scratch, at, blocks);
+    }
 }
 
-#define TRICONV_INSTANTIATE(E)                                                                                    \
-    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, Apart*)  \
-        const;                                                                                                    \
-    template E* ImagePass<E>::output_at(const Tensor<E>&, std::int64_t, std::int64_t, const Index&) const;        \
-    template void ImagePass<E>::write_image(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,      \
-                                            std::vector<DamagedBox>&) const;                                      \
-    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, int, const Scratch&, E*, Apart*) \
-        const;                                                                                                    \
-    template void ImagePass<E>::write_signal(const Run&, const Tile&, std::int64_t, const Scratch&, const E*,     \
-                                             std::vector<DamagedBox>&) const;                                     \
-    template void ImagePass<E>::read_taps(const Tensor<const E>&, const Scratch&) const;
+#define TRICONV_INSTANTIATE(E)                                                                                     \
+    template void ImagePass<E>::read_image(const Tensor<const E>&, const Tile&, int, int, const Scratch&, Apart*)  \
+        const;                                                                                                     \
+    template E* ImagePass<E>::output_at(const Tensor<E>&, std::int64_t, std::int64_t, const Index&) const;         \
+    template bool ImagePass<E>::write_image(const Run&, const Tile&, int, int, const Scratch&) const;              \
+    template void ImagePass<E>::read_signal(const Tensor<const E>&, const Tile&, int, int, const Scratch&, Apart*) \
+        const;                                                                                                     \
+    template bool ImagePass<E>::write_signal(const Run&, const Tile&, int, int, const Scratch&) const;             \
+    template void ImagePass<E>::read_taps(const Tensor<const E>&, int, const Scratch&, E*) const;
 TRICONV_INSTANTIATE(float)
 TRICONV_INSTANTIATE(double)
 

@@ -31,11 +31,12 @@ constexpr const char* problems[] = {
     "n1c2k2 i900 r17 p16 g2 b=constant:-2", "n1c1k1 i100 r70 p60", "n1c1k1 i5x1200 r1x9 p2x3",
     "n1c2k1 i4x5x700 r1x1x9 p0x0x3 b=nearest", "n1c1k1 i3000 r5 s3 d3"};
 
-// Tiles of which some are smaller than the image.
+// Tiles of which some are smaller than the image, and some so large that threads share them.
 std::vector<std::string> tiles_of(const Problem& p) {
     if (p.kernel[0] == 1) return {p.rank == 2 ? "fft:1x768" : "fft:1x1x768"};
     if (p.rank == 1) return {"fft:1024", "fft:960", "fft:20736"};  // the last in more rows than cross over at once
-    return p.rank == 2 ? std::vector<std::string>{"fft:32x64", "fft:48x32"} : std::vector<std::string>{"fft:6x32x64"};
+    return p.rank == 2 ? std::vector<std::string>{"fft:32x64", "fft:48x32", "fft:96x192"}
+                       : std::vector<std::string>{"fft:6x32x64", "fft:8x48x64"};
 }
 
 template <class E>
