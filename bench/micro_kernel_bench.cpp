@@ -3,7 +3,8 @@
 // change. Names: isa/type/kind/addressing/b/rows x cols; a_steps: rows far apart, consecutive reduction steps adjacent;
 // a_rows: the reverse; l1, l2: the cache that b stays in; streaming: each call reads a part of b that is in no cache.
 // A complex product counts as 4 multiplications: with the 3 that it takes, up to 4/3 of the peak.
-// The kernels without a matrix product, in cache: isa/type/filter, depthwise or dots/taps along x and y, or planes of a.
+// The kernels without a matrix product, in cache: isa/type/filter or depthwise/taps along x and y, filter_x/taps
+// along x, filter_y/taps along y, dots/planes of a.
 //
 //   micro_kernel_bench --benchmark_filter=avx512/f32 --benchmark_repetitions=5 --benchmark_report_aggregates_only=true
 #include <benchmark/benchmark.h>
@@ -177,14 +178,15 @@ void run_product(benchmark::State& state, const Setting& setting) {
 
 // Rows of outputs of 512 pixels, in L2.
 template <class E>
-void run_filter(benchmark::State& state, const std::string& isa, int taps) {
+void run_filter(benchmark::State& state, const std::string& isa, int taps_y, int taps_x) {
     constexpr std::ptrdiff_t rows = 12, count = 512;
     const KernelTable<E>& table = table_of<E>(kernels(isa));
-    const std::ptrdiff_t pitch = count + taps - 1 + table.lanes;
-    const auto in = lane_buffer<E>((rows + taps - 1) * pitch), w = lane_buffer<E>(taps * taps),
+    const std::ptrdiff_t pitch = count + taps_x - 1 + table.lanes;
+    const auto in = lane_buffer<E>((rows + taps_y - 1) * pitch), w = lane_buffer<E>(taps_y * taps_x),
                out = lane_buffer<E>(rows * count);
-    const FilterArgs<E> args{in.get(), w.get(), out.get(), pitch, 1, taps, count, taps, taps, rows, count, E(0), false};
-    run_kernel<E>(state, isa, 2.0 * rows * count * taps * taps,
+    const FilterArgs<E> args{in.get(), w.get(), out.get(), pitch, 1,    taps_x, count,
+                             taps_y,   taps_x,  rows,      count, E(0), false};
+    run_kernel<E>(state, isa, 2.0 * rows * count * taps_y * taps_x,
                   [&] { benchmark::DoNotOptimize(table.filter.run(args)); });
 }
 
@@ -266,8 +268,12 @@ void register_others(const std::string& isa, const std::string& type) {
                                      [=](benchmark::State& state) { run(state, isa, size); });
     };
     for (int taps : {3, 5, 7, 9, 11, 15}) {
-        add("filter", run_filter<E>, taps);
+        add("filter", [](auto& state, const auto& isa, int size) { run_filter<E>(state, isa, size, size); }, taps);
         add("depthwise", run_depthwise<E>, taps);
+    }
+    for (int taps : {7, 16, 31, 65, 256}) {
+        add("filter_x", [](auto& state, const auto& isa, int size) { run_filter<E>(state, isa, 1, size); }, taps);
+        add("filter_y", [](auto& state, const auto& isa, int size) { run_filter<E>(state, isa, size, 1); }, taps);
     }
     for (int planes : {1, 2, 6, 12})
         add("dots", run_dots<E>, planes);

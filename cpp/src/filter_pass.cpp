@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "band_product.h"
+#include "cpu.h"
 #include "engine.h"
 #include "parallel.h"
 
@@ -17,15 +18,17 @@ namespace {
 // bands.
 template <class E>
 Bands filter_bands(const KernelTable<E>& kernels, const DenseConv& conv) {
-    constexpr std::int64_t cached_bytes = 256 << 10, fewest_outputs = 16 << 10,
-                           whole_blocks = 12;  // rows: a multiple of blocks of 4 and of 6
-    const std::int64_t element = sizeof(E), rows = conv[1].end - conv[1].begin,
+    constexpr std::int64_t fewest_outputs = 16 << 10, whole_blocks = 12;  // rows: a multiple of blocks of 4 and of 6
+    const std::int64_t cached_bytes = std::clamp<std::int64_t>(cache_sizes().l2 / 4, 256 << 10, 512 << 10);
+    const std::int64_t element = sizeof(E), rows = conv[1].end - conv[1].begin, width = conv[2].end - conv[2].begin,
                        height = conv[1].samples(std::clamp<std::int64_t>(rows, 1, kernels.filter.most_rows));
     const std::int64_t longest_row = std::clamp<std::int64_t>(cached_bytes / (element * height), 256, 4096);
     Bands bands = cut_bands(conv, element, std::max(fewest_outputs, 256 * std::min<std::int64_t>(conv[1].taps, 4096)),
                             longest_row);
     bands.rows = std::min(round_up(bands.rows, whole_blocks), rows);
     bands.bands_y = ceil_div(rows, bands.rows);
+    bands.pixels = std::min(round_up(bands.pixels, std::int64_t{4} * kernels.lanes), width);
+    bands.bands_x = ceil_div(width, bands.pixels);
     return bands;
 }
 
@@ -66,7 +69,11 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
         const std::int64_t rows_of_part = max_reduction / std::clamp<std::int64_t>(conv[2].taps, 1, max_reduction);
         const double block_rows = static_cast<double>(
             std::clamp<std::int64_t>(std::min(conv[1].taps, rows_of_part), 1, kernels.filter.most_rows));
-        const double product = (0.17 + 0.36 / block_rows) * fma_steps(kernels);
+        double product = (0.17 + 0.36 / block_rows) * fma_steps(kernels);
+        if (conv[1].taps == 1 && std::abs(conv[2].tap_step) == 1 && conv[2].taps >= kernels.filter.row_of_taps) {
+            const double steps = static_cast<double>(conv[2].taps + kernels.lanes - 1);
+            product = 0.22 * steps / static_cast<double>(conv[2].taps) * fma_steps(kernels);
+        }
         const double parts = static_cast<double>(conv[0].taps) *
                              std::ceil(static_cast<double>(conv[1].taps * conv[2].taps) / max_reduction);
         // Without padding all is read in place; with it, the bands at the top and the bottom and the edges are not.

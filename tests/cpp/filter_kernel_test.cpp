@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "dispatch.h"
 #include "guarded_buffer.h"
@@ -115,13 +116,22 @@ void check_all(const KernelTable<E>& table) {
     for (const std::int64_t count : {widest - 1, widest, widest + 1})
         check(table, {2, count, 1, 7});
     check(table, {6, 2 * table.lanes, 31, 8});
-    check(table, {1, 4 * table.lanes, 1, 256});
+    for (std::int64_t rows = 1; rows <= 5; ++rows)  // a row of taps
+        for (const std::int64_t count : {std::int64_t{table.lanes} - 1, 4 * std::int64_t{table.lanes}, 2 * widest - 3})
+            for (const int taps : {11, 12, 23, 24, 65, 256, 257}) {
+                check(table, {rows, count, 1, taps});
+                if (taps == 24) check(table, {rows, count, 1, taps, 2});
+            }
+    for (const std::int64_t count :
+         {2 * widest - 1, 2 * widest, 2 * widest + 3})  // a column: rows begin anywhere in a line
+        for (const int taps : {2, 5, 31})
+            check(table, {7, count, taps, 1});
 }
 
 // A sample that is not finite is told of wherever it is read, in whole blocks, columns and the last lanes.
 template <class E>
-void check_non_finite(const KernelTable<E>& table, int size) {
-    const Shape shape{12, 4 * table.lanes + 2, size, size};
+void check_non_finite(const KernelTable<E>& table, int taps_y, int taps_x) {
+    const Shape shape{12, 4 * table.lanes + 2, taps_y, taps_x};
     for (std::int64_t y = 0; y < shape.sample_rows(); ++y)
         for (std::int64_t x = 0; x < shape.samples(); ++x) {
             Filtering<E> filtering(table, shape, Guard::after, false);
@@ -139,9 +149,9 @@ TEST_P(FilterOfIsa, MatchesTheExactSumDouble) {
     check_all(table_of<double>(kernels(GetParam())));
 }
 TEST_P(FilterOfIsa, TellsOfWhatIsNotFinite) {
-    for (const int size : {2, 3, 6}) {
-        check_non_finite(table_of<float>(kernels(GetParam())), size);
-        check_non_finite(table_of<double>(kernels(GetParam())), size);
+    for (const auto& [taps_y, taps_x] : {std::pair{2, 2}, {3, 3}, {6, 6}, {1, 40}}) {
+        check_non_finite(table_of<float>(kernels(GetParam())), taps_y, taps_x);
+        check_non_finite(table_of<double>(kernels(GetParam())), taps_y, taps_x);
     }
 }
 

@@ -28,7 +28,7 @@ void fill_product_kernels(KernelTable<E>& table) {
     table.read_padded_rows = read_padded_rows<E>;
     table.write_row = write_row<E>;
     table.transpose = transpose_squares<E>;
-    table.filter = {filter_rows, filter<E>};
+    table.filter = {filter_rows, fewest_tap_vectors, filter<E>};
     table.dots = {most_planes, dots<E>};
     table.depthwise_outputs = depthwise_outputs;
     table.depthwise_forward = depthwise_forward<E>;

@@ -84,6 +84,14 @@ TRICONV_INLINE Vec<E> in_register(Vec<E> value) {
     return value;
 }
 
+// The same pointer, of whose value the compiler knows nothing: it else keeps one register for each sum of it and a stride,
+// more than there are.
+template <class E>
+TRICONV_INLINE const E* opaque(const E* p) {
+    asm("" : "+r"(p));
+    return p;
+}
+
 // `count` elements, each `step` (1 or 2) from the one before, (count - 1) * step < lanes: load_partial sets the others to
 // zero, as keep_partial does in a vector, store_partial leaves them alone. None behind them or between is touched: they
 // may end at the last mapped byte, and another thread may be writing those between.
