@@ -6,6 +6,7 @@
 #include "geometry.h"
 #include "plan.h"
 #include "released_gil.h"
+#include "result_memory.h"
 #include "runs.h"
 #include "triconv/triconv.hpp"
 
@@ -56,4 +57,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.def("machine", &machine_tuple);
     module.def("get_num_threads", &triconv::num_threads);
     module.def("release_memory", &triconv::release_memory);
+    module.def("empty", &empty_array);
 }

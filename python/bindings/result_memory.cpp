@@ -109,4 +109,11 @@ py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shap
     return py::array(dtype, shape, strides);
 }
 
+py::array empty_array(const std::vector<py::ssize_t>& shape, const py::dtype& dtype) {
+    std::int64_t bytes = dtype.itemsize();
+    for (const py::ssize_t extent : shape)
+        if (__builtin_mul_overflow(bytes, extent, &bytes)) break;  // NumPy's error
+    return new_array(dtype, shape, {}, bytes);
+}
+
 }  // namespace triconv::python

@@ -14,5 +14,7 @@ namespace py = pybind11;
 // A new array, contents undefined. `bytes` is its size: small arrays come from NumPy's own allocator.
 py::array new_array(const py::dtype& dtype, const std::vector<py::ssize_t>& shape,
                     const std::vector<py::ssize_t>& strides, std::int64_t bytes);
+// The same, in C order, as numpy.empty makes it.
+py::array empty_array(const std::vector<py::ssize_t>& shape, const py::dtype& dtype);
 
 }  // namespace triconv::python

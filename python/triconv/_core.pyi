@@ -6,6 +6,7 @@
 
 # ruff: noqa: A002 (the argument `input` has the name it has in PyTorch)
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ def check_layer(
     /,
 ) -> tuple[int, ...]: ...
 def read_array(name: str, value: object, /) -> AnyArray: ...
+def empty(shape: Sequence[int], dtype: np.dtype[Any], /) -> AnyArray: ...
 def conv(
     rank: int,
     input: object,

@@ -43,6 +43,11 @@ def test_large_results_are_pooled_and_others_are_not():
     assert handler_name(large()) == "triconv"
     assert handler_name(tc.conv2d(np.ones((1, 1, 8, 8)), np.ones((1, 1, 1, 1)))) == "default_allocator"
     assert handler_name(np.empty(8 * MIB)) == "default_allocator", "arrays of others are left alone"
+    image = np.ones((1024, 512), np.float32)
+    assert handler_name(tc.signal.oaconvolve(image, image[:3, :3])) == "triconv"
+    assert handler_name(tc.ndimage.uniform_filter(image)) == "triconv"
+    assert handler_name(tc.ndimage.gaussian_filter(image, 1, output=np.float64)) == "triconv"
+    assert handler_name(tc.ndimage.uniform_filter(image[:64])) == "default_allocator"
 
 
 def test_results_behave_as_numpys_own():

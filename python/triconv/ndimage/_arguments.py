@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import _core
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -90,13 +92,13 @@ def output_of(output: Any, image: AnyArray, complex_output: bool = False) -> Any
     """The array that `output` asks for, or is: None for the image's dtype, a dtype, or an array."""
     promoted = np.promote_types(image.dtype, np.complex64) if complex_output else np.dtype(image.dtype.name)
     if output is None:
-        return np.empty(image.shape, promoted)
+        return _core.empty(image.shape, promoted)
     if isinstance(output, type | np.dtype):
         dtype = np.dtype(output)
         if complex_output and dtype.kind != "c":
             warnings.warn(f"output is {dtype}, promoted to a complex dtype", stacklevel=4)
             dtype = np.promote_types(dtype, np.complex64)
-        return np.empty(image.shape, dtype)
+        return _core.empty(image.shape, dtype)
     if isinstance(output, str):
         dtype = np.dtype(output)
         if not issubclass(dtype.type, np.number):
@@ -108,7 +110,7 @@ def output_of(output: Any, image: AnyArray, complex_output: bool = False) -> Any
         dtype = array.dtype
     if complex_output and dtype.kind != "c":
         raise RuntimeError(f"output has dtype {dtype}, expected a complex one")
-    return np.empty(image.shape, dtype) if isinstance(output, str) else array
+    return _core.empty(image.shape, dtype) if isinstance(output, str) else array
 
 
 def check_dtypes(image: AnyArray, out: AnyArray, complex_result: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import _core
 from ._floats import assign, correlate_all
 from ._kernel import Kernel
 from ._ordered import correlate_in_order, correlate_integers
@@ -31,7 +32,7 @@ def filter_into(out: AnyArray, image: AnyArray, kernels: Sequence[Kernel], order
     """
     if image.size == 0:
         return
-    results = np.empty(out.shape, out.dtype) if np.may_share_memory(out, image) else out
+    results = _core.empty(out.shape, out.dtype) if np.may_share_memory(out, image) else out
     _filter(np.atleast_1d(results), np.atleast_1d(image), [_with_axes(kernel, image.ndim) for kernel in kernels], order)
     if results is not out:
         out[...] = results
@@ -49,7 +50,7 @@ def _filter(out: AnyArray, image: AnyArray, kernels: Sequence[Kernel], order: Or
         correlate_all(out, image, kernels, _work_dtype(image, out, kernels), assign)
     else:
         for kernel in kernels:
-            results = np.empty(out.shape, np.result_type(out.dtype, np.float64))
+            results = _core.empty(out.shape, np.result_type(out.dtype, np.float64))
             _correlate_infinities(results, image, kernel, order)
             image = results
         out[...] = image

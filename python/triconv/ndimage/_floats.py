@@ -8,11 +8,13 @@ that is predicted to be faster.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import _core
 from ..signal._boundary import ZEROS, samples
 from ..signal._convolve import as_operand, real_dtype
 from ..signal._problem import correlate_into, is_filled_apart, layer_problem, plan_of, run_by_plan
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .._typing import AnyArray
-    from ..signal._problem import Padding
+    from ..signal._boundary import Boundary
+    from ..signal._problem import Ends, Padding
 
     AnyDType = np.dtype[Any]
     Store = Callable[[AnyArray, AnyArray], None]  # writes results into a part of the output
 
-# What lies between two kernels of a band: half of a small L2 cache.
-_BAND_BYTES = 1 << 19
+# What lies between two kernels of a band, at most; less beside a large image. The core fetches ahead, so a band need not
+# fit L2; shorter ones of 2048 x 2048 pixels took up to 6 % longer.
+_BAND_BYTES, _LARGE_IMAGE = 8 << 20, 64 << 20
+_BAND_ROWS = 24  # whole blocks of direct convolution
 _MOST_AXES = 3  # of a layer problem
 _run = run_by_plan("auto")
 
@@ -63,7 +68,7 @@ def _is_written_by_core(out: AnyArray, work: AnyDType) -> bool:
 
 
 def _correlate_at_once(out: AnyArray, image: AnyArray, kernel: Kernel, work: AnyDType, store: Store) -> None:
-    results = out if _is_written_by_core(out, work) else np.empty(out.shape, work)
+    results = out if _is_written_by_core(out, work) else _core.empty(out.shape, work)
     padding = tuple(zip(kernel.axes, kernel.ends, strict=True))
     weights = as_operand(kernel.for_rank(image.ndim), work)
     correlate_into(results, as_operand(image, work), weights, padding, _run, kernel.boundary)
@@ -75,62 +80,79 @@ def _correlate_by_bands(
     out: AnyArray, image: AnyArray, kernels: Sequence[Kernel], work: AnyDType, store: Store
 ) -> None:
     axis = kernels[0].axes[0]
-    extent = image.shape[axis]
-    band = _band(image.shape, kernels, work)
     before = (slice(None),) * axis
+    in_place = _is_written_by_core(out, work)
+    extent = image.shape[axis]
+    band = extent if in_place and len(kernels) == 1 else _band(image.shape, kernels, work)
+    weights = [as_operand(kernel.for_rank(image.ndim), work) for kernel in kernels]
+    shape = (*image.shape[:axis], band, *image.shape[axis + 1 :])
+    buffers = [_core.empty(shape, work) for _ in kernels[in_place:][:2]]  # used in turns
     for begin in range(0, extent, band):
         end = min(begin + band, extent)
         target = out[(*before, slice(begin, end))]
-        in_place = _is_written_by_core(out, work)
-        values, rest = image, kernels
-        if band < extent:  # the first kernel finds the samples of its boundary in the band
-            (low, high), first = kernels[0].ends[0], kernels[0]
-            operand = _operand_dtype(image.dtype.kind, work)
-            values = samples(image, axis, begin - low, end - begin + low + high, first.boundary, operand)
-            rest = [first._replace(ends=((0, 0),)), *kernels[1:]]
-        for i, kernel in enumerate(rest):
-            last = i == len(rest) - 1
-            results = target if last and in_place else np.empty(target.shape, work)
-            _correlate_line(results, as_operand(values, work), kernel)
+        values, ends = _samples_of_band(image, axis, begin, end, kernels[0], work)
+        for i, kernel in enumerate([kernels[0]._replace(ends=(ends,)), *kernels[1:]]):
+            is_target = in_place and i == len(kernels) - 1
+            results = target if is_target else buffers[i % 2][(*before, slice(end - begin))]
+            padding = _padding_of_line(kernel, image.ndim)
+            correlate_into(results, as_operand(values, work), weights[i], padding, _run, kernel.boundary)
             values = results
         if not in_place:
             store(target, values)
 
 
-def _correlate_line(out: AnyArray, x: AnyArray, kernel: Kernel) -> None:
-    """With a kernel of one axis."""
-    padding = _padding_of_line(kernel, x.ndim)
-    correlate_into(out, x, as_operand(kernel.for_rank(x.ndim), out.dtype), padding, _run, kernel.boundary)
+def _samples_of_band(
+    image: AnyArray, axis: int, begin: int, end: int, kernel: Kernel, work: AnyDType
+) -> tuple[AnyArray, Ends]:
+    """What outputs [begin, end) along an axis read, and how far beyond that the boundary is read at its two ends."""
+    low, high = kernel.ends[0]
+    first, last = max(0, begin - low), min(image.shape[axis], end + high)
+    beyond = (first - (begin - low), end + high - last)
+    if beyond == (0, 0) or (kernel.boundary[0] != "wrap" and max(beyond) < last - first):
+        return image[(*(slice(None),) * axis, slice(first, last))], beyond
+    operand = _operand_dtype(image.dtype.kind, work)
+    return samples(image, axis, begin - low, end - begin + low + high, kernel.boundary, operand), (0, 0)
 
 
 def _padding_of_line(kernel: Kernel, rank: int) -> Padding:
-    """The last axis counts as convolved, too: the core reads rows."""
-    padding: Padding = ((kernel.axes[0], kernel.ends[0]),)
-    return padding if kernel.axes[0] == rank - 1 else (*padding, (rank - 1, (0, 0)))
+    """The last two axes count as convolved, too: the core takes images, whose rows it computes together."""
+    ends = dict.fromkeys(range(max(0, rank - 2), rank), (0, 0)) | {kernel.axes[0]: kernel.ends[0]}
+    return tuple(sorted(ends.items()))
 
 
 def _band(shape: tuple[int, ...], kernels: Sequence[Kernel], work: AnyDType) -> int:
-    """Positions along the axis of the first kernel that are computed together; as many as it has taps at least."""
+    """Positions along the axis of the first kernel that are computed together."""
     axis, taps = kernels[0].axes[0], kernels[0].weights.size
     if len(kernels) == 1 and axis == len(shape) - 1:
         return shape[axis]
     one = prod(shape) // shape[axis] * work.itemsize
-    return min(shape[axis], max(_BAND_BYTES // one, taps - 1, 16))
+    most_bytes = _BAND_BYTES if one * shape[axis] < _LARGE_IMAGE else _BAND_BYTES // 3
+    rows = max(most_bytes // one, taps - 1, 1)  # much less than what the taps reach over would be read many times
+    return min(shape[axis], rows + -rows % _BAND_ROWS)
 
 
-def _seconds(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, kernel: Kernel) -> float:
-    """What the cost model predicts; axes beyond three are summed tap by tap, what fills add apart is left out."""
-    longest = tuple(sorted(sorted(padding, key=lambda item: w.shape[item[0]])[-3:]))
-    taps = prod(w.shape[axis] for axis, _ in padding if axis not in dict(longest))
-    one = _shaped([size if axis in dict(longest) else 1 for axis, size in enumerate(w.shape)], w.dtype)
-    problem = layer_problem(out, x, one, longest, ZEROS if is_filled_apart(x, kernel.boundary) else kernel.boundary)
+@lru_cache(maxsize=256)
+def _seconds(
+    shape: tuple[int, ...],
+    weights: tuple[int, ...],
+    dtypes: tuple[AnyDType, AnyDType, AnyDType],
+    padding: Padding,
+    boundary: Boundary,
+) -> float:
+    """What the cost model predicts, of image, kernel and result of these dtypes.
+
+    Axes beyond three are summed tap by tap, what fills add apart is left out.
+    """
+    longest = tuple(sorted(sorted(padding, key=lambda item: weights[item[0]])[-3:]))
+    loops = prod(weights[axis] for axis, _ in padding if axis not in dict(longest))
+    taps = [size if axis in dict(longest) else 1 for axis, size in enumerate(weights)]
+    x, w, out = (
+        np.broadcast_to(np.empty((), dtype), extent)  # of which only the shape is looked at
+        for dtype, extent in zip(dtypes, (shape, tuple(taps), shape), strict=True)
+    )
+    problem = layer_problem(out, x, w, longest, ZEROS if is_filled_apart(x, boundary) else boundary)
     _, seconds = plan_of(problem.key, "auto").forward_choice
-    return float(seconds * prod(problem.loops) * taps)
-
-
-def _shaped(shape: Sequence[int], dtype: AnyDType) -> AnyArray:
-    """An array of which only the shape is looked at."""
-    return np.broadcast_to(np.empty((), dtype), tuple(shape))
+    return float(seconds * prod(problem.loops) * loops)
 
 
 def _operand_dtype(kind: str, work: AnyDType) -> AnyDType:
@@ -138,19 +160,20 @@ def _operand_dtype(kind: str, work: AnyDType) -> AnyDType:
 
 
 def _seconds_at_once(image: AnyArray, kernel: Kernel, work: AnyDType) -> float:
-    x = _shaped(image.shape, _operand_dtype(image.dtype.kind, work))
-    w = _shaped(kernel.for_rank(image.ndim).shape, _operand_dtype(kernel.weights.dtype.kind, work))
-    return _seconds(_shaped(image.shape, work), x, w, tuple(zip(kernel.axes, kernel.ends, strict=True)), kernel)
+    dtypes = (_operand_dtype(image.dtype.kind, work), _operand_dtype(kernel.weights.dtype.kind, work), work)
+    padding = tuple(zip(kernel.axes, kernel.ends, strict=True))
+    return _seconds(image.shape, kernel.for_rank(image.ndim).shape, dtypes, padding, kernel.boundary)
 
 
 def _seconds_by_bands(image: AnyArray, kernels: Sequence[Kernel], work: AnyDType) -> float:
     axis = kernels[0].axes[0]
     band = _band(image.shape, kernels, work)
-    shape = [*image.shape[:axis], band, *image.shape[axis + 1 :]]
+    shape = (*image.shape[:axis], band, *image.shape[axis + 1 :])
+    read = _operand_dtype(image.dtype.kind, work)
     total = 0.0
-    x = _shaped(shape, _operand_dtype(image.dtype.kind, work))
     for kernel in kernels:
-        w = _shaped(kernel.for_rank(image.ndim).shape, _operand_dtype(kernel.weights.dtype.kind, work))
-        total += _seconds(_shaped(shape, work), x, w, _padding_of_line(kernel, image.ndim), kernel)
-        x = _shaped(shape, work)
+        dtypes = (read, _operand_dtype(kernel.weights.dtype.kind, work), work)
+        weights = kernel.for_rank(image.ndim).shape
+        total += _seconds(shape, weights, dtypes, _padding_of_line(kernel, image.ndim), kernel.boundary)
+        read = work
     return total * (int(image.shape[axis]) / band)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ._exact import add_taps, correlate_by_taps
 from ._problem import correlate_into, is_filled_apart, layer_problem, plan_of, run_by_plan
 
@@ -148,7 +149,7 @@ def _convolve_floats(operands: _Operands, dtype: AnyDType, run: Run) -> AnyArray
     if fill_apart or not (all_finite or (np.isfinite(image).all() and np.isfinite(boundary[1]))):
         # Infinities would meet zeros in the place of others.
         return _convolve_exactly(operands, work).astype(dtype, copy=False)
-    out = np.empty(shape, work)
+    out = _core.empty(shape, work)
     usual = kernel if all_finite else np.where(finite, kernel, 0)
     correlate_into(out, as_operand(image, work), as_operand(usual, work), padding, run, boundary)
     if not all_finite:

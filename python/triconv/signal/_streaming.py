@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from ._convolve import as_operand, float_dtype, is_computed_by_core, real_dtype
 from ._modes import reverse
 from ._prepared import PreparedRun, checked_kernel
@@ -310,7 +311,7 @@ def _time_axis(name: str, array: AnyArray, axis: int) -> int:
 
 def _empty_results(form: _Form, count: int) -> tuple[AnyArray, AnyArray]:
     """A new array with the time last, and the view of it that has the chunks' order of axes."""
-    results = np.empty((*form.result_channels, count), form.results)
+    results = _core.empty((*form.result_channels, count), form.results)
     return results, np.moveaxis(results, -1, form.axis)
 
 
