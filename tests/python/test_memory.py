@@ -235,7 +235,16 @@ print(peak() - before - y.nbytes)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
 @pytest.mark.parametrize(
     ("dtype", "taps"),
-    [("float32", 100_000), ("float32", 500_000), ("float32", 1_000_000), ("float64", 900_000), ("complex64", 100_000)],
+    [
+        ("float32", 100_000),
+        ("float32", 500_000),
+        ("float32", 1_000_000),
+        ("float64", 900_000),
+        ("complex64", 100_000),
+        ("complex64", 300_000),
+        ("complex64", 500_000),
+        ("complex128", 1_000_000),
+    ],
 )
 def test_first_call_takes_three_padded_spectra_at_most(dtype, taps):
     """Of a long kernel, for which the tables of the transforms count, too: those of the forward pass only."""

@@ -84,12 +84,17 @@ def test_float32_of_decaying_signals_is_accurate(rng, samples, taps):
         return (random_array(rng, size, "float32") * np.exp(-times * np.arange(size) / size)).astype("float32")
 
     for times in (8, 50):
-        in1, in2 = decaying(samples, times), decaying(taps, 8)
-        exact = scipy_signal.fftconvolve(double(in1), double(in2))
-        error, of_scipy = (convolve(in1, in2) - exact for convolve in (signal.fftconvolve, scipy_signal.fftconvolve))
-        assert np.linalg.norm(error) <= 1.2 * np.linalg.norm(of_scipy)
-        assert np.abs(error).max() <= 2 * np.abs(of_scipy).max()
-        assert abs(np.dot(error, exact)) <= 1e-7 * np.dot(exact, exact)
+        largest = []
+        for _ in range(6 if samples > 500_000 else 24):
+            in1, in2 = decaying(samples, times), decaying(taps, 8)
+            exact = scipy_signal.fftconvolve(double(in1), double(in2))
+            error, of_scipy = (f(in1, in2) - exact for f in (signal.fftconvolve, scipy_signal.fftconvolve))
+            assert np.linalg.norm(error) <= 1.2 * np.linalg.norm(of_scipy)
+            assert abs(np.dot(error, exact)) <= 1e-7 * np.dot(exact, exact)
+            assert np.abs(error).max() <= 1e-6 * np.abs(exact).max()
+            largest.append((np.abs(error).max(), np.abs(of_scipy).max()))
+        mean, of_scipy = np.mean(largest, axis=0)  # of one draw a single value decides
+        assert mean <= 1.5 * of_scipy
 
 
 def test_images_are_accurate_in_float32(rng):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     AnyDType = np.dtype[Any]
     Store = Callable[[AnyArray, AnyArray], None]  # writes results into a part of the output
 
-# What lies between two kernels of a band, at most; less beside a large image. The core fetches ahead, so a band need not
-# fit L2; shorter ones of 2048 x 2048 pixels took up to 6 % longer.
+# What lies between two kernels of a band, at most; less beside a large image. The core fetches ahead, so that a band
+# need not fit L2; shorter ones of 2048 x 2048 pixels took up to 6 % longer.
 _BAND_BYTES, _LARGE_IMAGE = 8 << 20, 64 << 20
 _BAND_ROWS = 24  # whole blocks of direct convolution
 _MOST_AXES = 3  # of a layer problem

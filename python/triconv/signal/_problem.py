@@ -17,7 +17,7 @@ are the core's padding, as are its other boundaries.
 
 Complex numbers are two more planes of real ones: of a real kernel another batch axis, of a real image output channels,
 and the product of two is a layer of two input channels (re, im), two output channels and the kernels
-``[[re, -im], [im, re]]``.
+``[[re, -im], [im, re]]``, unless these are so long that their spectra fill the memory.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Run(Protocol):
 
 
 _LARGE_PROBLEM = 1 << 16  # samples of a channel
+_MIB = 1 << 20
 
 
 def plan_of(key: Key, method: str) -> _core.Plan:
@@ -136,6 +137,12 @@ def correlate_into(
         outside = np.empty(out.shape, w.dtype)
         correlate_into(outside, nothing, w, padding, run, ("constant", 1.0))
         out += boundary[1] * outside
+    elif x.dtype.kind == w.dtype.kind == "c" and _fills_memory(x, w):
+        correlate_into(out, x, w.real, padding, _run_of_part(run, 0), boundary)
+        turned = _core.empty(out.shape, out.dtype)
+        correlate_into(turned, x, w.imag, padding, _run_of_part(run, 1), boundary)
+        out.real -= turned.imag
+        out.imag += turned.real
     else:
         execute(layer_problem(out, x, w, padding, boundary), run)
 
@@ -146,6 +153,14 @@ def is_filled_apart(x: AnyArray, boundary: Boundary) -> bool:
     The planes of a complex image have different values outside.
     """
     return boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0)
+
+
+def _fills_memory(x: AnyArray, w: AnyArray) -> bool:
+    """Whether a complex kernel is so long that the four planes of its spectra are most of what a layer needs.
+
+    Its real and its imaginary part one after the other take half of that, and about as long.
+    """
+    return w.size > x.size // 3 and x.nbytes + w.nbytes >= _MIB
 
 
 def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run, boundary: Boundary) -> None:
@@ -163,15 +178,17 @@ def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, ru
         target = out[(*before, slice(begin, end))]
         term = np.empty(target.shape, out.dtype)
         source = samples(x, axis, begin + tap - low, end - begin, boundary)
-        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, _run_of_tap(run, tap), boundary)
+        correlate_into(term, source, w[(*before, slice(tap, tap + 1))], rest, _run_of_part(run, tap), boundary)
         target += term
 
 
-def _run_of_tap(run: Run, tap: int) -> Run:
-    def run_of_tap(key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None:
-        run(key, x, w, (tap, *w_index), out)
+def _run_of_part(run: Run, part: int) -> Run:
+    """A `Run` with one of several parts of a kernel."""
 
-    return run_of_tap
+    def run_of_part(key: Key, x: AnyArray, w: AnyArray, w_index: tuple[int, ...], out: AnyArray) -> None:
+        run(key, x, w, (part, *w_index), out)
+
+    return run_of_part
 
 
 def execute(problem: LayerProblem, run: Run) -> None:
