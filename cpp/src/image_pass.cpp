@@ -15,6 +15,9 @@
 
 namespace triconv {
 
+// Bytes of a tile: of less a stage is not worth waking other threads for; of more one for each thread is too much.
+constexpr std::size_t worth_sharing = 64 << 10, large_tile = 1 << 20;
+
 bool is_image_filter(const Layer& layer, Pass pass) {
     constexpr std::int64_t most_channels = 4;
     return pass != Pass::weight_grad && layer.in_per_group() <= most_channels &&
@@ -128,8 +131,12 @@ int ImagePass<E>::rows_at_once() const {
 // for each other less if each has tiles of its own, and those stay in its caches.
 template <class E>
 bool ImagePass<E>::shares_tiles() const {
-    const std::size_t bytes = blocks_size() * sizeof(E);
-    return layer_.groups == 1 && bytes >= (tiles_.count() < 4 ? 64 << 10 : 1 << 20);
+    return layer_.groups == 1 && blocks_size() * sizeof(E) >= (tiles_.count() < 4 ? worth_sharing : large_tile);
+}
+
+template <class E>
+auto ImagePass<E>::all_threads(int slots) const -> Crew {
+    return {0, blocks_size() * sizeof(E) >= worth_sharing ? slots : 0};
 }
 
 // Elements of the parts of Scratch, in their order.
@@ -463,7 +470,7 @@ RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* wo
         return kernels;
     };
     // Threads take groups where that keeps all of them busy, else they share the tiles of each, or each tile.
-    const Crew all{0, slots};
+    const Crew all = all_threads(slots);
     if (keeps_busy(layer_.groups, slots)) {
         parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
             const E* const kernels = kernels_of(group, {slot});
@@ -502,7 +509,7 @@ void ImagePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_thread
             transform_kernels(w, group, spectra(group), memory, {slot});
         });
     for (std::int64_t group = 0; group < layer_.groups; ++group)
-        transform_kernels(w, group, spectra(group), memory, {0, slots});
+        transform_kernels(w, group, spectra(group), memory, all_threads(slots));
 }
 
 template class ImagePass<float>;

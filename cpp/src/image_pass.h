@@ -116,6 +116,7 @@ private:
     std::size_t blocks_size() const { return static_cast<std::size_t>(std::max(sources_, targets_) * tile_size_); }
     bool kernels_of_thread() const { return layer_.groups > 1; }  // which then may take groups
     bool shares_tiles() const;
+    Crew all_threads(int slots) const;
     int rows() const { return image_.transform[0] * image_.transform[1]; }
     int frequency_blocks() const;
     E* blocks_of(const Tile& tile, int channel) const { return tile.blocks + channel * tile_size_; }

@@ -106,9 +106,11 @@ def _samples_of_band(
 ) -> tuple[AnyArray, Ends]:
     """What outputs [begin, end) along an axis read, and how far beyond that the boundary is read at its two ends."""
     low, high = kernel.ends[0]
-    first, last = max(0, begin - low), min(image.shape[axis], end + high)
+    extent = image.shape[axis]
+    first, last = max(0, begin - low), min(extent, end + high)
     beyond = (first - (begin - low), end + high - last)
-    if beyond == (0, 0) or (kernel.boundary[0] != "wrap" and max(beyond) < last - first):
+    near = beyond == (0, 0) or (kernel.boundary[0] != "wrap" and max(beyond) < last - first)
+    if near or last - first == extent:
         return image[(*(slice(None),) * axis, slice(first, last))], beyond
     operand = _operand_dtype(image.dtype.kind, work)
     return samples(image, axis, begin - low, end - begin + low + high, kernel.boundary, operand), (0, 0)
