@@ -71,6 +71,7 @@ double filter_ns(const KernelTable<E>& kernels, const Layer& layer, Pass pass) {
             std::clamp<std::int64_t>(std::min(conv[1].taps, rows_of_part), 1, kernels.filter.most_rows));
         double product = (0.17 + 0.36 / block_rows) * fma_steps(kernels);
         if (conv[1].taps == 1 && std::abs(conv[2].tap_step) == 1 && conv[2].taps >= kernels.filter.row_of_taps) {
+            // Parts of at most max_reduction taps: the kernel takes as many.
             const double steps = static_cast<double>(conv[2].taps + kernels.lanes - 1);
             product = 0.22 * steps / static_cast<double>(conv[2].taps) * fma_steps(kernels);
         }

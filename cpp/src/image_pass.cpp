@@ -446,6 +446,7 @@ void ImagePass<E>::add_products(const Run& run, const Tile& tile,
 
 template <class E>
 RunCounts ImagePass<E>::compute(const Operands<E>& operands, int slots, char* workspace, Damage& damage) const {
+    const FloatMode mode(Denormals::flush);  // of what one thread does outside of a parallel-for, too
     const WorkspaceNeed need = this->workspace();
     ArenaLayout fixed;
     const auto in_fixed = [&](std::size_t size) { return reinterpret_cast<E*>(workspace + fixed.add<E>(size)); };
@@ -497,14 +498,17 @@ std::size_t ImagePass<E>::prepared_size() const {
 
 template <class E>
 void ImagePass<E>::prepare(const Tensor<const E>& w, E* prepared, int max_threads) const {
+    const FloatMode mode(Denormals::flush);
     const int slots = std::max(1, std::min(num_threads(), max_threads));
+    const bool by_group = keeps_busy(layer_.groups, slots);
     const auto spectra = [&](std::int64_t group) { return prepared + static_cast<std::size_t>(group) * kernel_size_; };
-    ArenaLayout per_thread;
-    per_thread.add<E>(blocks_size());
+    ArenaLayout fixed, per_thread;
+    (by_group ? per_thread : fixed).template add<E>(blocks_size());
     const std::size_t thread_bytes = scratch_bytes_ + per_thread.size();
-    const Workspace workspace(thread_bytes * static_cast<std::size_t>(slots));
-    const Memory memory{static_cast<char*>(workspace.data()), thread_bytes, nullptr};
-    if (keeps_busy(layer_.groups, slots))
+    const Workspace workspace(fixed.size() + thread_bytes * static_cast<std::size_t>(slots));
+    char* const begin = static_cast<char*>(workspace.data());
+    const Memory memory{begin + fixed.size(), thread_bytes, by_group ? nullptr : reinterpret_cast<E*>(begin)};
+    if (by_group)
         return parallel_for(layer_.groups, slots, [&](std::int64_t group, int slot) {
             transform_kernels(w, group, spectra(group), memory, {slot});
         });

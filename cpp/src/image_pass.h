@@ -54,7 +54,7 @@ public:
     void prepare(const Tensor<const E>& w, E* prepared, int max_threads) const override;
 
 private:
-    // Of each thread its scratch, then the blocks of its tile (unless all share one) and its kernels.
+    // Of each thread its scratch; then, unless all share a tile, the blocks of its own; then its kernels.
     struct Memory {
         char* per_thread;
         std::size_t per_thread_size;
@@ -70,8 +70,8 @@ private:
     };
     // Who computes a tile: one thread, or all of them, each a part of every stage. The sums are the same.
     struct Crew {
-        int slot;         // of the one, and where there are all of them, of what one does
-        int threads = 0;  // all of them
+        int slot;         // of the one; with all of them 0, for what only one can do
+        int threads = 0;  // how many all of them are
 
         template <class Task>
         void each(std::int64_t count, const Task& task) const {

@@ -188,8 +188,8 @@ struct FilterArgs {
 };
 template <class E>
 struct FilterKernel {
-    int most_rows;    // of a block, and at most as many as of taps: they share the samples
-    int row_of_taps;  // taps of a single row from which on a sample meets vectors of them: lanes - 1 steps more
+    int most_rows;  // of a block, and at most as many as of taps: they share the samples
+    int row_of_taps;  // taps of a single row from which on (to max_reduction) samples meet vectors of them: lanes - 1 steps more
     bool (*run)(const FilterArgs<E>&);  // true if a value written was not finite
 };
 

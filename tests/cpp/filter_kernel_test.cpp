@@ -23,6 +23,7 @@ struct Shape {
     std::int64_t rows, count;
     int taps_y, taps_x;
     std::ptrdiff_t in_tap = 1, w_gap = 0;  // w_gap: between rows of taps
+    std::int64_t before = 0;               // elements of a page, which the rows of samples begin behind
 
     std::ptrdiff_t w_row() const { return taps_x + w_gap; }
     std::int64_t sample_rows() const { return rows + taps_y - 1; }
@@ -36,26 +37,26 @@ public:
     Filtering(const KernelTable<E>& table, const Shape& shape, Guard side, bool accumulate)
         : shape_(shape),
           kernel_(table.filter.run),
-          in_(shape.sample_rows(), shape.samples() + shape.beyond(table.lanes), side),
+          in_(shape.sample_rows(), shape.before + shape.samples() + shape.beyond(table.lanes), side),
           w_(shape.taps_y * shape.w_row() - shape.w_gap, side, 0),
           out_(shape.rows, shape.count, side) {
         std::mt19937 generator(static_cast<unsigned>(shape.samples()));
         std::uniform_real_distribution<E> distribution(-1, 1);
         for (std::int64_t y = 0; y < shape.sample_rows(); ++y) {
             for (std::int64_t x = 0; x < shape.samples(); ++x)
-                in_.row(y)[x] = distribution(generator);
-            std::fill_n(in_.row(y) + shape.samples(), shape.beyond(table.lanes), std::numeric_limits<E>::quiet_NaN());
+                sample(y, x) = distribution(generator);
+            std::fill_n(&sample(y, shape.samples()), shape.beyond(table.lanes), std::numeric_limits<E>::quiet_NaN());
         }
         for (E& w : w_)
             w = distribution(generator);
         for (std::int64_t y = 0; y < shape.rows; ++y)
             std::fill_n(out_.row(y), shape.count, before);
-        args_ = {in_.row(0),   w_.data(),    out_.row(0), in_.pitch(), shape.in_tap, shape.w_row(), out_.pitch(),
-                 shape.taps_y, shape.taps_x, shape.rows,  shape.count, bias,         accumulate};
+        args_ = {&sample(0, 0), w_.data(),    out_.row(0), in_.pitch(), shape.in_tap, shape.w_row(), out_.pitch(),
+                 shape.taps_y,  shape.taps_x, shape.rows,  shape.count, bias,         accumulate};
     }
 
     bool run() { return kernel_(args_); }
-    E& sample(std::int64_t y, std::int64_t x) { return in_.row(y)[x]; }
+    E& sample(std::int64_t y, std::int64_t x) { return in_.row(y)[shape_.before + x]; }
 
     void expect_exact() {
         const std::int64_t terms = shape_.taps_y * shape_.taps_x;
@@ -122,10 +123,9 @@ void check_all(const KernelTable<E>& table) {
                 check(table, {rows, count, 1, taps});
                 if (taps == 24) check(table, {rows, count, 1, taps, 2});
             }
-    for (const std::int64_t count :
-         {2 * widest - 1, 2 * widest, 2 * widest + 3})  // a column: rows begin anywhere in a line
-        for (const int taps : {2, 5, 31})
-            check(table, {7, count, taps, 1});
+    for (std::int64_t before = 0; before <= 17; ++before)  // a column: rows begin anywhere in a line
+        for (const std::int64_t count : {2 * widest - 1, 2 * widest, 2 * widest + 3})
+            check(table, {7, count, before % 5 == 0 ? 31 : 5, 1, 1, 0, before});
 }
 
 // A sample that is not finite is told of wherever it is read, in whole blocks, columns and the last lanes.

@@ -72,11 +72,12 @@ struct ForcedPass {
 };
 
 template <class E>
-void expect_reference(const std::string& text) {
+void expect_reference(const std::string& text, std::vector<std::string> tiles = {}) {
     const Problem problem = parse_problem(text).problem;
+    if (tiles.empty()) tiles = tiles_of(problem);
     const LayerData<E> data(problem);
     for (Pass pass : {Pass::forward, Pass::input_grad})
-        for (const std::string& tile : tiles_of(problem)) {
+        for (const std::string& tile : tiles) {
             SCOPED_TRACE(to_string(problem, pass) + " " + tile);
             const ForcedPass<E> forced(problem, pass, tile);
             std::vector<E> out = data.empty_output(pass);
@@ -96,6 +97,12 @@ TEST(SamplesAsLanes, AgreeWithTheReference) {
         expect_reference<float>(std::string(text) + " f32");
         expect_reference<double>(std::string(text) + " f64");
     }
+}
+
+// Of 1 MiB and more, several of them.
+TEST(SamplesAsLanes, LargeTilesAgreeWithTheReference) {
+    expect_reference<float>("n1c1k1 i600x1000 r3x3 p1 f32", {"fft:512x512"});
+    expect_reference<double>("n1c1k1 i600x1000 r3x3 p1 f64", {"fft:512x512"});
 }
 
 // What is not finite reaches the outputs that read it. The others are those of a zero in its place, bit for bit: they come
@@ -240,6 +247,31 @@ TEST(SamplesAsLanes, WeightsOfOneTargetMayOverflow) {
             large += std::abs(expected[i]) > bound;
         }
         EXPECT_GT(large, 0u);
+    }
+}
+
+// What is small enough to be flushed to zero is that for any number of threads, in repairs, too.
+TEST(SamplesAsLanes, SmallNumbersAreTheSameForAnyNumberOfThreads) {
+    for (const char* text : {"n1c1k1 i60x60 r9x9 f32", "n1c1k1 i20000 r500 f32"}) {
+        const Problem problem = parse_problem(text).problem;
+        for (const std::string& tile : tiles_of(problem))
+            for (const bool small_weights : {false, true})
+                for (const bool repaired : {false, true}) {
+                    SCOPED_TRACE(std::string(text) + " " + tile);
+                    LayerData<float> data(problem);
+                    for (float& x : data.x)
+                        x *= small_weights ? 1e30f : 1e-36f;
+                    for (float& w : data.w)
+                        w *= small_weights ? 1e-36f : 1e30f;
+                    if (repaired) data.x[data.x.size() / 2] = std::numeric_limits<float>::quiet_NaN();
+                    const ForcedPass<float> forced(problem, Pass::forward, tile);
+                    std::vector<float> one = data.empty_output(Pass::forward), three = one;
+                    for (const bool prepared : {false, true}) {
+                        forced.run(data, problem, Pass::forward, 1, prepared, one);
+                        forced.run(data, problem, Pass::forward, 3, prepared, three);
+                        EXPECT_EQ(std::memcmp(one.data(), three.data(), one.size() * sizeof(float)), 0) << prepared;
+                    }
+                }
     }
 }
 

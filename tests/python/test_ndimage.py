@@ -389,20 +389,29 @@ def test_lines_and_their_product_are_the_same_filter(rng, shape, mode, cval):
 
 def test_memory_beside_a_large_image_is_little(rng):
     """Less than 5 % of an image of over 64 MB."""
-    image, out = rng.random(size=(4200, 4000), dtype="float32"), np.empty((4200, 4000), "float32")
+    image = rng.random(size=(4200, 4000), dtype="float32")
+    volume = image.reshape(280, 300, 200)
+    small = (image * 255).astype(np.uint8)
     line = np.hanning(23)[1:-1]
-    for function, argument in [
-        (ndimage.gaussian_filter, 4),
-        (ndimage.uniform_filter, 9),
-        (ndimage.correlate, np.outer(line, line)),
-        (ndimage.correlate, rng.normal(size=(9, 9))),
+    for function, x, *arguments in [
+        (ndimage.gaussian_filter, image, 4),
+        (ndimage.gaussian_filter, image, 50),
+        (ndimage.gaussian_filter, volume, 2),
+        (ndimage.uniform_filter, image, 9),
+        (ndimage.correlate, image, np.outer(line, line)),
+        (ndimage.correlate, image, rng.normal(size=(9, 9))),
+        (ndimage.correlate1d, image, line, 0),
+        (ndimage.correlate1d, image, line, 1),
+        (ndimage.correlate1d, small, line, 0),
+        (ndimage.gaussian_filter, small, 4),
     ]:
-        function(image, argument, output=out)
+        out = np.empty(x.shape, "float32")
+        function(x, *arguments, output=out)
         tracemalloc.start()
-        function(image, argument, output=out)
+        function(x, *arguments, output=out)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 0.05 * image.nbytes
+        assert peak < 0.05 * out.nbytes
 
 
 # ---- Output, threads, infinities -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import inspect
 import sys
 import threading
 import tracemalloc
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -34,6 +35,7 @@ from scipy_checks import (
 )
 from strategies import examples
 from triconv import signal
+from triconv.signal import _problem
 
 pytestmark = SCIPY_WARNINGS
 
@@ -284,6 +286,37 @@ def test_the_larger_array_is_read_in_place(rng, dtype):
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < result.nbytes + 0.05 * image.nbytes, (name, mode)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_kernels_in_parts(rng, monkeypatch, dtype):
+    """Long ones, and those that vary with the signal."""
+    monkeypatch.setattr(_problem, "_MIB", 0)
+    tolerance = 20 * np.finfo(dtype).eps
+    for in1, in2, axes in [
+        ((300,), (200,), None),
+        ((40, 30), (25, 20), None),
+        ((3, 90), (3, 8), 1),
+        ((3, 1, 90), (3, 2, 50), 2),
+        ((2, 500), (1, 400), 1),
+    ]:
+        x, w = random_array(rng, in1, dtype), random_array(rng, in2, dtype)
+        for mode in ("full", "same", "valid"):
+            expected = scipy_signal.fftconvolve(x.astype(complex), w.astype(complex), mode, axes)
+            result = signal.oaconvolve(x, w, mode, axes)
+            assert result.dtype == dtype
+            np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+            prepared = signal.prepare(w, axes).convolve(x, mode)
+            np.testing.assert_allclose(prepared, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    x, w = random_array(rng, (200,), dtype), random_array(rng, (150,), dtype)
+    x[50] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = signal.convolve(x, w)
+    finite = np.isfinite(result)
+    assert not finite[50:200].any()
+    assert finite[:50].all()
+    assert finite[200:].all()
 
 
 def test_planes_of_complex_images_have_fills_of_their_own(rng):

@@ -245,14 +245,16 @@ TRICONV_INLINE void filter_all_rows(const FilterArgs<E>& args, FiniteTest<E>& te
 }
 
 // Outputs in front of the first whose samples begin a cache line in every row; none if that cannot be, or is of no use: samples
-// of neighbouring taps are not apart by lines, few outputs are not worth another block.
+// of neighbouring taps are not apart by lines, few outputs are not worth another block. Where sums are added to, a last vector
+// cannot overlap the one before, and after such outputs would read further than `count` of them do.
 template <class E>
 TRICONV_INLINE std::int64_t outputs_before_line(const FilterArgs<E>& args) {
     constexpr std::uintptr_t line = 64;
     const std::int64_t before =
         static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(args.in) % line / sizeof(E));
     const bool all_rows = args.in_row * sizeof(E) % line == 0;
-    return args.taps_x == 1 && args.taps_y > 1 && all_rows && args.count >= 16 * lanes<E> ? before : 0;
+    const bool of_use = args.taps_x == 1 && args.taps_y > 1 && args.count >= 16 * lanes<E>;
+    return of_use && all_rows && !args.accumulate ? before : 0;
 }
 
 template <class E>

@@ -1,9 +1,9 @@
 """Filters computed by the core, in float32, float64 and their complex counterparts.
 
-Kernels of one axis run one after the other over bands of the image that fit the cache: no array of the image's size
-lies between them, and outside of the image only what a band needs there is copied. Other kernels are layer problems of
-the whole image, whose boundaries the core reads with its tiles; so are those of one axis as one, their product, where
-that is predicted to be faster.
+Kernels of one axis run one after the other over bands of the image: no array of a large image's size lies between them,
+and samples outside of it are copied for a few kinds of bands only. Other kernels are layer problems of the whole image,
+whose boundaries the core reads with its tiles; so are those of one axis as one, their product, where that is predicted
+to be faster.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     AnyDType = np.dtype[Any]
     Store = Callable[[AnyArray, AnyArray], None]  # writes results into a part of the output
 
-# What lies between two kernels of a band, at most; less beside a large image. The core fetches ahead, so that a band
-# need not fit L2; shorter ones of 2048 x 2048 pixels took up to 6 % longer.
-_BAND_BYTES, _LARGE_IMAGE = 8 << 20, 64 << 20
+# What lies between two kernels of a band, at most. The core fetches ahead, so that a band need not fit L2; shorter ones
+# of 2048 x 2048 pixels took up to 6 % longer. What NumPy converts should be in a cache.
+_BAND_BYTES, _CONVERTED_BYTES = 8 << 20, 1 << 19
+_LARGE_IMAGE, _SHARE = 64 << 20, 1 / 25  # of a large image, all that lies between kernels
 _BAND_ROWS = 24  # whole blocks of direct convolution
 _MOST_AXES = 3  # of a layer problem
 _run = run_by_plan("auto")
@@ -82,18 +83,21 @@ def _correlate_by_bands(
     axis = kernels[0].axes[0]
     before = (slice(None),) * axis
     in_place = _is_written_by_core(out, work)
+    by_core = in_place and image.dtype == _operand_dtype(image.dtype.kind, work)
     extent = image.shape[axis]
-    band = extent if in_place and len(kernels) == 1 else _band(image.shape, kernels, work)
+    between = min(1 if in_place else 2, len(kernels) - in_place)  # buffers, used in turns, with the output if in place
+    most_bytes = _BAND_BYTES if by_core else _CONVERTED_BYTES
+    band = extent if by_core and between == 0 else _band(image.shape, kernels, work, most_bytes, between)
     weights = [as_operand(kernel.for_rank(image.ndim), work) for kernel in kernels]
     shape = (*image.shape[:axis], band, *image.shape[axis + 1 :])
-    buffers = [_core.empty(shape, work) for _ in kernels[in_place:][:2]]  # used in turns
+    buffers = [_core.empty(shape, work) for _ in range(between)]
     for begin in range(0, extent, band):
         end = min(begin + band, extent)
         target = out[(*before, slice(begin, end))]
         values, ends = _samples_of_band(image, axis, begin, end, kernels[0], work)
         for i, kernel in enumerate([kernels[0]._replace(ends=(ends,)), *kernels[1:]]):
-            is_target = in_place and i == len(kernels) - 1
-            results = target if is_target else buffers[i % 2][(*before, slice(end - begin))]
+            turn = (len(kernels) - 1 - i) % 2
+            results = target if in_place and turn == 0 else buffers[turn - in_place][(*before, slice(end - begin))]
             padding = _padding_of_line(kernel, image.ndim)
             correlate_into(results, as_operand(values, work), weights[i], padding, _run, kernel.boundary)
             values = results
@@ -117,20 +121,24 @@ def _samples_of_band(
 
 
 def _padding_of_line(kernel: Kernel, rank: int) -> Padding:
-    """The last two axes count as convolved, too: the core takes images, whose rows it computes together."""
-    ends = dict.fromkeys(range(max(0, rank - 2), rank), (0, 0)) | {kernel.axes[0]: kernel.ends[0]}
-    return tuple(sorted(ends.items()))
+    """A second axis counts as convolved, too: the core takes images, whose rows it computes together."""
+    rows = min(kernel.axes[0], max(0, rank - 2))
+    return tuple(sorted(({rows: (0, 0), rank - 1: (0, 0)} | {kernel.axes[0]: kernel.ends[0]}).items()))
 
 
-def _band(shape: tuple[int, ...], kernels: Sequence[Kernel], work: AnyDType) -> int:
-    """Positions along the axis of the first kernel that are computed together."""
+def _band(
+    shape: tuple[int, ...], kernels: Sequence[Kernel], work: AnyDType, most_bytes: int = _BAND_BYTES, between: int = 1
+) -> int:
+    """Positions along the axis of the first kernel that are computed together, with so many buffers of them."""
     axis, taps = kernels[0].axes[0], kernels[0].weights.size
     if len(kernels) == 1 and axis == len(shape) - 1:
         return shape[axis]
     one = prod(shape) // shape[axis] * work.itemsize
-    most_bytes = _BAND_BYTES if one * shape[axis] < _LARGE_IMAGE else _BAND_BYTES // 3
-    rows = max(most_bytes // one, taps - 1, 1)  # much less than what the taps reach over would be read many times
-    return min(shape[axis], rows + -rows % _BAND_ROWS)
+    if one * shape[axis] >= _LARGE_IMAGE:
+        rows = min(most_bytes, int(_SHARE * one * shape[axis]) // max(1, between)) // one
+    else:
+        rows = max(most_bytes // one, taps - 1)  # much less than what the taps reach over would be read many times
+    return min(shape[axis], max(1, rows - rows % _BAND_ROWS if rows > _BAND_ROWS else rows))
 
 
 @lru_cache(maxsize=256)

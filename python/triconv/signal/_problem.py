@@ -17,7 +17,7 @@ are the core's padding, as are its other boundaries.
 
 Complex numbers are two more planes of real ones: of a real kernel another batch axis, of a real image output channels,
 and the product of two is a layer of two input channels (re, im), two output channels and the kernels
-``[[re, -im], [im, re]]``, unless these are so long that their spectra fill the memory.
+``[[re, -im], [im, re]]``, or two products by real kernels.
 """
 
 from __future__ import annotations
@@ -137,12 +137,13 @@ def correlate_into(
         outside = np.empty(out.shape, w.dtype)
         correlate_into(outside, nothing, w, padding, run, ("constant", 1.0))
         out += boundary[1] * outside
-    elif x.dtype.kind == w.dtype.kind == "c" and _fills_memory(x, w):
+    elif x.dtype.kind == w.dtype.kind == "c" and _is_better_in_parts(x, w, padding):
         correlate_into(out, x, w.real, padding, _run_of_part(run, 0), boundary)
         turned = _core.empty(out.shape, out.dtype)
         correlate_into(turned, x, w.imag, padding, _run_of_part(run, 1), boundary)
-        out.real -= turned.imag
-        out.imag += turned.real
+        with np.errstate(invalid="ignore", over="ignore"):
+            out.real -= turned.imag
+            out.imag += turned.real
     else:
         execute(layer_problem(out, x, w, padding, boundary), run)
 
@@ -155,12 +156,15 @@ def is_filled_apart(x: AnyArray, boundary: Boundary) -> bool:
     return boundary[1] != 0 and (x.dtype.kind == "c" or boundary[1].imag != 0)
 
 
-def _fills_memory(x: AnyArray, w: AnyArray) -> bool:
-    """Whether a complex kernel is so long that the four planes of its spectra are most of what a layer needs.
+def _is_better_in_parts(x: AnyArray, w: AnyArray, padding: Padding) -> bool:
+    """Whether to take the real and the imaginary part of a complex kernel one after the other.
 
-    Its real and its imaginary part one after the other take half of that, and about as long.
+    Of a long kernel that needs half the memory, in about the same time: the four planes of its spectra are most of what
+    a layer needs. Kernels that vary with the signal would be a loop over layers: mixing planes, they are no groups.
     """
-    return w.size > x.size // 3 and x.nbytes + w.nbytes >= _MIB
+    convolved = dict(padding)
+    varies = any(w.shape[axis] > 1 and x.shape[axis] > 1 for axis in range(x.ndim) if axis not in convolved)
+    return varies or (w.size > x.size // 3 and x.nbytes + w.nbytes >= _MIB)
 
 
 def _sum_over_taps(out: AnyArray, x: AnyArray, w: AnyArray, padding: Padding, run: Run, boundary: Boundary) -> None:
