@@ -316,6 +316,8 @@ void DirectPass<E>::pack_weights(const Tensor<const E>& w, std::size_t index, E*
         pack_phase(w, sub.phases[i], panels + sub.products[i].first_row * kernels_.lanes, max_threads);
 }
 
+constexpr int most_run = 25;  // taps
+
 template <class E>
 void DirectPass<E>::pack_phase(const Tensor<const E>& w, const DenseConv& conv, E* panels, int max_threads) const {
     const std::int64_t tap_count = product_of(&DenseAxis::taps, conv);
@@ -338,8 +340,9 @@ void DirectPass<E>::pack_phase(const Tensor<const E>& w, const DenseConv& conv, 
             const auto panel = [&](std::int64_t tap) {
                 return panels + i * panel_stride_ + weight_row(s, tap, tap_count) * kernels_.lanes;
             };
-            if (as_runs)
-                pack_runs(first, w.outer, x, y, taps, panel);
+            // Many taps are read in several runs, which few lanes are not worth.
+            if (as_runs && (tap_count <= most_run || 4 * y.lanes >= kernels_.lanes))
+                pack_runs(w, first, x, y, taps, panel);
             else
                 pack_taps(first, to_input ? w.outer : w.inner, to_input ? w.inner : w.outer, target, source, taps,
                           panel);
@@ -365,10 +368,8 @@ void DirectPass<E>::pack_taps(const E* w, std::ptrdiff_t source_stride, std::ptr
     }
 }
 
-// The same where the taps of all input channels follow each other: they are read as runs, with the output channels in
-// the lanes, and sorted afterwards.
-constexpr std::int64_t most_taps_of_runs = 25;
-
+// The same where the taps of an input channel follow each other: they are read as runs, with the output channels in the
+// lanes, and sorted afterwards.
 template <class E>
 bool DirectPass<E>::taps_are_runs(const Tensor<const E>& w, std::int64_t taps) const {
     std::int64_t stride = 1;
@@ -376,35 +377,44 @@ bool DirectPass<E>::taps_are_runs(const Tensor<const E>& w, std::int64_t taps) c
         if (layer_.axis[a].kernel > 1 && w.along[a] != stride) return false;
         stride *= layer_.axis[a].kernel;
     }
-    return taps > 1 && taps == stride && taps <= most_taps_of_runs && w.inner == taps;
+    return taps > 1 && taps == stride;
 }
 
 template <class E>
 template <class Panel>
-void DirectPass<E>::pack_runs(const E* w, std::ptrdiff_t outer, const LaneBlock& x, const LaneBlock& y,
+void DirectPass<E>::pack_runs(const Tensor<const E>& w, const E* first, const LaneBlock& x, const LaneBlock& y,
                               const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const {
     const std::ptrdiff_t lanes = kernels_.lanes, tap_count = static_cast<std::ptrdiff_t>(taps.size());
-    alignas(64)
-        E runs[most_lanes * most_taps_of_runs * most_lanes];  // [channel of x][tap] lane vectors of y's channels
+    alignas(64) E runs[most_lanes * most_run * most_lanes];  // [channel of x][tap] lane vectors of y's channels
     alignas(64) E square[most_lanes * most_lanes];
+    std::vector<std::ptrdiff_t> order(taps.size());  // of the taps, as they are in w
+    for (std::ptrdiff_t tap = 0; tap < tap_count; ++tap)
+        order[static_cast<std::size_t>(taps[static_cast<std::size_t>(tap)])] = tap;
     RowArgs<E> row{};
-    row.source = w;
-    row.lanes = runs;
-    row.lane_stride = outer;
+    row.lane_stride = w.outer;
     row.pixel_stride = 1;
     row.lane_count = y.lanes;
-    row.count = x.lanes * tap_count;
-    kernels_.read_row(row);
-    std::fill(runs + x.lanes * tap_count * lanes, runs + lanes * tap_count * lanes, E(0));
-    for (std::ptrdiff_t tap = 0; tap < tap_count; ++tap) {
-        const E* const from = runs + taps[static_cast<std::size_t>(tap)] * lanes;
-        E* const to = panel(tap);
-        if (pass_ == Pass::input_grad) {
-            kernels_.transpose({from, square, tap_count * lanes, lanes, 0, 0, 1});
-            std::copy_n(square, y.lanes * lanes, to);
-        } else {
-            for (int c = 0; c < x.lanes; ++c)
-                std::copy_n(from + c * tap_count * lanes, lanes, to + c * lanes);
+    const EqualParts parts(static_cast<int>(tap_count), most_run);
+    for (int part = 0; part < parts.count; ++part) {
+        const std::ptrdiff_t first_tap = parts.first(part), part_taps = parts.size(part);
+        const bool adjoin = parts.count == 1 && w.inner == tap_count;  // runs of all channels
+        for (std::ptrdiff_t c = 0; c < (adjoin ? 1 : x.lanes); ++c) {
+            row.source = first + c * w.inner + first_tap;
+            row.lanes = runs + c * part_taps * lanes;
+            row.count = adjoin ? x.lanes * part_taps : part_taps;
+            kernels_.read_row(row);
+        }
+        std::fill(runs + x.lanes * part_taps * lanes, runs + lanes * part_taps * lanes, E(0));
+        for (std::ptrdiff_t i = 0; i < part_taps; ++i) {
+            const E* const from = runs + i * lanes;
+            E* const to = panel(order[static_cast<std::size_t>(first_tap + i)]);
+            if (pass_ == Pass::input_grad) {
+                kernels_.transpose({from, square, part_taps * lanes, lanes, 0, 0, 1});
+                std::copy_n(square, y.lanes * lanes, to);
+            } else {
+                for (int c = 0; c < x.lanes; ++c)
+                    std::copy_n(from + c * part_taps * lanes, lanes, to + c * lanes);
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ void set_threads(const py::object& count) {
 
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     using namespace triconv::python;
+    module.attr("__version__") = TRICONV_VERSION;
     register_functions(module);
     register_plan(module);
     module.def("last_run", &last_run_tuple);

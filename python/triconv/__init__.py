@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import grad, nn
+from ._core import __version__
 from .explanation import Candidate, Explanation, PassAlgorithms, PassBytes, PassFlops
 from .functional import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .library import get_cmake_dir, get_include
@@ -52,6 +53,7 @@ __all__ = [
     "Plan",
     "PreparedWeights",
     "RunInfo",
+    "__version__",
     "build_info",
     "conv1d",
     "conv2d",

@@ -39,6 +39,7 @@ NAMES = [
     "Plan",
     "PreparedWeights",
     "RunInfo",
+    "__version__",
     "build_info",
     "conv1d",
     "conv2d",
@@ -162,6 +163,10 @@ def test_public_names():
         f"conv{kind}{rank}d_{of}" for kind in ("", "_transpose") for rank in (1, 2, 3) for of in ("input", "weight")
     ]
     assert sorted(tc.grad.__all__) == sorted(functions)
+
+
+def test_version_is_the_librarys():
+    assert tc.__version__ == tc.build_info().version
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
