@@ -39,8 +39,9 @@ inline constexpr double auto_workspace = 1 << 30;
 inline constexpr double worth_of_modesty = 4;  // times as slow
 // Filters of long signals and large images, whose tiles may be as large as these, leave it at less if that costs little
 // time. For one thread, so that two stay below three spectra of the padded input, or 5 % of an input that is large beside its
-// kernel: the workspace is a spectrum of the kernel and, for each thread, little more than that of a tile.
-inline constexpr double filter_spectra = 1.9, large_input_share = 0.025;
+// kernel, of which threads themselves and pages of results take some: the workspace is a spectrum of the kernel and, for each
+// thread, little more than that of a tile.
+inline constexpr double filter_spectra = 1.9, large_input_share = 0.02;
 inline constexpr double small_workspace = 1 << 20;  // of a thread: never minded
 inline constexpr double worth_of_modest_filters = 1.3, worth_beside_large_inputs = 2;
 // The error bound it accepts without being told, in epsilons: rules out Winograd's largest tiles in three dimensions.

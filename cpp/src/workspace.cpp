@@ -83,12 +83,19 @@ constexpr bool is_large(std::size_t capacity) {
     return capacity >= huge_page;
 }
 
+// What a block may have that is not asked for. The pages that it occupies are worth more than the time to get fresh ones,
+// all the more in results, which the caller may keep.
+struct Spare {
+    double slack;        // of a large idle block: its capacity, at most so many times what is needed
+    std::size_t unused;  // of whole huge pages: one part in so many
+};
+constexpr Spare workspace_spare{2, 8}, result_spare{1.125, 128};
+
 // Whole huge pages where they hold little more, else the block ends with small ones.
-std::size_t capacity_for(std::size_t bytes) {
-    constexpr std::size_t most_unused = 8;  // one part in so many
+std::size_t capacity_for(std::size_t bytes, const Spare& spare) {
     if (bytes > std::numeric_limits<std::size_t>::max() - 2 * huge_page) { throw std::bad_alloc(); }
     const std::size_t whole = (bytes + huge_page - 1) / huge_page * huge_page;
-    if (whole - bytes <= bytes / most_unused) { return whole; }
+    if (whole - bytes <= bytes / spare.unused) { return whole; }
     const std::size_t unit = is_large(bytes) ? largest_page : page;
     return (bytes + unit - 1) / unit * unit;
 }
@@ -141,18 +148,17 @@ class BlockPool {
 public:
     BlockPool() { idle_.reserve(max_idle_blocks + 1); }
 
-    // A large block has at most `slack` times the capacity needed.
-    Block take(std::size_t bytes, double slack) {
+    Block take(std::size_t bytes, const Spare& spare) {
         const HostAllocator& host = host_allocator.get();
         if (host.allocate != nullptr) { return allocate_by_host(host, bytes); }
         max_idle_bytes();  // refuses a wrong setting now: a block's return cannot
-        const std::size_t capacity = capacity_for(bytes);
+        const std::size_t capacity = capacity_for(bytes, spare);
         {
             const std::lock_guard lock(mutex_);
             ++requests_;
             auto best = idle_.end();
             for (auto it = idle_.begin(); it != idle_.end(); ++it) {
-                if (fits(it->block.capacity, capacity, slack) &&
+                if (fits(it->block.capacity, capacity, spare) &&
                     (best == idle_.end() || it->block.capacity < best->block.capacity)) {
                     best = it;
                 }
@@ -208,8 +214,8 @@ public:
     }
 
     // Blocks whose holders keep the bare pointer.
-    void* lend(std::size_t bytes, double slack) {
-        const Block block = take(bytes, slack);
+    void* lend(std::size_t bytes) {
+        const Block block = take(bytes, result_spare);
         allow_access(block.data, block.capacity);
         try {
             const std::lock_guard lock(mutex_);
@@ -244,8 +250,9 @@ private:
     };
 
     // Small blocks may be reused for anything small.
-    static bool fits(std::size_t have, std::size_t wanted, double slack) {
-        return have >= wanted && (!is_large(have) || static_cast<double>(have) <= slack * static_cast<double>(wanted));
+    static bool fits(std::size_t have, std::size_t wanted, const Spare& spare) {
+        return have >= wanted &&
+               (!is_large(have) || static_cast<double>(have) <= spare.slack * static_cast<double>(wanted));
     }
 
     std::mutex mutex_;
@@ -254,10 +261,6 @@ private:
     std::uint64_t requests_ = 0;
     std::unordered_map<void*, Block> lent_;
 };
-
-// The pages that a too-large block occupies are worth more than the time to get fresh ones, all the more in results,
-// which the caller may keep.
-constexpr double workspace_slack = 2, result_slack = 1.125;
 
 // Never destroyed: a thread that outlives main may still return its lease.
 BlockPool& pool = *new BlockPool;
@@ -270,7 +273,7 @@ BlockPool& pool = *new BlockPool;
 
 Workspace::Workspace(std::size_t bytes) {
     if (bytes == 0) { return; }
-    const Block block = pool.take(bytes, workspace_slack);
+    const Block block = pool.take(bytes, workspace_spare);
     data_ = block.data;
     size_ = bytes;
     capacity_ = block.capacity;
@@ -298,7 +301,7 @@ Workspace& Workspace::operator=(Workspace&& other) noexcept {
 }
 
 void* lend_memory(std::size_t bytes) {
-    return pool.lend(std::max<std::size_t>(bytes, 1), result_slack);
+    return pool.lend(std::max<std::size_t>(bytes, 1));
 }
 
 void return_memory(void* data) noexcept {

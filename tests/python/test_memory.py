@@ -222,7 +222,7 @@ from triconv import signal
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) * 1024
-samples, taps, dtype = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+samples, taps, dtype = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
 tc.set_num_threads(2)
 signal.oaconvolve(np.ones(9000, dtype), np.ones(900, dtype))
 x, w = np.ones(samples, dtype), np.ones(taps, dtype)
@@ -252,6 +252,27 @@ def test_first_call_takes_three_padded_spectra_at_most(dtype, taps):
     done = run_python(FIRST_CALL, str(samples), str(taps), dtype)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 3 * np.dtype(dtype).itemsize * (samples + taps - 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc")
+@pytest.mark.parametrize(
+    ("samples", "taps", "dtype"),
+    [
+        ((20_000_000,), (1000,), "float32"),
+        ((20_000_000,), (60_000,), "float32"),
+        ((10_000_000,), (1000,), "float64"),
+        ((10_000_000,), (1000,), "complex64"),
+        ((4096, 4096), (31, 31), "float32"),
+        ((4096, 4096), (101, 101), "float32"),
+        ((300, 300, 300), (9, 9, 9), "float32"),
+        ((256, 256, 260), (15, 15, 15), "float32"),
+    ],
+)
+def test_first_call_beside_a_large_input_takes_a_twentieth_of_it(samples, taps, dtype):
+    """Of inputs above 64 MB whose kernels are far below 1 % of them."""
+    done = run_python(FIRST_CALL, str(samples), str(taps), dtype)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 0.05 * np.prod(samples) * np.dtype(dtype).itemsize
 
 
 RESIDENT = """

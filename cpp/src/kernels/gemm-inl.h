@@ -189,12 +189,6 @@ TRICONV_INLINE void product_step(Sums<E, kind, rows, cols>& sums, const E* a, Ro
     for (int j = 0; j < cols; ++j)
         vectors[j] = factor_of(load_number<E, kind, !direct>(b + j * b_col, b_im), kind == ProductKind::complex_conj_b);
     if constexpr (!direct) prefetch_number<E, kind>(b + b_ahead, b_im);
-    // The next columns: 10 to 25 % of what comes from memory, -5 % of planes 2^18 bytes apart.
-    if constexpr (direct && rows <= 2) {
-        TRICONV_UNROLL
-        for (int j = 0; j < cols; ++j)
-            __builtin_prefetch(b + (j + cols) * b_col);
-    }
     TRICONV_UNROLL
     for (int i = 0; i < rows; ++i) {
         const Factor<E, kind> element =
@@ -232,7 +226,8 @@ TRICONV_INLINE void prefetch_rows(const ProductArgs<E>& args, int block, RowStri
 }
 
 // The walk over the reduction; a_row is a constant where it can be: with `rows` index registers less the loop has none to
-// reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and nothing is prefetched.
+// reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and
+// nothing is prefetched: the next columns, for few rows, cost up to a fifth where nothing came from memory, and mostly where it did.
 template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
 TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
     constexpr int unroll = independent_steps(rows * cols * (kind == ProductKind::real ? 1 : 3));
