@@ -158,7 +158,7 @@ public:
             ++requests_;
             auto best = idle_.end();
             for (auto it = idle_.begin(); it != idle_.end(); ++it) {
-                if (fits(it->block.capacity, capacity, spare) &&
+                if (fits(it->block.capacity, bytes, spare) &&
                     (best == idle_.end() || it->block.capacity < best->block.capacity)) {
                     best = it;
                 }
