@@ -47,7 +47,12 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) 
     if (t == 1) return 0;
     if (!shape.fft) return 0.16 * t;
     if (kernels.has_fft_codelet(t)) return 2.6;
-    return t < 48 ? 6 : std::max(4.4, 1.9 * std::log2(t) - 6);  // composed; tiles of long lines are not in L1
+    // Composed of codelets; a third one costs less than what long lines wait for. Tiles of those are not in L1.
+    if (t < 28) return 6;
+    bool of_two = false;
+    for (int a = 2; a * a <= t && !of_two; ++a)
+        of_two = t % a == 0 && kernels.has_fft_codelet(a) && kernels.has_fft_codelet(t / a);
+    return 4.8 + 2.3 * std::max(0.0, std::log2(t / 128.0)) + (of_two || t > 450 ? 0 : 3);
 }
 
 namespace {
