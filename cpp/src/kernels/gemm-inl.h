@@ -226,8 +226,8 @@ TRICONV_INLINE void prefetch_rows(const ProductArgs<E>& args, int block, RowStri
 }
 
 // The walk over the reduction; a_row is a constant where it can be: with `rows` index registers less the loop has none to
-// reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and
-// nothing is prefetched: the next columns, for few rows, cost up to a fifth where nothing came from memory, and mostly where it did.
+// reload, and four instructions a cycle are what limits it. direct: b need not be aligned, and nothing is prefetched: for
+// one or two rows, to prefetch the next columns cost up to a fifth, from memory as well as from caches.
 template <class E, ProductKind kind, int rows, int cols, bool direct, class RowStride>
 TRICONV_INLINE void product_sums(const ProductArgs<E>& args, RowStride a_row) {
     constexpr int unroll = independent_steps(rows * cols * (kind == ProductKind::real ? 1 : 3));
