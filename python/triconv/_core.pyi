@@ -171,6 +171,7 @@ def conv_transpose_weight(
     out: object,
     /,
 ) -> AnyArray: ...
+
 __version__: str
 
 def last_run() -> tuple[str, str, str, int, int] | None: ...
