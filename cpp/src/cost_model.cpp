@@ -46,13 +46,12 @@ double line_ns(const KernelTable<E>& kernels, const TileShape& shape, int axis) 
     const int t = shape.transform[axis];
     if (t == 1) return 0;
     if (!shape.fft) return 0.16 * t;
-    if (kernels.has_fft_codelet(t)) return 2.6;
-    // Composed of codelets; a third one costs less than what long lines wait for. Tiles of those are not in L1.
+    const int codelets = kernels.codelets_of_line(t);
+    if (codelets == 1) return 2.6;
     if (t < 28) return 6;
-    bool of_two = false;
-    for (int a = 2; a * a <= t && !of_two; ++a)
-        of_two = t % a == 0 && kernels.has_fft_codelet(a) && kernels.has_fft_codelet(t / a);
-    return 4.8 + 2.3 * std::max(0.0, std::log2(t / 128.0)) + (of_two || t > 450 ? 0 : 3);
+    // Tiles of long lines are not in L1; what those wait for hides a third codelet.
+    const bool third_shows = codelets > 2 && t <= 450;
+    return 4.8 + 2.3 * std::max(0.0, std::log2(t / 128.0)) + (third_shows ? 3 : 0);
 }
 
 namespace {

@@ -329,6 +329,9 @@ void DirectPass<E>::pack_phase(const Tensor<const E>& w, const DenseConv& conv, 
             taps.back() += (conv[a].first_tap + q[a] * conv[a].tap_stride) * w.along[a];
     }
     const bool to_input = pass_ == Pass::input_grad, as_runs = taps_are_runs(w, tap_count);
+    std::vector<std::int64_t> order(as_runs ? taps.size() : 0);  // of the taps, as they are in w
+    for (std::size_t tap = 0; tap < order.size(); ++tap)
+        order[static_cast<std::size_t>(taps[tap])] = static_cast<std::int64_t>(tap);
     parallel_for(static_cast<std::int64_t>(targets_.blocks.size()), max_threads, [&](std::int64_t i, int) {
         const LaneBlock& target = targets_.blocks[static_cast<std::size_t>(i)];
         const std::int64_t group = i / targets_.per_group;
@@ -342,7 +345,7 @@ void DirectPass<E>::pack_phase(const Tensor<const E>& w, const DenseConv& conv, 
             };
             // Many taps are read in several runs, which few lanes are not worth.
             if (as_runs && (tap_count <= most_run || 4 * y.lanes >= kernels_.lanes))
-                pack_runs(w, first, x, y, taps, panel);
+                pack_runs(w, first, x, y, order, panel);
             else
                 pack_taps(first, to_input ? w.outer : w.inner, to_input ? w.inner : w.outer, target, source, taps,
                           panel);
@@ -383,13 +386,10 @@ bool DirectPass<E>::taps_are_runs(const Tensor<const E>& w, std::int64_t taps) c
 template <class E>
 template <class Panel>
 void DirectPass<E>::pack_runs(const Tensor<const E>& w, const E* first, const LaneBlock& x, const LaneBlock& y,
-                              const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const {
-    const std::ptrdiff_t lanes = kernels_.lanes, tap_count = static_cast<std::ptrdiff_t>(taps.size());
+                              const std::vector<std::int64_t>& order, const Panel& panel) const {
+    const std::ptrdiff_t lanes = kernels_.lanes, tap_count = static_cast<std::ptrdiff_t>(order.size());
     alignas(64) E runs[most_lanes * most_run * most_lanes];  // [channel of x][tap] lane vectors of y's channels
     alignas(64) E square[most_lanes * most_lanes];
-    std::vector<std::ptrdiff_t> order(taps.size());  // of the taps, as they are in w
-    for (std::ptrdiff_t tap = 0; tap < tap_count; ++tap)
-        order[static_cast<std::size_t>(taps[static_cast<std::size_t>(tap)])] = tap;
     RowArgs<E> row{};
     row.lane_stride = w.outer;
     row.pixel_stride = 1;

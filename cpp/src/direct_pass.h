@@ -89,7 +89,7 @@ private:
     bool taps_are_runs(const Tensor<const E>& w, std::int64_t taps) const;
     template <class Panel>
     void pack_runs(const Tensor<const E>& w, const E* first, const LaneBlock& x, const LaneBlock& y,
-                   const std::vector<std::ptrdiff_t>& taps, const Panel& panel) const;
+                   const std::vector<std::int64_t>& order, const Panel& panel) const;
     void run_bands(const Run& run, std::size_t conv, const E* panels) const override;
     void read_band(const Tensor<const E>& from, const SubProblem& sub, const BandTask& task, E* buffer) const;
     void compute_targets(const SubProblem& sub, const BandTask& task, int target, int count, const E* panels,

@@ -263,7 +263,8 @@ struct KernelTable {
     LineTransform<E> (*fft_line)(LineKind kind, int length, int n_in, int n_out);
     // Winograd F(m, r): run is null if there is no such codelet. F(m, 1) is the identity.
     LineTransform<E> (*winograd_line)(LineKind kind, int m, int r);
-    bool (*has_fft_codelet)(int length);
+    // How many codelets an FFT line of that length is made of: 1, 2, or 3, which stands for more and for PocketFFT, too.
+    int (*codelets_of_line)(int length);
 };
 
 struct IsaKernels {

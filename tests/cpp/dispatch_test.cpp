@@ -75,7 +75,7 @@ void expect_complete(const KernelTable<E>& table, const std::string& isa) {
     EXPECT_NE(table.depthwise_weight_grad, nullptr);
     EXPECT_NE(table.fft_line, nullptr);
     EXPECT_NE(table.winograd_line, nullptr);
-    EXPECT_NE(table.has_fft_codelet, nullptr);
+    EXPECT_NE(table.codelets_of_line, nullptr);
 }
 
 TEST(Dispatch, EveryTableIsComplete) {

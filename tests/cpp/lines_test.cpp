@@ -259,12 +259,14 @@ TEST_P(LinesTest, LiveAsLongAsTheirLastCopy) {
     }
 }
 
-TEST_P(LinesTest, FftCodeletsAreKnown) {
+TEST_P(LinesTest, CodeletsOfFftLinesAreKnown) {
     const KernelTable<float>& table = kernels(GetParam()).f32;
     for (const int length : {1, 2, 3, 4, 8, 12, 16, 18, 20, 24, 32})
-        EXPECT_TRUE(table.has_fft_codelet(length)) << length;
-    for (const int length : {11, 17, 48, 97, 4096})
-        EXPECT_FALSE(table.has_fft_codelet(length)) << length;
+        EXPECT_EQ(table.codelets_of_line(length), 1) << length;
+    for (const int length : {15, 36, 48, 64, 100, 128, 320, 512})
+        EXPECT_EQ(table.codelets_of_line(length), 2) << length;
+    for (const int length : {11, 17, 75, 97, 125, 360, 400, 4096})
+        EXPECT_EQ(table.codelets_of_line(length), 3) << length;
 }
 
 TEST_P(LinesTest, FftLinesMayBeMadeAndRunByManyThreads) {

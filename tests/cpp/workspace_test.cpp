@@ -119,7 +119,7 @@ TEST_F(WorkspaceTest, LentMemoryIsAlignedReusedAndHardlyLargerThanAskedFor) {
         EXPECT_EQ(lend_memory(bytes), data);
         return_memory(data);
     }
-    for (std::size_t bytes : {2 * mib + 1, 39 * mib + 1, 300 * mib + 1}) {
+    for (std::size_t bytes : {15 * mib + 1, 39 * mib + 1, 55 * mib + 1}) {
         release_memory();
         void* const data = lend_memory(bytes);
         EXPECT_LE(memory_capacity(data), bytes + std::max<std::size_t>(bytes / 128, 64 << 10)) << bytes;

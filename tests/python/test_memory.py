@@ -269,7 +269,7 @@ def test_first_call_takes_three_padded_spectra_at_most(dtype, taps):
     ],
 )
 def test_first_call_beside_a_large_input_takes_a_twentieth_of_it(samples, taps, dtype):
-    """Of inputs above 64 MB whose kernels are far below 1 % of them."""
+    """Of inputs of 67 MB and more: beside less, what a process takes whatever the input, 1 to 2 MB, is too much."""
     done = run_python(FIRST_CALL, str(samples), str(taps), dtype)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 0.05 * np.prod(samples) * np.dtype(dtype).itemsize

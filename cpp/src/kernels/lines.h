@@ -13,7 +13,7 @@ LineTransform<E> fft_line(LineKind kind, int length, int n_in, int n_out);
 template <class E>
 LineTransform<E> winograd_line(LineKind kind, int m, int r);
 
-bool has_fft_codelet(int length);
+int codelets_of_line(int length);
 
 extern template LineTransform<float> fft_line<float>(LineKind, int, int, int);
 extern template LineTransform<double> fft_line<double>(LineKind, int, int, int);

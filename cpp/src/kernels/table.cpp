@@ -16,7 +16,7 @@ KernelTable<E> make_table() {
     fill_product_kernels(table);
     table.fft_line = fft_line<E>;
     table.winograd_line = winograd_line<E>;
-    table.has_fft_codelet = has_fft_codelet;
+    table.codelets_of_line = codelets_of_line;
     return table;
 }
 
