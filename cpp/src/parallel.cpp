@@ -187,6 +187,48 @@ bool spin_until(bool worthwhile, Condition condition) {
     return condition();
 }
 
+// Where a worker may run. A kernel that wakes a thread puts it on the waker's CPU if the others seem busy, and in a virtual
+// machine a CPU that idles seems so, as the host has halted it: the worker then waits until the owner has done its share.
+// So the owner forbids a worker the CPU they would share, and the worker lifts that as soon as it runs.
+class Placement {
+public:
+#if defined(__linux__)
+    // By the worker: it has nothing to do.
+    void idle() { cpu_.store(sched_getcpu(), std::memory_order_relaxed); }
+
+    // These three with the pool's mutex held; by the worker:
+    void fall_asleep() { asleep_ = true; }
+    void wake_up() {
+        asleep_ = false;
+        if (restricted_) { pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_); }
+        restricted_ = false;
+    }
+
+    // By the owner, before it publishes a job. A worker that is awake and elsewhere stays there.
+    void keep_off_this_cpu(std::thread& worker) {
+        const int here = sched_getcpu();
+        if (!asleep_ && cpu_.load(std::memory_order_relaxed) != here) { return; }
+        const pthread_t thread = worker.native_handle();
+        if (!restricted_ && pthread_getaffinity_np(thread, sizeof allowed_, &allowed_) != 0) { return; }
+        cpu_set_t others = allowed_;
+        CPU_CLR(here, &others);
+        if (CPU_COUNT(&others) == 0) { return; }
+        if (pthread_setaffinity_np(thread, sizeof others, &others) == 0) { restricted_ = true; }
+    }
+
+private:
+    std::atomic<int> cpu_{-1};  // where it was when it became idle
+    bool asleep_ = false;
+    bool restricted_ = false;
+    cpu_set_t allowed_{};  // if restricted: where it may run otherwise
+#else
+    void idle() {}
+    void fall_asleep() {}
+    void wake_up() {}
+    void keep_off_this_cpu(std::thread&) {}
+#endif
+};
+
 class Pool {
 public:
     // False, with nothing done, when another thread has the pool.
@@ -202,12 +244,16 @@ public:
             slots_ = slots;
             spin_ = spin;
             running_.store(slots - 1, std::memory_order_relaxed);
+            for (int slot = 1; slot < slots && spin; ++slot) {
+                Worker& worker = worker_of(slot);
+                worker.placement.keep_off_this_cpu(worker.thread);
+            }
             generation = generation_.fetch_add(1, std::memory_order_release) + 1;
         }
         work_.notify_all();
         job.run(0, slots);
         for (int slot = 1; slot < slots; ++slot) {
-            if (workers_[static_cast<std::size_t>(slot - 1)].claim(generation)) {
+            if (worker_of(slot).claim(generation)) {
                 job.run(slot, slots);
                 running_.fetch_sub(1, std::memory_order_acq_rel);
             }
@@ -237,6 +283,7 @@ public:
 private:
     struct Worker {
         std::thread thread;
+        Placement placement;
         std::atomic<std::uint64_t> claimed{0};  // generation of the last job whose slot somebody has begun
 
         // True for one of those that ask: the worker itself or the owner.
@@ -245,6 +292,8 @@ private:
             return before < generation && claimed.compare_exchange_strong(before, generation);
         }
     };
+
+    Worker& worker_of(int slot) { return workers_[static_cast<std::size_t>(slot - 1)]; }
 
     // Makes sure of `wanted` workers. Returns how many of them there are: fewer if the system refuses more threads.
     int start_workers(int wanted) {
@@ -280,9 +329,12 @@ private:
         bool took_part = false;
         for (;;) {
             const auto published = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+            self.placement.idle();
             spin_until(took_part, published);
             std::unique_lock lock(mutex_);
+            self.placement.fall_asleep();
             work_.wait(lock, published);
+            self.placement.wake_up();
             seen = generation_.load(std::memory_order_relaxed);
             if (stopping_) { return; }
             Job* job = job_;

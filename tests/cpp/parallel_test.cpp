@@ -2,6 +2,7 @@
 #include "parallel.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -182,6 +183,82 @@ TEST_F(ParallelTest, DenormalsAreFlushedInsideOnly) {
         EXPECT_GT(half, 0.0f);
     }
 }
+
+#if defined(__linux__)
+
+// ---- where the workers run ------------------------------------------------------------------------------------------
+
+// Runs a job of two slots on threads that were idle for a while. `worker` runs in slot 1, while slot 0 waits for its end,
+// so that slot 1 is the worker's and not taken over by the owner.
+void run_on_idle_worker(const std::function<void(int owner_cpu)>& worker) {
+    using namespace std::chrono_literals;
+    std::this_thread::sleep_for(5ms);
+    std::atomic<bool> ended{false};
+    std::atomic<int> owner_cpu{sched_getcpu()};
+    parallel_for(2, 2, [&](std::int64_t index, int) {
+        if (index == 1) {
+            worker(owner_cpu);
+            ended = true;
+        } else {
+            const auto deadline = std::chrono::steady_clock::now() + 2s;
+            while (!ended && std::chrono::steady_clock::now() < deadline) {
+                owner_cpu = sched_getcpu();
+            }
+            EXPECT_TRUE(ended);
+        }
+    });
+}
+
+std::vector<int> allowed_cpus() {
+    cpu_set_t set;
+    EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+    std::vector<int> cpus;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+        if (CPU_ISSET(cpu, &set)) { cpus.push_back(cpu); }
+    }
+    return cpus;
+}
+
+TEST_F(ParallelTest, WorkerWakesUpOnAnotherCpu) {
+    if (allowed_cpus().size() < 2) { GTEST_SKIP() << "one CPU"; }
+    set_num_threads(2);
+    int together = 0;
+    for (int i = 0; i < 40; ++i) {
+        run_on_idle_worker([&](int owner_cpu) { together += sched_getcpu() == owner_cpu; });
+    }
+    EXPECT_LE(together, 10);  // the kernel may still move either thread in between
+}
+
+TEST_F(ParallelTest, WorkersKeepTheirAffinity) {
+    const std::vector<int> before = allowed_cpus();
+    set_num_threads(2);
+    for (int i = 0; i < 20; ++i) {
+        run_on_idle_worker([&](int) { EXPECT_EQ(allowed_cpus(), before); });
+        parallel_for(2, 2, [](std::int64_t, int) {});  // whose slots the owner often runs both
+    }
+}
+
+TEST_F(ParallelTest, AffinityGivenToAWorkerStays) {
+    const std::vector<int> before = allowed_cpus();
+    set_num_threads(2);
+    const auto allow = [](const std::vector<int>& cpus) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        for (int cpu : cpus) {
+            CPU_SET(cpu, &set);
+        }
+        EXPECT_EQ(sched_setaffinity(0, sizeof set, &set), 0);
+    };
+    for (int cpu : before) {
+        run_on_idle_worker([&](int) { allow({cpu}); });
+        for (int i = 0; i < 3; ++i) {
+            run_on_idle_worker([&](int) { EXPECT_EQ(allowed_cpus(), std::vector<int>{cpu}); });
+        }
+    }
+    run_on_idle_worker([&](int) { allow(before); });
+}
+
+#endif
 
 // ---- fork -----------------------------------------------------------------------------------------------------------
 
