@@ -204,22 +204,25 @@ public:
         restricted_ = false;
     }
 
-    // By the owner, before it publishes a job. A worker that is awake and elsewhere stays there.
+    // By the owner, before it publishes a job. A worker that is awake and elsewhere stays there. Where a sandbox or more
+    // CPUs than a cpu_set_t holds refuse it, that is not tried again.
     void keep_off_this_cpu(std::thread& worker) {
         const int here = sched_getcpu();
-        if (!asleep_ && cpu_.load(std::memory_order_relaxed) != here) { return; }
+        if (refused_ || here < 0 || (!asleep_ && cpu_.load(std::memory_order_relaxed) != here)) { return; }
         const pthread_t thread = worker.native_handle();
-        if (!restricted_ && pthread_getaffinity_np(thread, sizeof allowed_, &allowed_) != 0) { return; }
+        if (!restricted_) { refused_ = pthread_getaffinity_np(thread, sizeof allowed_, &allowed_) != 0; }
         cpu_set_t others = allowed_;
         CPU_CLR(here, &others);
-        if (CPU_COUNT(&others) == 0) { return; }
-        if (pthread_setaffinity_np(thread, sizeof others, &others) == 0) { restricted_ = true; }
+        if (refused_ || CPU_COUNT(&others) == 0) { return; }
+        refused_ = pthread_setaffinity_np(thread, sizeof others, &others) != 0;
+        restricted_ = restricted_ || !refused_;
     }
 
 private:
     std::atomic<int> cpu_{-1};  // where it was when it became idle
     bool asleep_ = false;
     bool restricted_ = false;
+    bool refused_ = false;
     cpu_set_t allowed_{};  // if restricted: where it may run otherwise
 #else
     void idle() {}
@@ -244,9 +247,11 @@ public:
             slots_ = slots;
             spin_ = spin;
             running_.store(slots - 1, std::memory_order_relaxed);
-            for (int slot = 1; slot < slots && spin; ++slot) {
-                Worker& worker = worker_of(slot);
-                worker.placement.keep_off_this_cpu(worker.thread);
+            if (spin && slots <= most_placed) {
+                for (int slot = 1; slot < slots; ++slot) {
+                    Worker& worker = worker_of(slot);
+                    worker.placement.keep_off_this_cpu(worker.thread);
+                }
             }
             generation = generation_.fetch_add(1, std::memory_order_release) + 1;
         }
@@ -281,6 +286,9 @@ public:
     }
 
 private:
+    // Placing a worker takes the owner about a microsecond; of many threads one that shares a CPU matters less.
+    static constexpr int most_placed = 16;
+
     struct Worker {
         std::thread thread;
         Placement placement;
